@@ -1,0 +1,124 @@
+"""Every setting of the service, read from the environment and `.env`, checked once at the start."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEVELOPMENT_PASSWORDS = {"chatlingo", "postgres", "redis", "mongo", "mongodb", "root", "password", "secret", "changeme"}
+
+
+class Settings(BaseSettings):
+    """Environment variables are the upper-case names. Times are seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+
+    environment: Literal["local", "test", "production"] = "local"
+    app_name: str = "chatlingo"
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    access_log: bool = True
+    cors_origins: list[str] = []
+    cors_allow_credentials: bool = False
+    drain_seconds: float = Field(0, ge=0, le=60)
+    data_dir: Path = Path(".data")
+
+    postgres_dsn: SecretStr | None = None
+    postgres_pool_size: int = Field(20, ge=1)
+    # An overflow connection is closed when it is returned, so bursts would reconnect all the time.
+    postgres_max_overflow: int = Field(0, ge=0)
+    postgres_pool_recycle: float = Field(1800, gt=0)
+    postgres_connect_timeout: float = Field(0.8, gt=0)
+    postgres_request_deadline: float = Field(0.9, gt=0)
+    postgres_statement_timeout: float = Field(5, gt=0)
+    postgres_lock_timeout: float = Field(2, gt=0)
+    postgres_idle_in_transaction_timeout: float = Field(10, gt=0)
+    sql_echo: bool = False
+
+    redis_dsn: SecretStr | None = None
+    redis_max_connections: int = Field(32, ge=1)
+    redis_timeout: float = Field(0.15, gt=0)
+    redis_breaker_failures: int = Field(3, ge=1)
+    redis_breaker_seconds: float = Field(1, gt=0)
+
+    mongodb_dsn: SecretStr | None = None
+    mongodb_database: str = "chatlingo"
+    mongodb_driver: Literal["motor", "pymongo"] = "motor"
+    mongodb_max_pool_size: int = Field(32, ge=1)
+    mongodb_timeout: float = Field(0.8, gt=0)
+
+    cache_profile_ttl: float = Field(300, ge=1)
+    cache_absent_ttl: float = Field(30, ge=1)
+    cache_load_lease: float = Field(3, ge=2, le=5)
+    cache_fallback_concurrency: int = Field(10, ge=1)
+    effects_deadline: float = Field(0.5, gt=0)
+    health_timeout: float = Field(0.7, gt=0, lt=1)
+
+    @field_validator("postgres_dsn", "redis_dsn", "mongodb_dsn", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, dsn: object) -> object:
+        return None if dsn == "" else dsn
+
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _use_asyncpg(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn is None:
+            return None
+        scheme, _, rest = dsn.get_secret_value().partition("://")
+        if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+            raise ValueError("must start with postgresql+asyncpg://")
+        return SecretStr(f"postgresql+asyncpg://{rest}")
+
+    @model_validator(mode="after")
+    def _refuse_unsafe_production(self) -> Self:
+        problems = list(self._production_problems()) if self.environment == "production" else []
+        if problems:
+            raise ValueError("refusing to start in production: " + "; ".join(problems))
+        return self
+
+    def _production_problems(self) -> list[str]:
+        problems = []
+        for name in ("postgres_dsn", "redis_dsn", "mongodb_dsn"):
+            dsn: SecretStr | None = getattr(self, name)
+            if dsn is None:
+                problems.append(f"{name.upper()} is not set")
+            elif not (password := _password(dsn)):
+                problems.append(f"{name.upper()} has no password")
+            elif password.lower() in DEVELOPMENT_PASSWORDS:
+                problems.append(f"{name.upper()} has a well-known password")
+        if "*" in self.cors_origins and self.cors_allow_credentials:
+            problems.append("CORS_ORIGINS has a wildcard while CORS_ALLOW_CREDENTIALS is on")
+        return problems
+
+    def dsn(self, name: Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]) -> str:
+        """The DSN, to be handed to a driver and nowhere else. Raises MissingDSN when it is not set."""
+        dsn: SecretStr | None = getattr(self, name)
+        if dsn is None:
+            raise MissingDSN(
+                f"{name.upper()} is not set. Set it, or let `make run` start an embedded server, "
+                "or run `docker compose up -d` and copy .env.example to .env."
+            )
+        return dsn.get_secret_value()
+
+
+class MissingDSN(RuntimeError):
+    """A store has no address, and only `make run` may start one."""
+
+
+def _password(dsn: SecretStr) -> str | None:
+    try:
+        return urlsplit(dsn.get_secret_value()).password
+    except ValueError:  # several MongoDB hosts, or brackets: look at the part before the last @ only
+        _, _, rest = dsn.get_secret_value().partition("://")
+        user_info, _, _ = rest.rpartition("@")
+        return user_info.partition(":")[2] or None
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The process's settings. Raises pydantic.ValidationError that lists everything wrong, without the values."""
+    return Settings()
