@@ -1,0 +1,121 @@
+"""MongoDB: documents and history. Client, migration gate, health probe, and what its driver's errors mean."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from bson.errors import BSONError
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient, errors
+from pymongo.asynchronous.database import AsyncDatabase
+
+from config import Settings
+from services.errors import Reason, StoreUnavailable
+
+LEDGER = "schema_migrations"
+SCRIPTS = Path(__file__).parent.parent / "migrations" / "mongodb"
+
+# Looked up along the error's MRO. None: the operation's own fault, not translated.
+REASONS: dict[type[BaseException], Reason | None] = {
+    errors.ConnectionFailure: "unreachable",
+    errors.NetworkTimeout: "timeout",
+    errors.WaitQueueTimeoutError: "busy",
+    errors.ExecutionTimeout: "timeout",
+    errors.WTimeoutError: "timeout",  # written, but not known to be replicated: ask again
+    errors.PyMongoError: None,
+    BSONError: None,
+    TimeoutError: "timeout",
+    OSError: "unreachable",
+}
+
+Document = dict[str, Any]
+
+
+@dataclass
+class MongoStore:
+    """Both drivers' databases offer the calls that our repositories use, so one type stands for both."""
+
+    database: AsyncDatabase[Document]
+    probe: AsyncMongoClient[Document]
+    timeout: float
+    """Seconds that one operation may take, the wait for one of Motor's threads included."""
+    _migrated: bool = False
+
+    @asynccontextmanager
+    async def operation(self) -> AsyncIterator[AsyncDatabase[Document]]:
+        """The database for one operation, bounded in time. Raises StoreUnavailable, also before migration:
+        without its unique indexes MongoDB would accept what must be refused."""
+        with translate_errors():
+            async with asyncio.timeout(self.timeout):
+                if not self._migrated:
+                    await self._require_migrated()
+                yield self.database
+
+    async def _require_migrated(self) -> None:
+        if not await self.database[LEDGER].find_one({"_id": script_names()[-1]}):
+            raise StoreUnavailable("mongodb", "not migrated")
+        self._migrated = True
+
+
+def script_names() -> list[str]:
+    """Names of the migration scripts in their order, such as `m0001_initial`."""
+    return sorted(path.stem for path in SCRIPTS.glob("m*.py"))
+
+
+@asynccontextmanager
+async def open_mongodb(settings: Settings) -> AsyncIterator[MongoStore]:
+    """Open the client of the driver that `mongodb_driver` names; connects on first use. Closes it at the end."""
+    milliseconds = round(settings.mongodb_timeout * 1000)
+    options: dict[str, Any] = {
+        "appname": settings.app_name,
+        "maxPoolSize": settings.mongodb_max_pool_size,
+        "timeoutMS": milliseconds,
+        "serverSelectionTimeoutMS": milliseconds,
+        "connectTimeoutMS": milliseconds,
+        "tz_aware": True,
+        # With less, a killed mongod loses acknowledged writes.
+        "w": "majority",
+        "journal": True,
+    }
+    dsn = settings.dsn("mongodb_dsn")
+    probe: AsyncMongoClient[Document] = AsyncMongoClient(dsn, **options | {"maxPoolSize": 1})
+    client: Any
+    if settings.mongodb_driver == "motor":
+        client = AsyncIOMotorClient(dsn, io_loop=asyncio.get_running_loop(), **options)
+    else:
+        client = AsyncMongoClient(dsn, **options)
+    try:
+        yield MongoStore(
+            cast(AsyncDatabase[Document], client[settings.mongodb_database]), probe, settings.mongodb_timeout
+        )
+    finally:
+        closed = client.close()  # Motor's returns None, PyMongo's must be awaited
+        if closed is not None:
+            await closed
+        await probe.close()
+
+
+async def ping(mongodb: MongoStore) -> None:
+    """One round trip to the primary on the probe's own connection. Raises StoreUnavailable."""
+    with translate_errors():
+        await mongodb.probe.admin.command("ping")
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn what means "MongoDB cannot serve us now" into StoreUnavailable; let everything else pass."""
+    try:
+        yield
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise StoreUnavailable("mongodb", reason) from error
+
+
+def reason_of(error: BaseException) -> Reason | None:
+    """Why MongoDB was not available, or None when the error is not about that."""
+    return next((REASONS[cls] for cls in type(error).__mro__ if cls in REASONS), None)

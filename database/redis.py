@@ -1,0 +1,118 @@
+"""Redis: speed. Client, identity of the server behind it, health probe, and what its driver's errors mean."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from config import Settings
+from services.errors import Reason, StoreUnavailable
+
+# Looked up along the error's MRO. None: the command's own fault, not translated.
+REASONS: dict[type[BaseException], Reason | None] = {
+    exceptions.ConnectionError: "unreachable",
+    exceptions.MaxConnectionsError: "busy",
+    exceptions.TimeoutError: "timeout",
+    exceptions.BusyLoadingError: "unreachable",  # still reading its data
+    exceptions.ReadOnlyError: "unreachable",  # a replica after a failover
+    exceptions.ClusterDownError: "unreachable",
+    exceptions.MasterDownError: "unreachable",
+    exceptions.TryAgainError: "busy",
+    exceptions.OutOfMemoryError: "busy",
+    exceptions.RedisError: None,
+    TimeoutError: "timeout",
+    OSError: "unreachable",
+}
+
+
+@dataclass
+class ServerIdentity:
+    """`run_id` of the Redis process that the newest connection leads to. A restart changes it."""
+
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class RedisStore:
+    client: Redis
+    probe: Redis
+    timeout: float
+    """Seconds that one operation may take, the wait for a pooled connection included."""
+    identity: ServerIdentity = field(default_factory=ServerIdentity)
+
+
+@asynccontextmanager
+async def open_redis(settings: Settings) -> AsyncIterator[RedisStore]:
+    """Open the client; connects on first use. Closes every connection at the end."""
+    identity = ServerIdentity()
+
+    async def on_connect(connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        identity.run_id = _run_id(await connection.read_response())
+
+    def client(role: str, max_connections: int) -> Redis:
+        pool = BlockingConnectionPool(
+            max_connections=max_connections,
+            timeout=settings.redis_timeout,
+            socket_timeout=settings.redis_timeout,
+            socket_connect_timeout=settings.redis_timeout,
+            # A retry would double the time an outage costs. Who must not lose a write retries it itself.
+            retry=Retry(NoBackoff(), 0),
+            client_name=f"{settings.app_name}-{role}",
+            redis_connect_func=on_connect,
+            **parse_url(settings.dsn("redis_dsn")),
+        )
+        return Redis.from_pool(pool)
+
+    store = RedisStore(
+        client("app", settings.redis_max_connections), client("probe", 1), settings.redis_timeout, identity
+    )
+    try:
+        yield store
+    finally:
+        await store.client.aclose()
+        await store.probe.aclose()
+
+
+def _run_id(info: Any) -> str:
+    text = info.decode() if isinstance(info, bytes) else str(info)
+    return next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("run_id:"))
+
+
+async def ping(redis: RedisStore) -> None:
+    """One round trip on the probe's own connection. Raises StoreUnavailable."""
+    with translate_errors():
+        await redis.probe.ping()
+
+
+@asynccontextmanager
+async def within_timeout(redis: RedisStore) -> AsyncIterator[None]:
+    """Bound one operation in all, and translate its errors. Raises StoreUnavailable."""
+    with translate_errors():
+        async with asyncio.timeout(redis.timeout):
+            yield
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn what means "Redis cannot serve us now" into StoreUnavailable; let everything else pass."""
+    try:
+        yield
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise StoreUnavailable("redis", reason) from error
+
+
+def reason_of(error: BaseException) -> Reason | None:
+    """Why Redis was not available, or None when the error is not about that."""
+    return next((REASONS[cls] for cls in type(error).__mro__ if cls in REASONS), None)

@@ -1,0 +1,33 @@
+"""Whether PostgreSQL's schema is the one that this release was written for."""
+
+from functools import cache
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from database.postgres import Postgres, translate_errors
+
+PROJECT = Path(__file__).parent.parent
+
+
+def alembic_config() -> Config:
+    return Config(toml_file=PROJECT / "pyproject.toml")
+
+
+@cache
+def _older_revisions() -> frozenset[str]:
+    scripts = ScriptDirectory.from_config(alembic_config())
+    return frozenset(script.revision for script in scripts.walk_revisions()) - set(scripts.get_heads())
+
+
+async def is_current(postgres: Postgres) -> bool:
+    """True at this release's revision or beyond: one that this release does not know is of a newer one. Raises
+    StoreUnavailable."""
+    with translate_errors():
+        async with postgres.probe_engine.connect() as connection:
+            if not await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL")):
+                return False
+            revisions = set(await connection.scalars(text("SELECT version_num FROM alembic_version")))
+    return bool(revisions) and not revisions & _older_revisions()

@@ -1,0 +1,39 @@
+"""The PostgreSQL transaction of one use case, and what it owes to the other stores."""
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from database.postgres import Postgres, connect
+from models.outbox import Effect
+
+
+class PostgresUnitOfWork:
+    """One transaction: `await uow.commit()` is the last line of its block, and leaving without it rolls back.
+
+    Redis and MongoDB are not in it, because they cannot roll back. What is owed to them goes to `effects`.
+    Raises StoreUnavailable when PostgreSQL does not answer within the request's budget.
+    """
+
+    session: AsyncSession
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._exits = AsyncExitStack()
+        self.effects: list[Effect] = []
+
+    async def __aenter__(self) -> Self:
+        connection = await self._exits.enter_async_context(connect(self._postgres.engine))
+        self.session = await self._exits.enter_async_context(AsyncSession(connection, expire_on_commit=False))
+        return self
+
+    async def commit(self) -> None:
+        """Make it true. Only services call this."""
+        await self.session.commit()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._exits.__aexit__(kind, error, trace)

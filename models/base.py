@@ -1,0 +1,84 @@
+"""What all tables and API models share."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import uuid_utils.compat
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from sqlalchemy import DateTime, MetaData
+from sqlalchemy.orm import DeclarativeBase
+
+INT64 = 2**63 - 1
+
+
+class Table(DeclarativeBase):
+    """Base of the tables. The names of constraints are fixed, so that a migration can drop what it made."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True)}
+
+
+class Model(BaseModel):
+    """Base of what clients send: unknown fields are refused, so that a typo is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def storable(text: str) -> str:
+    """Refuse what one of the stores cannot hold. Raises ValueError."""
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode without lone surrogates") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(storable)]
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7 (RFC 9562): sorts by creation time, to the millisecond."""
+    return uuid_utils.compat.uuid7()
+
+
+def now() -> datetime:
+    """The present time in UTC, cut to milliseconds, which is what MongoDB keeps."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def check_json(value: Any, depth: int = 6) -> Any:
+    """Refuse free-form JSON that MongoDB cannot hold or a client could not read back. Raises ValueError."""
+    if depth == 0:
+        raise ValueError("must not be nested deeper than 6 levels")
+    match value:
+        case str():
+            storable(value)
+        case bool() | None:
+            pass
+        case int():
+            if not -INT64 - 1 <= value <= INT64:
+                raise ValueError("integers must fit in 64 bits")
+        case float():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ValueError("numbers must be finite")
+        case list():
+            for item in value:
+                check_json(item, depth - 1)
+        case dict():
+            for key, item in value.items():
+                if not storable(key) or key.startswith("$") or "." in key:
+                    raise ValueError("keys must not be empty, start with $ or contain a dot")
+                check_json(item, depth - 1)
+    return value

@@ -1,0 +1,69 @@
+"""Conversations and their messages: documents in MongoDB and what the API takes and gives."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from models.base import Model, Text, check_json, new_id
+
+MessageRole = Literal["user", "assistant", "system"]
+# The client's own choice, unique within the conversation: what makes a repeated POST safe.
+MessageId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Title = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Metadata = Annotated[dict[str, Any], Field(max_length=32), AfterValidator(check_json)]
+
+# UUIDs are stored as strings: they sort by creation time and read the same in the shell, in JSON and in the fakes.
+CONVERSATION_INDEXES = [IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")]
+MESSAGE_INDEXES = [
+    # The number decides between processes that append at the same moment.
+    IndexModel([("conversation_id", ASCENDING), ("seq", ASCENDING)], name="number", unique=True),
+]
+
+
+class NewConversation(Model):
+    """Body of POST /conversations."""
+
+    title: Title
+
+
+class Conversation(BaseModel):
+    id: uuid.UUID
+    user_id: uuid.UUID
+    title: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewMessage(Model):
+    """Body of POST /conversations/{id}/messages. The same `id` and body again is the same message."""
+
+    id: MessageId = Field(default_factory=lambda: str(new_id()))
+    role: MessageRole = "user"
+    content: Annotated[Text, StringConstraints(min_length=1, max_length=20_000)]
+    metadata: Metadata = {}
+
+
+class Message(BaseModel):
+    id: str
+    seq: int = Field(description="1, 2, 3, ... within the conversation, without gaps")
+    role: MessageRole
+    content: str
+    timestamp: datetime
+    metadata: dict[str, Any]
+
+
+class ConversationWithMessages(Conversation):
+    messages: list[Message] = Field(description="the last ones, oldest first")
+
+
+class ConversationPage(BaseModel):
+    items: list[Conversation]
+    next_cursor: str | None = Field(description="`cursor` of the next page, null on the last")
+
+
+class MessagePage(BaseModel):
+    items: list[Message]
+    next: int | None = Field(description="`after_seq` (or `before_seq`) of the next page, null on the last")

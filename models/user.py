@@ -1,0 +1,153 @@
+"""Users and their profiles: tables in PostgreSQL and what the API takes and gives."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    EmailStr,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Model, Table, Text, storable
+
+Role = Literal["learner", "admin"]
+CefrLevel = Literal["A1", "A2", "B1", "B2", "C1", "C2"]
+LEVELS = "'A1', 'A2', 'B1', 'B2', 'C1', 'C2'"
+
+Username = Annotated[Text, StringConstraints(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")]
+Language = Annotated[Text, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$", max_length=12)]
+DisplayName = Annotated[Text, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
+Bio = Annotated[Text, StringConstraints(max_length=1000)]
+Email = Annotated[EmailStr, Field(max_length=254)]
+
+
+class User(Table):
+    __tablename__ = "users"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(String(32))
+    email: Mapped[str] = mapped_column(String(254))
+    password_hash: Mapped[str] = mapped_column(String(255))
+    role: Mapped[str] = mapped_column(String(16), server_default="learner")
+    language_preference: Mapped[str] = mapped_column(String(12), server_default="en")
+    cefr_level: Mapped[str] = mapped_column(String(2), server_default="A1")
+    version: Mapped[int] = mapped_column(server_default="1")
+    """Grows by one with each change of the user or the profile: the cache never replaces a newer by an older one."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("uq_users_username_lower", func.lower(username), unique=True),
+        Index("uq_users_email_lower", func.lower(email), unique=True),
+        CheckConstraint("role IN ('learner', 'admin')", name="role"),
+        CheckConstraint(f"cefr_level IN ({LEVELS})", name="cefr_level"),
+    )
+
+
+class Profile(Table):
+    __tablename__ = "profiles"
+
+    user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    display_name: Mapped[str] = mapped_column(String(80))
+    bio: Mapped[str] = mapped_column(String(1000), server_default="")
+
+
+class Registration(Model):
+    """Body of POST /users/register."""
+
+    username: Username
+    email: Email
+    password: SecretStr = Field(min_length=8, max_length=128)
+    language_preference: Language = "en"
+    cefr_level: CefrLevel = "A1"
+
+    @field_validator("password")
+    @classmethod
+    def _storable(cls, password: SecretStr) -> SecretStr:
+        storable(password.get_secret_value())
+        return password
+
+    @field_validator("email")
+    @classmethod
+    def _fold(cls, email: str) -> str:
+        return storable(email).lower()
+
+
+class Registered(BaseModel):
+    user_id: uuid.UUID
+    welcome_conversation_id: uuid.UUID
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    # The defaults below stand for "not sent" and are never values: a client must not send them.
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class ProfileUpdate(Model):
+    """Body of PATCH /users/me: what is not sent stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    username: Username = ""
+    email: Email = ""
+    language: Language = Field("", validation_alias=AliasChoices("language", "language_preference"))
+    level: CefrLevel = Field("A1", validation_alias=AliasChoices("level", "cefr_level"))
+    display_name: DisplayName = ""
+    bio: Bio = ""
+
+    @field_validator("email")
+    @classmethod
+    def _fold(cls, email: str) -> str:
+        return storable(email).lower()
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "ProfileUpdate":
+        if not self.model_fields_set:
+            raise ValueError(f"send at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+    def sent(self) -> dict[str, Any]:
+        """Only the fields that the client sent."""
+        return self.model_dump(exclude_unset=True)
+
+
+class PublicProfile(BaseModel):
+    """What anyone may see of a user."""
+
+    id: uuid.UUID
+    username: str
+    display_name: str
+    bio: str
+    language: str
+    level: CefrLevel
+    created_at: datetime
+
+
+class FullProfile(PublicProfile):
+    """What the user sees, and an admin."""
+
+    email: str
+    role: Role
+    version: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends the request."""
+
+    id: uuid.UUID
+    role: Role

@@ -1,0 +1,59 @@
+"""What can go wrong, without a word of HTTP: `routers/problems.py` maps this tree to responses.
+
+ChatLingoError
+├── InvalidInput              the request is malformed in a named field
+├── NotAuthenticated          nobody, or nobody known, is asking
+├── NotFound                  no such object, or not the caller's
+├── Conflict                  the request contradicts what is stored
+│   └── AlreadyTaken          a unique field is in use
+└── StoreUnavailable          a store is unreachable, too slow, or busy
+"""
+
+from typing import Literal
+
+StoreName = Literal["postgresql", "redis", "mongodb"]
+Reason = Literal["unreachable", "timeout", "busy", "not migrated"]
+
+
+class ChatLingoError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+
+class InvalidInput(ChatLingoError):
+    """The request is not valid."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotAuthenticated(ChatLingoError):
+    """Sign in first."""
+
+
+class NotFound(ChatLingoError):
+    """There is no such object."""
+
+
+class Conflict(ChatLingoError):
+    """The request contradicts the present state."""
+
+
+class AlreadyTaken(Conflict):
+    """This value is already taken."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"This {field} is already taken.")
+        self.field = field
+
+
+class StoreUnavailable(ChatLingoError):
+    """A database is not available at the moment."""
+
+    def __init__(self, store: StoreName, reason: Reason) -> None:
+        super().__init__(f"{store} is not available at the moment ({reason}).")
+        self.store: StoreName = store
+        self.reason: Reason = reason
