@@ -1,0 +1,70 @@
+"""ChatLingo on Tristore: what the service is made of."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from config import Settings, get_settings
+from database import Stores, open_stores
+from dependencies import wire
+from process import configure_logging, draining
+from routers import conversations, health, users
+from routers.middleware import RequestContext
+from routers.problems import add_error_handlers, problems
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
+    """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
+    settings = settings or get_settings()
+    app = FastAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, responses=problems(422, 503))
+    app.state.settings = settings
+    app.state.given_stores = stores
+    app.add_middleware(
+        RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
+    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=settings.cors_allow_credentials,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
+    add_error_handlers(app)
+    for module in (health, users, conversations):
+        app.include_router(module.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as exits:
+        if app.state.given_stores is None:
+            configure_logging(settings)
+        stores = app.state.given_stores or await exits.enter_async_context(open_stores(settings))
+        services = app.state.services = wire(settings, stores)
+        exits.push_async_callback(services.close)
+        report = await services.health.report()
+        log.info("started", environment=settings.environment, **report.databases)
+        exits.enter_context(draining(services.health.start_draining, settings.drain_seconds))
+        yield
+
+
+def __getattr__(name: str) -> Any:
+    # `uvicorn main:app` builds it; importing create_app from here reads no environment.
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)
+
+
+if __name__ == "__main__":
+    from manage import serve
+
+    serve()

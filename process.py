@@ -1,0 +1,70 @@
+"""What concerns the process as a whole: its logs and its end."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import structlog
+
+from config import Settings
+
+# Without local variables: those hold secrets.
+TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every logger, the standard library's too, to standard error: JSON in production, readable lines locally."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_rendering(settings)))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # our own access line has the request's id
+    for name in ("pymongo", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _rendering(settings: Settings) -> list[structlog.typing.Processor]:
+    strip = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    if settings.environment == "production":
+        return [strip, TRACEBACKS, structlog.processors.JSONRenderer()]
+    return [strip, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+
+
+@contextmanager
+def draining(start_draining: Callable[[], None], seconds: float) -> Iterator[None]:
+    """On SIGTERM, start draining and let the server stop accepting only `seconds` later: load balancers need that long
+    to see that the process is no longer ready. A second SIGTERM ends the wait."""
+    loop = asyncio.get_running_loop()
+    server_handler = signal.getsignal(signal.SIGTERM)
+    if not callable(server_handler):  # no server runs us: a test does
+        yield
+        return
+    stop: Callable[[int, FrameType | None], object] = server_handler
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        start_draining()
+        signal.signal(number, stop)
+        loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, stop)

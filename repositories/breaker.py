@@ -1,0 +1,51 @@
+"""A circuit breaker: after a few failures in a row a store is left alone for a moment instead of waited for."""
+
+import time
+from types import TracebackType
+
+import structlog
+
+from services.errors import StoreName, StoreUnavailable
+
+log = structlog.get_logger()
+
+
+class CircuitBreaker:
+    """Wraps each call as `with breaker:`. Closed, it lets all pass; open, it raises StoreUnavailable at once; after
+    `seconds` one call may try while the others are still refused, and its outcome decides."""
+
+    def __init__(self, store: StoreName, failures: int, seconds: float) -> None:
+        self._store: StoreName = store
+        self._allowed_failures = failures
+        self._seconds = seconds
+        self._failures = 0
+        self._closed_again_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self._failures >= self._allowed_failures
+
+    def __enter__(self) -> None:
+        if self.is_open:
+            if time.monotonic() < self._closed_again_at:
+                raise StoreUnavailable(self._store, "unreachable")
+            self._closed_again_at = time.monotonic() + self._seconds  # this call is the trial, the next must wait
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StoreUnavailable):
+            self._failed(error)
+        elif error is None:
+            self._succeeded()
+
+    def _failed(self, error: StoreUnavailable) -> None:
+        self._failures += 1
+        self._closed_again_at = time.monotonic() + self._seconds
+        if self._failures == self._allowed_failures:
+            log.warning("breaker_opened", store=self._store, reason=error.reason)
+
+    def _succeeded(self) -> None:
+        if self.is_open:
+            log.info("breaker_closed", store=self._store)
+        self._failures = 0

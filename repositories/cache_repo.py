@@ -1,0 +1,279 @@
+"""Cache-aside in Redis that never serves what is older than a write it was told of.
+
+A miss takes a load lease. A fill is stored only while its lease is there, and every write removes the lease: a value
+that was read before a write cannot be stored after it, not even when the key has expired or Redis was flushed in
+between, because the lease went with it. The version in front of each entry keeps a late write from undoing a newer
+fill.
+
+Entry: `v<version>:<bytes>` a value, `n0:` known not to exist, `t<version>:` a tombstone (load it again).
+"""
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+
+from database.postgres import within_budget
+from database.redis import RedisStore, within_timeout
+from repositories.breaker import CircuitBreaker
+from services.errors import StoreUnavailable
+
+FORMAT = 1
+"""Part of each key. Raise it when the shape of cached bytes changes: a rolling deploy must not serve the old one."""
+TOMBSTONE_SECONDS = 60.0
+POLL_SECONDS = 0.02
+
+log = structlog.get_logger()
+
+# Returns the entry, or 1 when the caller now holds the load lease, or 0 while somebody else does.
+LEASE = """
+local entry = redis.call('GET', KEYS[1])
+if entry and string.sub(entry, 1, 1) ~= 't' then return entry end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+"""
+# Returns 1 when stored, 0 when a write came in between.
+FILL = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[2])
+local entry = redis.call('GET', KEYS[1])
+if entry and tonumber(string.match(entry, '^%a(%d+):')) > tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+return 1
+"""
+RELEASE = """
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+return 0
+"""
+INVALIDATE = """
+redis.call('DEL', KEYS[2])
+local entry = redis.call('GET', KEYS[1])
+if entry and tonumber(string.match(entry, '^%a(%d+):')) >= tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], 't' .. ARGV[1] .. ':', 'PX', ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """What a load found: the bytes to cache, and the version of the row they were made from."""
+
+    version: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Loaded:
+    found: Versioned | None
+    stored: bool
+    """Whether it went into the cache: then no write had come by until that moment."""
+
+
+Load = Callable[[], Awaitable[Versioned | None]]
+
+
+class CacheRepository:
+    """Keys are plain names such as `user:<id>`. Times are seconds."""
+
+    def __init__(
+        self,
+        redis: RedisStore,
+        breaker: CircuitBreaker,
+        *,
+        lease_seconds: float = 3,
+        absent_ttl: float = 30,
+        fallback_concurrency: int = 10,
+    ) -> None:
+        self._redis = redis
+        self.breaker = breaker
+        self._lease_seconds = lease_seconds
+        self._absent_ttl = absent_ttl
+        self._fallback = asyncio.Semaphore(fallback_concurrency)
+        self._flights: dict[str, asyncio.Task[Loaded]] = {}
+        self._lease = redis.client.register_script(LEASE)
+        self._fill = redis.client.register_script(FILL)
+        self._release = redis.client.register_script(RELEASE)
+        self._invalidate = redis.client.register_script(INVALIDATE)
+        self.counts: Counter[str] = Counter()
+
+    async def get_or_load(self, key: str, load: Load, ttl: float) -> bytes | None:
+        """The cached bytes, else what `load` finds; None when it does not exist. One load a key at a time, over all
+        processes. When Redis is down: loads from the source, a bounded number at once."""
+        try:
+            return await self._get_or_load(key, load, ttl)
+        except StoreUnavailable as error:
+            if error.store != "redis":
+                raise
+        self.counts["fallback"] += 1
+        return await self._load_unshared(load)
+
+    async def _get_or_load(self, key: str, load: Load, ttl: float) -> bytes | None:
+        joined = False
+        while True:
+            entry: bytes | None = await self._call(key, lambda client, names: client.get(names[0]))
+            if entry and not entry.startswith(b"t"):
+                self.counts["hit" if entry.startswith(b"v") else "absent"] += 1
+                return _body(entry)
+            flight = self._flights.get(key)
+            if flight and not joined:
+                # That load began before this read, so a write may have come between the two. Only a load that was
+                # stored is known not to have missed one.
+                joined = True
+                loaded = await asyncio.shield(flight)
+                if loaded.stored:
+                    return loaded.found.body if loaded.found else None
+                continue
+            loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
+            return loaded.found.body if loaded.found else None
+
+    def _start_flight(self, key: str, load: Load, ttl: float) -> asyncio.Task[Loaded]:
+        self.counts["miss"] += 1
+        flight = self._flights[key] = asyncio.create_task(self._load_under_lease(key, load, ttl))
+        flight.add_done_callback(lambda task: self._land(key, task))
+        return flight
+
+    def _land(self, key: str, flight: asyncio.Task[Loaded]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # seen, also when every reader has gone
+
+    async def _load_under_lease(self, key: str, load: Load, ttl: float) -> Loaded:
+        token = secrets.token_hex(8)
+        entry = await self._take_lease(key, token)
+        if entry is not None:
+            return Loaded(_versioned(entry), stored=False)
+        try:
+            found = await load()
+        except BaseException:
+            await self.release(key, token)  # or the next reader waits for a load that has failed
+            raise
+        return Loaded(found, stored=await self.fill(key, token, found, ttl))
+
+    async def _take_lease(self, key: str, token: str) -> bytes | None:
+        """None when the lease is ours, else the entry that somebody else has loaded meanwhile."""
+        async with within_budget():  # whoever waits for another process's load waits for PostgreSQL
+            while True:
+                answer = await self._script(self._lease, key, token, self._lease_seconds)
+                if answer == 1:
+                    return None
+                if answer != 0:
+                    return bytes(answer)
+                await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
+
+    async def _load_unshared(self, load: Load) -> bytes | None:
+        async with within_budget():
+            await self._fallback.acquire()
+        try:
+            found = await load()
+        finally:
+            self._fallback.release()
+        return found.body if found else None
+
+    async def lease(self, key: str) -> str | None:
+        """The right to fill a key, to be taken before the transaction whose result will be filled in commits. None
+        when somebody else has it, the key is cached, or Redis is down."""
+        token = secrets.token_hex(8)
+        try:
+            return token if await self._script(self._lease, key, token, self._lease_seconds) == 1 else None
+        except StoreUnavailable:
+            return None
+
+    async def fill(self, key: str, token: str, found: Versioned | None, ttl: float) -> bool:
+        """Store what was read under the lease. False when a write came in between; so too when Redis is down."""
+        entry = b"v%d:%b" % (found.version, found.body) if found else b"n0:"
+        seconds = _jittered(ttl if found else self._absent_ttl)
+        try:
+            stored = bool(await self._script(self._fill, key, token, found.version if found else 0, entry, seconds))
+        except StoreUnavailable:
+            return False
+        self.counts["filled" if stored else "refused"] += 1
+        return stored
+
+    async def release(self, key: str, token: str) -> None:
+        """Give a lease back unused. When Redis is down it runs out by itself."""
+        try:
+            await self._script(self._release, key, token)
+        except StoreUnavailable:
+            log.info("lease_left_to_expire", key=key)
+
+    async def invalidate(self, key: str, version: int) -> None:
+        """Make every reader load a row of at least this version. Harmless when repeated or late. Raises
+        StoreUnavailable when Redis is down: then it is owed."""
+        self.counts["invalidated"] += 1
+        await self._script(self._invalidate, key, version, TOMBSTONE_SECONDS)
+
+    async def get(self, key: str) -> bytes | None:
+        """A plain value that nothing fences. When Redis is down: None, as if it were not there."""
+        try:
+            value: bytes | None = await self._call(key, lambda client, names: client.get(names[0]))
+            return value
+        except StoreUnavailable:
+            return None
+
+    async def set(self, key: str, value: bytes, ttl: float) -> None:
+        """Keep a plain value for `ttl` seconds. When Redis is down: it is not kept."""
+        try:
+            await self._call(key, lambda client, names: client.set(names[0], value, px=_milliseconds(ttl)))
+        except StoreUnavailable:
+            self.counts["not_kept"] += 1
+
+    async def delete(self, key: str) -> None:
+        """Drop a plain value. Raises StoreUnavailable when Redis is down: the value would still be there after."""
+        await self._call(key, lambda client, names: client.delete(names[0]))
+
+    async def exists(self, key: str) -> bool:
+        """Whether a plain value is there. When Redis is down: False."""
+        try:
+            return bool(await self._call(key, lambda client, names: client.exists(names[0])))
+        except StoreUnavailable:
+            return False
+
+    async def close(self) -> None:
+        """Wait for the loads that are under way."""
+        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+
+    async def _script(self, script: Any, key: str, *arguments: Any) -> Any:
+        args = [_milliseconds(value) if isinstance(value, float) else value for value in arguments]
+        return await self._call(key, lambda client, names: script(keys=names, args=args))
+
+    async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
+        identity = self._redis.identity
+        with self.breaker:
+            async with within_timeout(self._redis):
+                if not identity.run_id:
+                    await self._redis.client.ping()  # connects, and so learns it
+                while True:
+                    run_id = identity.run_id
+                    result = await operation(self._redis.client, _names(run_id, key))
+                    if run_id == identity.run_id:
+                        return result
+                    # Redis was restarted in between, and what it brought back from disk is not ours: ask again.
+
+
+def _names(run_id: str, key: str) -> list[str]:
+    """The entry's key and its lease's, in one hash slot."""
+    name = f"cache:{FORMAT}:{run_id}:{{{key}}}"
+    return [name, f"{name}:lease"]
+
+
+def _body(entry: bytes) -> bytes | None:
+    return entry.partition(b":")[2] if entry.startswith(b"v") else None
+
+
+def _versioned(entry: bytes) -> Versioned | None:
+    head, _, body = entry.partition(b":")
+    return Versioned(int(head[1:]), body) if head.startswith(b"v") else None
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.9, 1.1)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

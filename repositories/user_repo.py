@@ -1,0 +1,93 @@
+"""Users and profiles in PostgreSQL."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from database.postgres import Postgres, connect
+from models.user import FullProfile, Profile, User
+from services.errors import AlreadyTaken
+
+UNIQUE_FIELDS = {"uq_users_username_lower": "username", "uq_users_email_lower": "email"}
+COLUMN_NAMES = {"language": "language_preference", "level": "cefr_level"}
+USER: tuple[Any, ...] = (
+    User.id,
+    User.username,
+    User.email,
+    User.role,
+    User.version,
+    User.language_preference.label("language"),
+    User.cefr_level.label("level"),
+    User.created_at,
+    User.updated_at,
+)
+PROFILE: tuple[Any, ...] = (Profile.display_name, Profile.bio)
+
+
+@dataclass(frozen=True)
+class NewUser:
+    id: uuid.UUID
+    username: str
+    email: str
+    password_hash: str
+    language_preference: str
+    cefr_level: str
+
+
+class UserRepository:
+    """Never commits: what writes takes the session of a unit of work. Raises StoreUnavailable."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def get(self, user_id: uuid.UUID) -> FullProfile | None:
+        """The profile as committed on the primary, or None."""
+        query = (
+            select(*USER, *PROFILE)
+            .join(Profile, Profile.user_id == User.id)
+            .where(User.id == user_id, User.deleted_at.is_(None))
+        )
+        async with connect(self._postgres.engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return FullProfile(**row._mapping) if row else None
+
+    async def add(self, session: AsyncSession, user: NewUser) -> FullProfile:
+        """Insert the user with a profile. Raises AlreadyTaken naming the field."""
+        with _naming_what_is_taken():
+            row = (await session.execute(insert(User).values(**vars(user)).returning(*USER))).one()
+        profile = insert(Profile).values(user_id=user.id, display_name=user.username).returning(*PROFILE)
+        return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)
+
+    async def update(self, session: AsyncSession, user_id: uuid.UUID, changes: dict[str, Any]) -> FullProfile | None:
+        """Apply changes, named as in FullProfile, and grow the version; None for an unknown user. Raises AlreadyTaken
+        naming the field."""
+        of_profile = {name: changes[name] for name in changes if name in {"display_name", "bio"}}
+        of_user = {COLUMN_NAMES.get(name, name): changes[name] for name in changes if name not in of_profile}
+        query = update(User).where(User.id == user_id, User.deleted_at.is_(None)).returning(*USER)
+        with _naming_what_is_taken():
+            changed = await session.execute(query.values(version=User.version + 1, updated_at=func.now(), **of_user))
+        row = changed.one_or_none()
+        if row is None:
+            return None
+        profile: Any = select(*PROFILE).where(Profile.user_id == user_id)
+        if of_profile:
+            profile = update(Profile).where(Profile.user_id == user_id).values(**of_profile).returning(*PROFILE)
+        return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)
+
+
+@contextmanager
+def _naming_what_is_taken() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        constraint = getattr(error.orig and error.orig.__cause__, "constraint_name", None)
+        field = UNIQUE_FIELDS.get(constraint or "")
+        if field is None:
+            raise
+        raise AlreadyTaken(field) from None

@@ -1,0 +1,72 @@
+"""Conversations and their messages. All of it is the owner's: for anybody else it does not exist."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from dependencies import Conversations, CurrentUser
+from models.base import INT64
+from models.conversation import (
+    Conversation,
+    ConversationPage,
+    ConversationWithMessages,
+    Message,
+    MessagePage,
+    NewConversation,
+    NewMessage,
+)
+from routers.problems import problems
+
+router = APIRouter(prefix="/conversations", tags=["conversations"])
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+Number = Annotated[int | None, Query(ge=0, le=INT64)]
+
+
+@router.post("", status_code=201, summary="Start a conversation", responses=problems(401))
+async def create(conversations: Conversations, caller: CurrentUser, new: NewConversation) -> Conversation:
+    return await conversations.create(caller.id, new)
+
+
+@router.get("", summary="The caller's conversations, newest first", responses=problems(401))
+async def recent(
+    conversations: Conversations, caller: CurrentUser, limit: Limit = 20, cursor: uuid.UUID | None = None
+) -> ConversationPage:
+    return await conversations.recent(caller.id, limit, cursor)
+
+
+@router.get("/{conversation_id}", summary="A conversation with its last messages", responses=problems(401, 404))
+async def read(
+    conversations: Conversations,
+    caller: CurrentUser,
+    conversation_id: uuid.UUID,
+    messages: Annotated[int, Query(ge=0, le=100)] = 20,
+) -> ConversationWithMessages:
+    return await conversations.read(conversation_id, caller.id, messages)
+
+
+@router.post(
+    "/{conversation_id}/messages",
+    status_code=201,
+    summary="Append a message; the same id and body again answers 200 with the same message",
+    responses={200: {"model": Message}, **problems(401, 404)},
+)
+async def append(
+    conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, new: NewMessage, response: Response
+) -> Message:
+    message, is_new = await conversations.append(conversation_id, caller.id, new)
+    response.status_code = 201 if is_new else 200
+    return message
+
+
+@router.get("/{conversation_id}/messages", summary="Messages in order, a page at a time", responses=problems(401, 404))
+async def messages(
+    conversations: Conversations,
+    caller: CurrentUser,
+    conversation_id: uuid.UUID,
+    after_seq: Number = None,
+    before_seq: Number = None,
+    limit: Limit = 20,
+) -> MessagePage:
+    return await conversations.messages(conversation_id, caller.id, limit, after_seq, before_seq)

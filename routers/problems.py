@@ -1,0 +1,119 @@
+"""Errors as RFC 9457 problem details: the one place that knows HTTP statuses."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from services.errors import (
+    AlreadyTaken,
+    ChatLingoError,
+    Conflict,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    StoreUnavailable,
+)
+
+STATUSES: dict[type[ChatLingoError], tuple[int, str]] = {
+    InvalidInput: (422, "Invalid input"),
+    NotAuthenticated: (401, "Not authenticated"),
+    NotFound: (404, "Not found"),
+    Conflict: (409, "Conflict"),
+    StoreUnavailable: (503, "Service unavailable"),
+    ChatLingoError: (500, "Internal error"),
+}
+RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
+
+log = structlog.get_logger()
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str | None
+    errors: list[dict[str, str]] | None = None
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for these statuses, for the API's document."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error as application/problem+json with the request's id."""
+    app.add_exception_handler(ChatLingoError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+
+
+def problem(request: Request, status: int, title: str, detail: str, /, **more: Any) -> Response:
+    headers = more.pop("headers", None)
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "request_id": request.scope.get("request_id"),
+        **more,
+    }
+    # ASCII only: a lone surrogate in the path or a field's name must not break the answer that reports it.
+    return Response(json.dumps(body), status, headers, media_type="application/problem+json")
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ChatLingoError)
+    status, title = next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
+    more: dict[str, Any] = {}
+    if isinstance(error, StoreUnavailable):
+        log.warning("store_unavailable", store=error.store, reason=error.reason)
+        more = {"store": error.store, "headers": RETRY_AFTER}
+    elif isinstance(error, AlreadyTaken):
+        more = {"field": error.field}
+    elif isinstance(error, InvalidInput):
+        more = {"errors": [{"field": error.field, "message": str(error)}]}
+    elif isinstance(error, NotAuthenticated):
+        more = {"headers": {"WWW-Authenticate": "Bearer"}}
+    return problem(request, status, title, str(error), **more)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [{"field": _field(item), "message": _message(item)} for item in error.errors()]
+    fields = ", ".join(item["field"] for item in errors)
+    return problem(request, 422, "Invalid input", f"Not valid: {fields}.", errors=errors)
+
+
+def _field(item: dict[str, Any]) -> str:
+    path = [str(part) for part in item["loc"] if part not in {"body", "query", "path", "header"}]
+    return ".".join(path) or str(item["loc"][0])
+
+
+def _message(item: dict[str, Any]) -> str:
+    # pydantic quotes the input in some messages, and an input may be a secret.
+    if item["type"].startswith("uuid"):
+        return "must be a UUID"
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(request, error.status_code, error.detail, error.detail, headers=error.headers)
+
+
+def internal_error(scope: Scope) -> Response:
+    """The answer to what nobody expected."""
+    return problem(Request(scope), 500, "Internal error", "Unexpected; the log has the cause under this request_id.")

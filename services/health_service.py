@@ -1,0 +1,102 @@
+"""Liveness, readiness, start-up and the state of the three stores."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from database import Stores, mongodb, postgres, redis, schema
+from repositories.breaker import CircuitBreaker
+from services.errors import StoreName, StoreUnavailable
+from services.outbox import Outbox
+
+KEPT_SECONDS = 1.0
+
+
+class Health(BaseModel):
+    status: Literal["ok", "degraded", "unavailable"]
+    databases: dict[StoreName, str]
+    checks: dict[str, Any]
+
+
+class HealthService:
+    """Each probe uses a connection of its own, so that a busy pool does not look like a dead store."""
+
+    def __init__(self, *, stores: Stores, outbox: Outbox, breaker: CircuitBreaker, timeout: float) -> None:
+        self._stores = stores
+        self._outbox = outbox
+        self._breaker = breaker
+        self._timeout = timeout
+        self._latest: asyncio.Task[Health] | None = None
+        self._checked_at = 0.0
+        self._migrated = False
+        self._draining = False
+
+    async def report(self) -> Health:
+        """All three stores, checked at once; concurrent callers share one check, which is kept for a second."""
+        return await asyncio.shield(self._shared_check())
+
+    async def is_ready(self) -> bool:
+        """Whether to send requests here: PostgreSQL answers and is migrated, and the process is not shutting down."""
+        if self._draining or not await self.has_started():
+            return False
+        return (await self.report()).databases["postgresql"] == "connected"
+
+    def start_draining(self) -> None:
+        """From now on, not ready."""
+        self._draining = True
+
+    async def has_started(self) -> bool:
+        """Whether PostgreSQL's schema is at this release's revision or beyond. Once true, it stays true."""
+        if not self._migrated:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    self._migrated = await schema.is_current(self._stores.postgres)
+            except (StoreUnavailable, TimeoutError):
+                return False
+        return self._migrated
+
+    async def close(self) -> None:
+        if self._latest:
+            await asyncio.gather(self._latest, return_exceptions=True)
+
+    def _shared_check(self) -> asyncio.Task[Health]:
+        if self._latest is None or (self._latest.done() and time.monotonic() - self._checked_at > KEPT_SECONDS):
+            self._latest = asyncio.create_task(self._check())
+        return self._latest
+
+    async def _check(self) -> Health:
+        stores = self._stores
+        (pg_state, pg_check), (redis_state, redis_check), (mongo_state, mongo_check) = await asyncio.gather(
+            self._probe(lambda: postgres.ping(stores.postgres)),
+            self._probe(lambda: redis.ping(stores.redis)),
+            self._probe(lambda: mongodb.ping(stores.mongodb)),
+        )
+        self._checked_at = time.monotonic()
+        pool: Any = stores.postgres.engine.pool
+        up = redis_state == mongo_state == "connected"
+        return Health(
+            status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",
+            databases={"postgresql": pg_state, "redis": redis_state, "mongodb": mongo_state},
+            checks={
+                "postgresql": {**pg_check, "pool_in_use": pool.checkedout(), "pool_size": pool.size()},
+                "redis": {**redis_check, "breaker": "open" if self._breaker.is_open else "closed"},
+                "mongodb": mongo_check,
+                "effects_failed": self._outbox.failed.total(),
+            },
+        )
+
+    async def _probe(self, ping: Callable[[], Awaitable[None]]) -> tuple[str, dict[str, Any]]:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await ping()
+        except TimeoutError:
+            state = "error: timeout"
+        except StoreUnavailable as error:
+            state = "error: timeout" if error.reason == "timeout" else "error: unreachable"
+        else:
+            state = "connected"
+        return state, {"latency_ms": round((time.monotonic() - started) * 1000, 1)}

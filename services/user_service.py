@@ -1,0 +1,98 @@
+"""Registration, profiles and their changes, over all three stores."""
+
+import uuid
+from collections.abc import Callable
+
+from database.unit_of_work import PostgresUnitOfWork
+from models.activity import Action, Activity
+from models.base import new_id, now
+from models.conversation import Conversation
+from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration
+from repositories.cache_repo import CacheRepository, Versioned
+from repositories.user_repo import NewUser, UserRepository
+from services.effects import CreateConversation, InvalidateProfile, RecordActivity, profile_key
+from services.errors import NotFound
+from services.outbox import Outbox
+from services.passwords import PasswordHasher
+
+WELCOME_TITLE = "Welcome to ChatLingo"
+
+
+class UserService:
+    def __init__(
+        self,
+        *,
+        unit_of_work: Callable[[], PostgresUnitOfWork],
+        users: UserRepository,
+        cache: CacheRepository,
+        outbox: Outbox,
+        hasher: PasswordHasher,
+        profile_ttl: float,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._users = users
+        self._cache = cache
+        self._outbox = outbox
+        self._hasher = hasher
+        self._profile_ttl = profile_ttl
+
+    async def register_user(self, registration: Registration) -> Registered:
+        """Create the user in PostgreSQL, then what follows from it elsewhere. Raises AlreadyTaken, StoreUnavailable."""
+        password_hash = await self._hasher.hash(registration.password)
+        user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
+        welcome = _welcome(user.id)
+        lease = await self._cache.lease(profile_key(user.id))  # before the commit: see CacheRepository.lease
+        async with self._unit_of_work() as uow:
+            profile = await self._users.add(uow.session, user)
+            uow.effects += [CreateConversation(conversation=welcome), _activity(user.id, "registered")]
+            await uow.commit()
+        await self._outbox.deliver(uow.effects)
+        if lease:
+            await self._cache.fill(profile_key(user.id), lease, _cached(profile), self._profile_ttl)
+        return Registered(user_id=user.id, welcome_conversation_id=welcome.id)
+
+    async def get_user_profile(self, user_id: uuid.UUID) -> bytes:
+        """The full profile as the bytes of its JSON: from Redis, else from PostgreSQL. Raises NotFound,
+        StoreUnavailable when neither can answer."""
+
+        async def load() -> Versioned | None:
+            profile = await self._users.get(user_id)
+            return _cached(profile) if profile else None
+
+        body = await self._cache.get_or_load(profile_key(user_id), load, self._profile_ttl)
+        if body is None:
+            raise NotFound
+        return body
+
+    async def view_user(self, user_id: uuid.UUID, viewer: Caller) -> FullProfile | PublicProfile:
+        """All of it for the user and for admins, the public part for others. Raises NotFound, StoreUnavailable."""
+        body = await self.get_user_profile(user_id)
+        mine = viewer.id == user_id or viewer.role == "admin"
+        return (FullProfile if mine else PublicProfile).model_validate_json(body)
+
+    async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate) -> FullProfile:
+        """Change what was sent. Raises AlreadyTaken, NotFound, StoreUnavailable."""
+        async with self._unit_of_work() as uow:
+            profile = await self._users.update(uow.session, user_id, update.sent())
+            if profile is None:
+                raise NotFound
+            uow.effects += [
+                InvalidateProfile(user_id=user_id, version=profile.version),
+                _activity(user_id, "profile_changed"),
+            ]
+            await uow.commit()
+        await self._outbox.deliver(uow.effects)
+        return profile
+
+
+def _welcome(user_id: uuid.UUID) -> Conversation:
+    created = now()
+    return Conversation(id=new_id(), user_id=user_id, title=WELCOME_TITLE, created_at=created, updated_at=created)
+
+
+def _activity(user_id: uuid.UUID, action: Action) -> RecordActivity:
+    return RecordActivity(activity=Activity(id=new_id(), user_id=user_id, action=action, at=now()))
+
+
+def _cached(profile: FullProfile) -> Versioned:
+    return Versioned(profile.version, profile.model_dump_json().encode())
