@@ -30,10 +30,12 @@ class Services:
     conversations: ConversationService
     health: HealthService
     cache: CacheRepository
+    messages: ConversationRepository
 
     async def close(self) -> None:
         """Wait for the tasks that requests have left."""
         await self.cache.close()
+        await self.messages.close()
         await self.health.close()
 
 
@@ -61,6 +63,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         conversations=ConversationService(conversations=conversations),
         health=HealthService(stores=stores, outbox=outbox, breaker=breaker, timeout=settings.health_timeout),
         cache=cache,
+        messages=conversations,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from sqlalchemy import event, text
@@ -63,7 +63,13 @@ def start_budget(seconds: float) -> None:
     _budget.set(Budget(seconds))
 
 
-class _Connection(asyncpg.Connection[Any]):
+if TYPE_CHECKING:
+    _Base = asyncpg.Connection[asyncpg.Record]
+else:  # generic in the stubs only
+    _Base = asyncpg.Connection
+
+
+class _Connection(_Base):
     async def close(self, *, timeout: float | None = None) -> None:
         # SQLAlchemy gives a connection that it no longer trusts `timeout=2` to say goodbye. A stopped server would
         # hold the request for as long, so such a connection is cut instead.

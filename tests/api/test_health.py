@@ -1,0 +1,52 @@
+"""The probes, in process."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import httpx
+
+from config import Settings
+from database import Stores
+
+
+async def test_reports_all_three_stores(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/health")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["status"] == "ok"
+    assert body["databases"] == {"postgresql": "connected", "redis": "connected", "mongodb": "connected"}
+    assert body["checks"]["postgresql"]["pool_size"] == 20
+    assert 0 < body["checks"]["mongodb"]["latency_ms"] < 1000
+
+
+async def test_probes_answer_ok(client: httpx.AsyncClient) -> None:
+    for name in ("live", "ready", "startup"):
+        answer = await client.get(f"/health/{name}")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_is_right_while_the_pools_are_exhausted(
+    client: httpx.AsyncClient, stores: Stores, settings: Settings
+) -> None:
+    async with AsyncExitStack() as held:
+        for _ in range(settings.postgres_pool_size):
+            await held.enter_async_context(stores.postgres.engine.connect())
+        pool = stores.redis.client.connection_pool
+        taken = [await pool.get_connection() for _ in range(settings.redis_max_connections)]
+        await asyncio.sleep(1.1)  # until the last check is no longer kept
+        started = time.monotonic()
+        answer = await client.get("/health")
+        assert time.monotonic() - started < 1
+        assert answer.json()["status"] == "ok"
+        assert answer.json()["checks"]["postgresql"]["pool_in_use"] == settings.postgres_pool_size
+        for connection in taken:
+            await pool.release(connection)
+
+
+async def test_concurrent_callers_share_one_check(client: httpx.AsyncClient, stores: Stores) -> None:
+    before = (await stores.redis.probe.info("commandstats"))["cmdstat_ping"]["calls"]
+    for _ in range(100):
+        await client.get("/health")
+    after = (await stores.redis.probe.info("commandstats"))["cmdstat_ping"]["calls"]
+    assert after - before <= 2

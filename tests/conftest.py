@@ -1,0 +1,56 @@
+"""Real servers for the whole run, and an application on databases of its own."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from config import Settings
+from database import Stores, open_stores
+from database.embedded import EmbeddedServers
+from database.mongodb import MongoStore
+from database.redis import RedisStore
+from main import create_app
+from tests.stores import MONGODB, REDIS, Servers, fresh_databases, settings_for, start_servers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    embedded = EmbeddedServers(tmp_path_factory.mktemp("stores"))
+    started = start_servers(embedded)
+    yield started
+    for store in started.values():
+        embedded.stop(store.store)
+
+
+@pytest.fixture(scope="session")
+async def settings(servers: Servers) -> AsyncIterator[Settings]:
+    async with fresh_databases(servers) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+async def stores(settings: Settings) -> AsyncIterator[Stores]:
+    async with open_stores(settings) as stores:
+        yield stores
+
+
+@pytest.fixture
+async def client(settings: Settings, stores: Stores) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings, stores)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
+
+
+@pytest.fixture(params=REDIS)
+async def redis_store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[RedisStore]:
+    async with REDIS[request.param](settings_for(servers, redis_timeout=2)) as store:
+        yield store
+
+
+@pytest.fixture(params=MONGODB)
+async def mongo_store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[MongoStore]:
+    async with MONGODB[request.param](settings_for(servers)) as store:
+        yield store

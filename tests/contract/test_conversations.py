@@ -1,0 +1,130 @@
+"""ConversationRepository on mongomock-motor and on MongoDB through both drivers: the same bodies."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from database.mongodb import MongoStore
+from models.activity import Activity
+from models.base import new_id, now
+from models.conversation import Conversation, NewMessage
+from repositories.conversation_repo import ConversationRepository
+from services.errors import InvalidInput, StoreUnavailable
+
+OWNER, STRANGER = new_id(), new_id()
+
+
+@pytest.fixture
+def repository(mongo_store: MongoStore) -> ConversationRepository:
+    return ConversationRepository(mongo_store)
+
+
+async def started(repository: ConversationRepository, title: str = "Bonjour") -> Conversation:
+    created = now()
+    conversation = Conversation(id=new_id(), user_id=OWNER, title=title, created_at=created, updated_at=created)
+    await repository.add(conversation)
+    return conversation
+
+
+async def test_returns_what_was_added(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    assert await repository.get(conversation.id, OWNER) == conversation
+
+
+async def test_adding_twice_is_adding_once(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    await repository.add(conversation.model_copy(update={"title": "late"}))
+    assert await repository.page(OWNER, 10, None) == [conversation]
+
+
+async def test_activity_is_recorded_once(repository: ConversationRepository, mongo_store: MongoStore) -> None:
+    activity = Activity(id=new_id(), user_id=OWNER, action="registered", at=now())
+    await repository.add_activity(activity)
+    await repository.add_activity(activity)
+    assert await mongo_store.database.activity.count_documents({"user_id": str(OWNER)}) == 1
+
+
+async def test_nobody_else_sees_or_appends_to_a_conversation(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    assert await repository.get(conversation.id, STRANGER) is None
+    assert await repository.append(conversation.id, STRANGER, NewMessage(content="hi")) is None
+    assert await repository.messages(conversation.id, 10) == []
+
+
+async def test_pages_are_newest_first_and_do_not_overlap(repository: ConversationRepository) -> None:
+    all_of_them = [await started(repository, f"t{i}") for i in range(5)]
+    first = await repository.page(OWNER, 2, None)
+    second = await repository.page(OWNER, 10, first[-1].id)
+    assert [c.id for c in first + second] == [c.id for c in reversed(all_of_them)]
+
+
+async def test_numbers_messages_without_gaps_under_concurrent_writers(mongo_store: MongoStore) -> None:
+    processes = [ConversationRepository(mongo_store), ConversationRepository(mongo_store)]
+    conversation = await started(processes[0])
+    contents = [f"m{i}" for i in range(40)]
+    writes = [
+        processes[i % 2].append(conversation.id, OWNER, NewMessage(content=content))
+        for i, content in enumerate(contents)
+    ]
+    answers = [answer for answer in await asyncio.gather(*writes) if answer]
+    assert sorted(message.seq for message, _ in answers) == list(range(1, 41))
+    stored = await processes[0].messages(conversation.id, 100)
+    assert [message.seq for message in stored] == list(range(1, 41))
+    assert sorted(message.content for message in stored) == sorted(contents)
+
+
+async def test_the_same_id_and_body_is_the_same_message(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    new = NewMessage(id="m-1", content="hello", metadata={"mood": "good", "n": 1})
+    first, repeated = [await repository.append(conversation.id, OWNER, new) for _ in range(2)]
+    assert first
+    assert repeated == (first[0], False)
+    assert len(await repository.messages(conversation.id, 10)) == 1
+
+
+async def test_the_same_id_with_another_body_is_refused(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="hello"))
+    with pytest.raises(InvalidInput) as caught:
+        await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="other"))
+    assert caught.value.field == "id"
+
+
+async def test_an_id_is_unique_in_its_conversation_only(repository: ConversationRepository) -> None:
+    answers = [
+        await repository.append((await started(repository)).id, OWNER, NewMessage(id="m-1", content=text))
+        for text in ("a", "b")
+    ]
+    assert [answer and answer[1] for answer in answers] == [True, True]
+
+
+async def test_reads_messages_forward_and_backward(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    for i in range(1, 8):
+        await repository.append(conversation.id, OWNER, NewMessage(content=str(i)))
+
+    async def numbers(limit: int, **where: int) -> list[int]:
+        return [message.seq for message in await repository.messages(conversation.id, limit, **where)]
+
+    assert await numbers(3) == [5, 6, 7]
+    assert await numbers(3, before=5) == [2, 3, 4]
+    assert await numbers(3, after=2) == [3, 4, 5]
+    assert await numbers(3, after=7) == []
+
+
+async def test_answers_unavailable_before_its_migration(
+    repository: ConversationRepository, mongo_store: MongoStore
+) -> None:
+    await mongo_store.database.schema_migrations.delete_many({})
+    with pytest.raises(StoreUnavailable, match="not migrated"):
+        await repository.get(uuid.uuid4(), OWNER)
+
+
+async def test_appending_moves_the_time_of_the_last_change(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    await asyncio.sleep(0.005)
+    await repository.append(conversation.id, OWNER, NewMessage(content="x"))
+    changed = await repository.get(conversation.id, OWNER)
+    assert changed
+    assert changed.updated_at > conversation.updated_at

@@ -1,0 +1,25 @@
+"""One lab for all fault tests: its servers are not those of the other tests."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from database.embedded import EmbeddedServers
+from tests.faults.lab import App, Lab
+from tests.stores import fresh_databases, start_servers
+
+
+@pytest.fixture(scope="session")
+async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    embedded = EmbeddedServers(tmp_path_factory.mktemp("lab"))
+    servers = start_servers(embedded)
+    async with fresh_databases(servers) as settings:
+        yield Lab(embedded, servers, settings)
+    for store in servers.values():
+        embedded.stop(store.store)
+
+
+@pytest.fixture(scope="session")
+async def app(lab: Lab) -> AsyncIterator[App]:
+    async with lab.app() as app:
+        yield app

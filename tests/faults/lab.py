@@ -1,0 +1,129 @@
+"""Servers to stop and kill, and app processes that run on them."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from anyio import to_thread
+
+from config import Settings
+from database.embedded import EmbeddedServers, Store
+from tests.stores import Servers, environment
+
+PROJECT = Path(__file__).parents[2]
+Fault = Literal["stopped", "killed"]
+FAULTS: tuple[Fault, ...] = ("stopped", "killed")
+
+
+@dataclass(frozen=True)
+class Lab:
+    embedded: EmbeddedServers
+    servers: Servers
+    settings: Settings
+
+    @asynccontextmanager
+    async def without(self, store: Store, fault: Fault) -> AsyncIterator[None]:
+        """Hang (SIGSTOP) or kill a server, and bring it back at the end."""
+        self._signal(store, signal.SIGSTOP if fault == "stopped" else signal.SIGKILL)
+        try:
+            yield
+        finally:
+            await self.bring_back(store, fault)
+
+    async def bring_back(self, store: Store, fault: Fault) -> None:
+        if fault == "stopped":
+            self._signal(store, signal.SIGCONT)
+        else:
+            await to_thread.run_sync(self.embedded.start, store)
+
+    def _signal(self, store: Store, number: signal.Signals) -> None:
+        for pid in self.embedded.pids(store):
+            os.kill(pid, number)
+
+    @asynccontextmanager
+    async def app(self, **more: str) -> AsyncIterator["App"]:
+        """An app process of its own, stopped with SIGTERM at the end."""
+        port = free_port()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "--app-dir", str(PROJECT), "main:app"),
+            *("--port", str(port), "--log-level", "warning"),
+            cwd=self.servers["redis"].data,  # no .env there
+            env=environment(self.settings, **more),
+        )
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            try:
+                await until(lambda: answers(client, "/health/live"), 15)
+                yield App(process, client)
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                await process.wait()
+
+
+@dataclass(frozen=True)
+class App:
+    process: asyncio.subprocess.Process
+    client: httpx.AsyncClient
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def answers(client: httpx.AsyncClient, path: str, status: int = 200) -> bool:
+    try:
+        return (await client.get(path)).status_code == status
+    except httpx.TransportError:
+        return False
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> float:
+    """Wait for a condition and return how long it took. Raises TimeoutError."""
+    started = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
+    return time.monotonic() - started
+
+
+async def timed(request: Awaitable[httpx.Response]) -> tuple[httpx.Response, float]:
+    started = time.monotonic()
+    return await request, time.monotonic() - started
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def post_repeatedly(
+    app: App, path: str, headers: dict[str, str], body: object, times: int
+) -> list[tuple[int, Any]]:
+    """POST over one connection and return status and JSON of each answer. For load: httpx takes more processor time
+    for a request than the app that it is to test."""
+    base = app.client.base_url
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    content = json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/1.1", "Host: test", "Content-Type: application/json", f"Content-Length: {len(content)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    answers = []
+    for _ in range(times):
+        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+        answers.append((int(head.split()[1]), json.loads(await reader.readexactly(length))))
+    writer.close()
+    await writer.wait_closed()
+    return answers

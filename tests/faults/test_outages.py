@@ -1,0 +1,178 @@
+"""Each store stopped and killed under a running app: what works, what answers 503, how soon all is well again."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from database.embedded import Store
+from tests.api.test_users import account, register
+from tests.faults.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
+
+STATES = {"connected", "error: timeout", "error: unreachable"}
+
+
+async def health(client: httpx.AsyncClient) -> tuple[int, dict[str, Any]]:
+    answer, seconds = await timed(client.get("/health"))
+    assert seconds < 1
+    body: dict[str, Any] = answer.json()
+    assert set(body) == {"status", "databases", "checks"}
+    assert set(body["databases"].values()) <= STATES
+    assert "127.0.0.1" not in answer.text
+    return answer.status_code, body
+
+
+async def is_well(client: httpx.AsyncClient) -> bool:
+    return (await health(client))[1]["status"] == "ok"
+
+
+async def wait_until_well(client: httpx.AsyncClient) -> None:
+    await until(lambda: is_well(client), 5)
+
+
+def assert_unavailable(answer: httpx.Response, seconds: float, store: Store) -> None:
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.json()["store"] == store
+    assert seconds < 1
+
+
+async def every_route(client: httpx.AsyncClient, headers: dict[str, str]) -> list[httpx.Response]:
+    created = await client.post("/conversations", headers=headers, json={"title": "t"})
+    conversation = f"/conversations/{created.json().get('id')}"
+    return [
+        created,
+        await client.post("/users/register", json=account()),
+        await client.get("/users/me", headers=headers),
+        await client.get(f"/users/{headers['X-User-Id']}", headers=headers),
+        await client.patch("/users/me", headers=headers, json={"bio": "x"}),
+        await client.get("/conversations", headers=headers),
+        await client.get(conversation, headers=headers),
+        await client.post(f"{conversation}/messages", headers=headers, json={"content": "x"}),
+        await client.get(f"{conversation}/messages", headers=headers),
+    ]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_without_redis_every_route_works_and_reads_stay_quick(lab: Lab, app: App, fault: Fault) -> None:
+    client = app.client
+    headers = await register(client)
+    async with lab.without("redis", fault):
+        reads = [
+            await asyncio.gather(*(timed(client.get("/users/me", headers=headers)) for _ in range(10)))
+            for _ in range(40)
+        ]
+        assert {answer.status_code for batch in reads for answer, _ in batch} == {200}
+        assert percentile((seconds for batch in reads for _, seconds in batch), 0.99) < 0.3
+        assert all(answer.is_success for answer in await every_route(client, headers))
+        status, body = await health(client)
+        assert (status, body["status"], body["databases"]["redis"] != "connected") == (200, "degraded", True)
+        assert await answers(client, "/health/ready")
+    await wait_until_well(client)
+    assert all(answer.is_success for answer in await every_route(client, headers))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_without_mongodb_users_register_and_read_profiles(lab: Lab, app: App, fault: Fault) -> None:
+    client = app.client
+    headers = await register(client)
+    async with lab.without("mongodb", fault):
+        for _ in range(3):
+            answer, seconds = await timed(client.post("/users/register", json=account()))
+            assert (answer.status_code, seconds < 1.5) == (201, True)
+        assert (await client.get("/users/me", headers=headers)).is_success
+        assert (await client.patch("/users/me", headers=headers, json={"bio": "x"})).json()["bio"] == "x"
+        assert (await client.get("/users/me", headers=headers)).json()["bio"] == "x"
+        assert_unavailable(*await timed(client.get("/conversations", headers=headers)), "mongodb")
+        assert_unavailable(*await timed(client.post("/conversations", headers=headers, json={"title": "t"})), "mongodb")
+        status, body = await health(client)
+        assert (status, body["status"], body["databases"]["mongodb"] != "connected") == (200, "degraded", True)
+        assert await answers(client, "/health/ready")
+    await until(lambda: answers_as(client, "/conversations", headers), 5)
+    await wait_until_well(client)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_without_postgresql_answers_are_quick_and_honest(lab: Lab, app: App, fault: Fault) -> None:
+    client = app.client
+    cached, uncached = await register(client), await register(client)
+    async with lab.without("postgresql", fault):
+        await forget(lab, uncached["X-User-Id"])
+        assert (await client.get("/users/me", headers=cached)).is_success
+        assert_unavailable(*await timed(client.get("/users/me", headers=uncached)), "postgresql")
+        assert_unavailable(*await timed(client.post("/users/register", json=account())), "postgresql")
+        assert_unavailable(*await timed(client.patch("/users/me", headers=cached, json={"bio": "x"})), "postgresql")
+        many = await asyncio.gather(*(timed(client.get("/users/me", headers=uncached)) for _ in range(60)))
+        assert {answer.status_code for answer, _ in many} == {503}
+        assert await answers(client, "/health/live")
+        await until(lambda: answers(client, "/health/ready", 503), 2)  # the last check is kept for a second
+        status, body = await health(client)
+        assert (status, body["status"]) == (503, "unavailable")
+    await until(lambda: answers_as(client, "/users/me", uncached), 5)
+    await wait_until_well(client)
+    assert (await client.post("/users/register", json=account())).status_code == 201
+
+
+async def answers_as(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> bool:
+    return (await client.get(path, headers=headers)).status_code == 200
+
+
+async def forget(lab: Lab, user_id: str) -> None:
+    async with connected_redis(lab) as redis:
+        async for key in redis.scan_iter(match=f"*{user_id}*"):
+            await redis.delete(key)
+
+
+def connected_redis(lab: Lab) -> Any:
+    from redis.asyncio import Redis
+
+    return Redis.from_url(lab.settings.dsn("redis_dsn"))
+
+
+async def test_starts_while_all_stores_are_down_and_recovers_by_itself(lab: Lab) -> None:
+    stores: tuple[Store, ...] = ("postgresql", "redis", "mongodb")
+    for store in stores:
+        lab.embedded.stop(store)
+    async with lab.app() as app:
+        status, body = await health(app.client)
+        assert (status, "connected" in body["databases"].values()) == (503, False)
+        assert await answers(app.client, "/health/startup", 503)
+        for store in stores:
+            await lab.bring_back(store, "killed")
+        await wait_until_well(app.client)
+        assert await answers(app.client, "/health/startup")
+        await until(lambda: answers(app.client, "/health/ready"), 5)
+        headers = await register(app.client)
+        assert all(answer.is_success for answer in await every_route(app.client, headers))
+
+
+async def test_a_restarted_postgresql_costs_no_request(lab: Lab, app: App) -> None:
+    headers = [await register(app.client) for _ in range(30)]
+    async with lab.without("postgresql", "killed"):
+        pass
+    await until(lambda: answers(app.client, "/health/ready"), 5)
+    changes = [app.client.patch("/users/me", headers=who, json={"bio": "x"}) for who in headers]
+    assert {answer.status_code for answer in await asyncio.gather(*changes)} == {200}
+
+
+async def test_500_messages_by_50_writers_from_two_processes_are_numbered_without_gaps(lab: Lab) -> None:
+    async with lab.app() as one, lab.app() as two:
+        headers = await register(one.client)
+        created = await one.client.post("/conversations", headers=headers, json={"title": "t"})
+        path = f"/conversations/{created.json()['id']}/messages"
+
+        started = time.monotonic()
+        writers = (post_repeatedly((one, two)[i % 2], path, headers, {"content": "x"}, 10) for i in range(50))
+        answers = [answer for some in await asyncio.gather(*writers) for answer in some]
+        print(f"{500 / (time.monotonic() - started):.0f} messages a second")
+        assert {status for status, _ in answers} == {201}
+        assert sorted(message["seq"] for _, message in answers) == list(range(1, 501))
+        seen: list[int] = []
+        while page := (
+            await one.client.get(path, headers=headers, params={"after_seq": len(seen), "limit": 100})
+        ).json()["items"]:
+            seen += [message["seq"] for message in page]
+        assert seen == list(range(1, 501))

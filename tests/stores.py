@@ -1,0 +1,116 @@
+"""The one table of stores, fake and real, that contract tests, concurrency tests and benchmarks draw from."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import asyncpg
+from alembic import command
+from anyio import to_thread
+from fakeredis import FakeAsyncRedis, FakeServer
+from mongomock_motor import AsyncMongoMockClient
+
+from config import Settings
+from database.embedded import STORES, EmbeddedServers, Server
+from database.mongodb import MongoStore, open_mongodb
+from database.redis import RedisStore, ServerIdentity, open_redis
+from database.schema import alembic_config
+from migrations import mongodb as mongodb_migrations
+
+Servers = dict[str, Server]
+
+
+@asynccontextmanager
+async def fake_redis(settings: Settings) -> AsyncIterator[RedisStore]:
+    client = FakeAsyncRedis(server=FakeServer(), max_connections=1000)
+    yield RedisStore(client, client, timeout=2, identity=ServerIdentity("fake"))  # it knows no INFO
+    await client.aclose()
+
+
+@asynccontextmanager
+async def real_redis(settings: Settings) -> AsyncIterator[RedisStore]:
+    async with open_redis(settings) as store:
+        await store.client.flushall()
+        yield store
+
+
+@asynccontextmanager
+async def mongomock(settings: Settings) -> AsyncIterator[MongoStore]:
+    client: Any = AsyncMongoMockClient(tz_aware=True)
+    yield await _migrated(MongoStore(client.chatlingo, client, timeout=5))
+
+
+def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManager[MongoStore]]:
+    @asynccontextmanager
+    async def open_it(settings: Settings) -> AsyncIterator[MongoStore]:
+        name = f"test_{secrets.token_hex(4)}"
+        changes = {"mongodb_driver": driver, "mongodb_database": name, "mongodb_timeout": 5}
+        async with open_mongodb(settings.model_copy(update=changes)) as store:
+            yield await _migrated(store)
+            await store.probe.drop_database(name)
+
+    return open_it
+
+
+async def _migrated(store: MongoStore) -> MongoStore:
+    await mongodb_migrations.upgrade(store.database)
+    return store
+
+
+REDIS = {"fakeredis": fake_redis, "redis": real_redis}
+MONGODB = {"mongomock": mongomock, "motor": real_mongodb("motor"), "pymongo": real_mongodb("pymongo")}
+
+
+@asynccontextmanager
+async def fresh_databases(servers: Servers, **overrides: Any) -> AsyncIterator[Settings]:
+    """Settings that lead to databases of the test's own on running servers, migrated; dropped at the end."""
+    name = f"test_{secrets.token_hex(4)}"
+    base = servers["postgresql"].dsn.rpartition("/")[0]
+    settings = settings_for(servers, postgres_dsn=f"{base}/{name}", mongodb_database=name, **overrides)
+    await _administer(servers, f'CREATE DATABASE "{name}"')
+    await migrate(settings)
+    yield settings
+    await _administer(servers, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def settings_for(servers: Servers, **overrides: Any) -> Settings:
+    values: dict[str, Any] = {
+        "environment": "test",
+        "postgres_dsn": servers["postgresql"].dsn,
+        "redis_dsn": servers["redis"].dsn,
+        "mongodb_dsn": servers["mongodb"].dsn,
+        "access_log": False,
+    }
+    return Settings(_env_file=None, **values | overrides)
+
+
+async def migrate(settings: Settings) -> None:
+    await to_thread.run_sync(lambda: command.upgrade(_alembic(settings), "head"))
+    async with open_mongodb(settings.model_copy(update={"mongodb_timeout": 30})) as store:
+        await mongodb_migrations.upgrade(store.database)
+
+
+def _alembic(settings: Settings) -> Any:
+    config = alembic_config()
+    config.attributes["dsn"] = settings.dsn("postgres_dsn")
+    return config
+
+
+async def _administer(servers: Servers, statement: str) -> None:
+    connection = await asyncpg.connect(servers["postgresql"].dsn.replace("+asyncpg", ""))
+    await connection.execute(statement)
+    await connection.close()
+
+
+def start_servers(servers: EmbeddedServers) -> Servers:
+    started: Servers = {**servers.start_all(STORES)}
+    return started
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """What an app process needs to run on these databases."""
+    dsns = {f"{name}_DSN": settings.dsn(f"{name.lower()}_dsn") for name in ("POSTGRES", "REDIS", "MONGODB")}  # type: ignore[arg-type]
+    mine = {"ENVIRONMENT": "test", "MONGODB_DATABASE": settings.mongodb_database, "ACCESS_LOG": "false"}
+    return {**os.environ, **dsns, **mine, **more}

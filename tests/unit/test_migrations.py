@@ -1,0 +1,79 @@
+"""Alembic's and MongoDB's migrations on real databases."""
+
+import asyncio
+import sys
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from anyio import to_thread
+from sqlalchemy import text
+
+from database import open_stores, schema
+from database.mongodb import LEDGER, script_names
+from database.schema import alembic_config
+from tests.stores import Servers, environment, fresh_databases, migrate
+
+
+def config_for(dsn: str) -> Config:
+    config = alembic_config()
+    config.attributes["dsn"] = dsn
+    return config
+
+
+async def test_up_down_and_up_again_leaves_nothing_to_generate(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = config_for(settings.dsn("postgres_dsn"))
+        for step in (
+            lambda: command.downgrade(config, "base"),
+            lambda: command.upgrade(config, "head"),
+            lambda: command.check(config),
+        ):
+            await to_thread.run_sync(step)
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
+
+
+async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = config_for(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
+        async with open_stores(settings) as stores, stores.postgres.engine.connect() as connection:
+            tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+            assert set(tables) == {"alembic_version"}
+            assert not await schema.is_current(stores.postgres)
+
+
+async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = config_for(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
+        async with open_stores(settings) as stores:
+            await stores.mongodb.database[LEDGER].delete_many({})
+            pods = [
+                await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
+                for _ in range(3)
+            ]
+            assert [await pod.wait() for pod in pods] == [0, 0, 0]
+            assert await schema.is_current(stores.postgres)
+            applied = await stores.mongodb.database[LEDGER].find().to_list(10)
+            assert [script["_id"] for script in applied] == script_names()
+
+
+async def test_a_revision_that_this_release_does_not_know_is_a_newer_one(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        assert await schema.is_current(stores.postgres)
+        async with stores.postgres.engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
+        assert await schema.is_current(stores.postgres)
+
+
+async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        await migrate(settings)  # once more: nothing happens
+        indexes = await stores.mongodb.database.messages.index_information()
+        assert indexes["number"]["unique"] is True
+        activity = await stores.mongodb.database.activity.index_information()
+        assert activity["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600

@@ -1,0 +1,67 @@
+"""The unit of work on the real PostgreSQL."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from database import Stores
+from database.postgres import start_budget
+from database.unit_of_work import PostgresUnitOfWork
+from services.errors import StoreUnavailable
+
+
+@pytest.fixture
+async def table(stores: Stores) -> str:
+    async with stores.postgres.engine.begin() as connection:
+        await connection.execute(text("DROP TABLE IF EXISTS scratch"))
+        await connection.execute(text("CREATE TABLE scratch (id int PRIMARY KEY)"))
+    return "scratch"
+
+
+async def rows(stores: Stores) -> int:
+    async with stores.postgres.engine.connect() as connection:
+        return int(await connection.scalar(text("SELECT count(*) FROM scratch")) or 0)
+
+
+async def test_rolls_back_uncommitted_work_by_default(stores: Stores, table: str) -> None:
+    async with PostgresUnitOfWork(stores.postgres) as uow:
+        await uow.session.execute(text("INSERT INTO scratch VALUES (1)"))
+    assert await rows(stores) == 0
+
+
+async def test_rolls_back_on_error(stores: Stores, table: str) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with PostgresUnitOfWork(stores.postgres) as uow:
+            await uow.session.execute(text("INSERT INTO scratch VALUES (1)"))
+            raise ZeroDivisionError
+    assert await rows(stores) == 0
+
+
+async def test_keeps_committed_work(stores: Stores, table: str) -> None:
+    async with PostgresUnitOfWork(stores.postgres) as uow:
+        await uow.session.execute(text("INSERT INTO scratch VALUES (1)"))
+        await uow.commit()
+    assert await rows(stores) == 1
+
+
+async def test_gives_its_connection_back_in_every_case(stores: Stores, table: str) -> None:
+    for _ in range(3 * stores.postgres.engine.pool.size()):  # type: ignore[attr-defined]
+        with pytest.raises(ZeroDivisionError):
+            async with PostgresUnitOfWork(stores.postgres) as uow:
+                await uow.session.execute(text("SELECT 1"))
+                raise ZeroDivisionError
+    assert stores.postgres.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_request_waits_for_postgresql_no_longer_than_its_budget(stores: Stores) -> None:
+    async def request() -> float:
+        start_budget(0.3)
+        started = asyncio.get_running_loop().time()
+        for expected in ("timeout", "timeout"):  # the second finds nothing left
+            with pytest.raises(StoreUnavailable, match=expected):
+                async with PostgresUnitOfWork(stores.postgres) as uow:
+                    await uow.session.execute(text("SELECT pg_sleep(2)"))
+        return asyncio.get_running_loop().time() - started
+
+    assert await asyncio.create_task(request()) < 0.5
