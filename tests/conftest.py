@@ -11,13 +11,13 @@ from database.embedded import EmbeddedServers
 from database.mongodb import MongoStore
 from database.redis import RedisStore
 from main import create_app
-from tests.stores import MONGODB, REDIS, Servers, fresh_databases, settings_for, start_servers
+from tests.stores import MONGODB, REDIS, Servers, fresh_databases, settings_for
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     embedded = EmbeddedServers(tmp_path_factory.mktemp("stores"))
-    started = start_servers(embedded)
+    started = embedded.start_all()
     yield started
     for store in started.values():
         embedded.stop(store.store)

@@ -13,13 +13,13 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from mongomock_motor import AsyncMongoMockClient
 
 from config import Settings
-from database.embedded import STORES, EmbeddedServers, Server
+from database.embedded import Server, Store
 from database.mongodb import MongoStore, open_mongodb
 from database.redis import RedisStore, ServerIdentity, open_redis
 from database.schema import alembic_config
 from migrations import mongodb as mongodb_migrations
 
-Servers = dict[str, Server]
+Servers = dict[Store, Server]
 
 
 @asynccontextmanager
@@ -102,11 +102,6 @@ async def _administer(servers: Servers, statement: str) -> None:
     connection = await asyncpg.connect(servers["postgresql"].dsn.replace("+asyncpg", ""))
     await connection.execute(statement)
     await connection.close()
-
-
-def start_servers(servers: EmbeddedServers) -> Servers:
-    started: Servers = {**servers.start_all(STORES)}
-    return started
 
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:

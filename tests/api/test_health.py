@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 
@@ -32,7 +33,7 @@ async def test_is_right_while_the_pools_are_exhausted(
     async with AsyncExitStack() as held:
         for _ in range(settings.postgres_pool_size):
             await held.enter_async_context(stores.postgres.engine.connect())
-        pool = stores.redis.client.connection_pool
+        pool: Any = stores.redis.client.connection_pool
         taken = [await pool.get_connection() for _ in range(settings.redis_max_connections)]
         await asyncio.sleep(1.1)  # until the last check is no longer kept
         started = time.monotonic()

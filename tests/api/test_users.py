@@ -135,6 +135,6 @@ async def test_an_unknown_user_is_not_found(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("who", ["", "nobody", str(uuid.uuid4()), "\x00"])
 async def test_who_is_not_known_is_not_let_in(client: httpx.AsyncClient, who: str) -> None:
-    answer = await client.get("/users/me", headers={"X-User-Id": who.encode()})  # type: ignore[dict-item]
+    answer = await client.get("/users/me", headers=[(b"X-User-Id", who.encode())])
     assert answer.status_code == 401
     assert "WWW-Authenticate" in answer.headers

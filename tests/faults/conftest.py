@@ -6,13 +6,13 @@ import pytest
 
 from database.embedded import EmbeddedServers
 from tests.faults.lab import App, Lab
-from tests.stores import fresh_databases, start_servers
+from tests.stores import fresh_databases
 
 
 @pytest.fixture(scope="session")
 async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
     embedded = EmbeddedServers(tmp_path_factory.mktemp("lab"))
-    servers = start_servers(embedded)
+    servers = embedded.start_all()
     async with fresh_databases(servers) as settings:
         yield Lab(embedded, servers, settings)
     for store in servers.values():

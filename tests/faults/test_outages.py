@@ -25,7 +25,7 @@ async def health(client: httpx.AsyncClient) -> tuple[int, dict[str, Any]]:
 
 
 async def is_well(client: httpx.AsyncClient) -> bool:
-    return (await health(client))[1]["status"] == "ok"
+    return bool((await health(client))[1]["status"] == "ok")
 
 
 async def wait_until_well(client: httpx.AsyncClient) -> None:
