@@ -8,7 +8,7 @@ help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/installed ## Serve the API; stores without a DSN run embedded
-	@exec $(BIN)/python main.py
+	@exec $(BIN)/python manage.py serve
 
 check: $(VENV)/installed ## Linters, formatting, types, import contracts, compose file
 	$(BIN)/ruff check .
@@ -19,6 +19,12 @@ check: $(VENV)/installed ## Linters, formatting, types, import contracts, compos
 
 test: $(VENV)/installed ## All tests, on real databases of their own
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
+	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
+
+bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, registration, drain, memory
+	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
 migrate: $(VENV)/installed ## Bring PostgreSQL and MongoDB up to this release
 	$(BIN)/python manage.py migrate
@@ -36,4 +42,4 @@ $(VENV)/installed: requirements/installer.lock requirements/dev.lock
 	@$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements/dev.lock
 	@touch $@
 
-.PHONY: help run check test migrate lock
+.PHONY: help run check test test-faults bench-outbox migrate lock

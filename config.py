@@ -55,7 +55,9 @@ class Settings(BaseSettings):
     cache_absent_ttl: float = Field(30, ge=1)
     cache_load_lease: float = Field(3, ge=2, le=5)
     cache_fallback_concurrency: int = Field(10, ge=1)
-    effects_deadline: float = Field(0.5, gt=0)
+    effects_deadline: float = Field(0.5, gt=0, lt=4)
+    outbox_poll_seconds: float = Field(1, gt=0)
+    outbox_max_attempts: int = Field(12, ge=1)
     health_timeout: float = Field(0.7, gt=0, lt=1)
 
     @field_validator("postgres_dsn", "redis_dsn", "mongodb_dsn", mode="before")

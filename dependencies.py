@@ -8,12 +8,14 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from config import Settings
-from database import Stores
+from database import mongodb, redis
+from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
 from models.user import Caller, FullProfile
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.outbox_repo import OutboxRepository
 from repositories.user_repo import UserRepository
 from services.conversation_service import ConversationService
 from services.effects import Targets
@@ -31,9 +33,11 @@ class Services:
     health: HealthService
     cache: CacheRepository
     messages: ConversationRepository
+    outbox: Outbox
 
     async def close(self) -> None:
-        """Wait for the tasks that requests have left."""
+        """Stop the relay and wait for the tasks that requests have left."""
+        await self.outbox.close()
         await self.cache.close()
         await self.messages.close()
         await self.health.close()
@@ -50,10 +54,16 @@ def wire(settings: Settings, stores: Stores) -> Services:
         fallback_concurrency=settings.cache_fallback_concurrency,
     )
     conversations = ConversationRepository(stores.mongodb)
-    outbox = Outbox(Targets(cache, conversations), settings.effects_deadline)
+    outbox = Outbox(
+        repository=OutboxRepository(stores.postgres, settings.outbox_max_attempts),
+        targets=Targets(cache, conversations),
+        pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
+        deadline=settings.effects_deadline,
+        poll_seconds=settings.outbox_poll_seconds,
+    )
     return Services(
         users=UserService(
-            unit_of_work=partial(PostgresUnitOfWork, stores.postgres),
+            unit_of_work=partial(PostgresUnitOfWork, stores.postgres, outbox.record),
             users=UserRepository(stores.postgres),
             cache=cache,
             outbox=outbox,
@@ -64,6 +74,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         health=HealthService(stores=stores, outbox=outbox, breaker=breaker, timeout=settings.health_timeout),
         cache=cache,
         messages=conversations,
+        outbox=outbox,
     )
 
 

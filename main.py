@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from config import Settings, get_settings
-from database import Stores, open_stores
+from database.stores import Stores, open_stores
 from dependencies import wire
 from process import configure_logging, draining
 from routers import conversations, health, users
@@ -51,6 +51,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stores = app.state.given_stores or await exits.enter_async_context(open_stores(settings))
         services = app.state.services = wire(settings, stores)
         exits.push_async_callback(services.close)
+        services.outbox.start()
         report = await services.health.report()
         log.info("started", environment=settings.environment, **report.databases)
         exits.enter_context(draining(services.health.start_draining, settings.drain_seconds))

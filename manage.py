@@ -16,18 +16,14 @@ from typing import TYPE_CHECKING, Literal, NoReturn, get_args
 from urllib.parse import urlsplit
 
 import click
-import uvicorn
-from alembic import command
 from pydantic import ValidationError
 
 from config import Settings, get_settings
-from database.mongodb import open_mongodb
-from database.schema import alembic_config
-from migrations import mongodb as mongodb_migrations
-from migrations.lock import migration_lock
 
 if TYPE_CHECKING:  # never installed in production
     from database.embedded import EmbeddedServers, Server
+
+# What takes long to import is imported where it is used: by then `serve` handles Ctrl-C.
 
 Store = Literal["postgresql", "redis", "mongodb"]
 Field = Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]
@@ -38,13 +34,23 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def migrate(settings: Settings) -> None:
     """Bring the schemas of PostgreSQL and MongoDB up to this release. Safe from several pods at once. Raises
     StoreUnavailable and what Alembic raises."""
+    from alembic import command
+
+    from database.postgres import translate_errors
+    from database.schema import alembic_config
+
     config = alembic_config()
     config.attributes["dsn"] = settings.dsn("postgres_dsn")
-    command.upgrade(config, "head")
+    with translate_errors():
+        command.upgrade(config, "head")
     asyncio.run(_migrate_mongodb(settings))
 
 
 async def _migrate_mongodb(settings: Settings) -> None:
+    from database.mongodb import open_mongodb
+    from migrations import mongodb as mongodb_migrations
+    from migrations.lock import migration_lock
+
     patient = settings.model_copy(update={"mongodb_timeout": 600})  # an index over many documents takes its time
     async with migration_lock(settings.dsn("postgres_dsn")), open_mongodb(patient) as mongodb:
         await mongodb_migrations.upgrade(mongodb.database)
@@ -62,28 +68,45 @@ def serve() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
     try:
-        _serve(_settings())
-    except (KeyboardInterrupt, SystemExit):  # the latter from uvicorn, when the signal came while the app was starting
+        _serve(_settings(), signals)
+    except (KeyboardInterrupt, SystemExit):  # the latter when the signal came while the app was starting
         if not signals:
             raise
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, signals: list[int]) -> None:
+    import uvicorn
+
+    from services.errors import StoreUnavailable
+
     _require_free_port(settings.host, settings.port)
     with _embedded_stores(settings) as running:
-        get_settings.cache_clear()
-        settings = get_settings()
-        migrate(settings)
+        settings = _settings_with_dsns()
+        try:
+            migrate(settings)
+        except StoreUnavailable as error:  # the API says so too, and is ready once this is made up for
+            click.echo(f"Not migrated: {error} Run `make migrate` when it is back.", err=True)
         click.echo(_first_screen(settings, running))
         # Its own logging set-up would print next to ours. Streams of events end only when they are cut off.
-        uvicorn.run("main:app", host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=5)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                "main:app", host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=5
+            )
+        )
+        server.should_exit = bool(signals)  # a KeyboardInterrupt that falls into a callback or finalizer is lost
+        server.run()
+        if not server.started:
+            _fail("The API did not start.")
 
 
 def _settings() -> Settings:
     try:
         return get_settings()
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])).upper() or 'Settings'}: {e['msg']}" for e in error.errors()]
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])).upper() or 'Settings'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         _fail("The settings are wrong:\n" + "\n".join(lines))
 
 
@@ -95,6 +118,22 @@ def _require_free_port(host: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:
             _fail(f"Port {port} on {host} is in use. Choose another one: PORT={port + 1} make run")
         _fail(f"Cannot listen on {host}, port {port}: {error.strerror}")
+
+
+def _settings_with_dsns() -> Settings:
+    get_settings.cache_clear()
+    return get_settings()
+
+
+@contextmanager
+def _running_settings() -> Iterator[Settings]:
+    """Settings whose stores all run, embedded ones included."""
+    from process import configure_logging
+
+    with _embedded_stores(_settings()):
+        settings = _settings_with_dsns()
+        configure_logging(settings)
+        yield settings
 
 
 @contextmanager
@@ -209,11 +248,23 @@ def _serve_command() -> None:
 @cli.command("migrate")
 def _migrate_command() -> None:
     """Bring the schemas of PostgreSQL and MongoDB up to this release; safe from several pods at once."""
-    settings = _settings()
-    with _embedded_stores(settings):
-        get_settings.cache_clear()
-        migrate(get_settings())
+    from services.errors import StoreUnavailable
+
+    with _running_settings() as settings:
+        try:
+            migrate(settings)
+        except StoreUnavailable as error:
+            _fail(f"Not migrated: {error} Start it, or check its DSN.")
     click.echo("PostgreSQL and MongoDB are migrated.")
+
+
+@cli.command("outbox", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def _outbox_command(arguments: tuple[str, ...]) -> None:
+    """What is owed to Redis and MongoDB: list, show, retry, skip, drain."""
+    from commands.outbox import outbox_commands
+
+    outbox_commands(_running_settings).main(arguments, prog_name="manage.py outbox")
 
 
 @cli.group()

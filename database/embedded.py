@@ -128,8 +128,9 @@ class EmbeddedServers:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as file:
-                file.truncate(0 if file.tell() > LOG_LIMIT else None)
-                begin = file.tell()
+                if file.tell() > LOG_LIMIT:
+                    file.truncate(0)
+                begin = log.stat().st_size
             with locked(self._folder(store) / "lock"):
                 if server := self._adopt(store):
                     return server, False

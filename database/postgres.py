@@ -178,6 +178,8 @@ def reason_of(error: BaseException) -> Reason | None:
         error = error.orig.__cause__ or error.orig
     if isinstance(error, asyncpg.QueryCanceledError):
         return "timeout"
+    if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
+        return "not migrated"
     if isinstance(error, asyncpg.PostgresError):
         return SQLSTATE_REASONS.get((error.sqlstate or "")[:2])
     return next((CLIENT_REASONS[cls] for cls in type(error).__mro__ if cls in CLIENT_REASONS), None)

@@ -64,8 +64,9 @@ async def open_redis(settings: Settings) -> AsyncIterator[RedisStore]:
             timeout=settings.redis_timeout,
             socket_timeout=settings.redis_timeout,
             socket_connect_timeout=settings.redis_timeout,
-            # A retry would double the time an outage costs. Who must not lose a write retries it itself.
-            retry=Retry(NoBackoff(), 0),
+            # Once, and only for a connection that the server has closed: a restarted one is not a server that is down.
+            # A timeout is not repeated: that would double what an outage costs.
+            retry=Retry(NoBackoff(), 1, (exceptions.ConnectionError,)),
             client_name=f"{settings.app_name}-{role}",
             redis_connect_func=on_connect,
             **parse_url(settings.dsn("redis_dsn")),

@@ -1,5 +1,6 @@
 """The PostgreSQL transaction of one use case, and what it owes to the other stores."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -7,7 +8,9 @@ from typing import Self
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from database.postgres import Postgres, connect
-from models.outbox import Effect
+from models.outbox import Effect, Owed
+
+Record = Callable[[AsyncSession, Sequence[Effect]], Awaitable[Sequence[Owed]]]
 
 
 class PostgresUnitOfWork:
@@ -19,10 +22,13 @@ class PostgresUnitOfWork:
 
     session: AsyncSession
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, record: Record) -> None:
         self._postgres = postgres
+        self._record = record
         self._exits = AsyncExitStack()
         self.effects: list[Effect] = []
+        self.owed: Sequence[Owed] = ()
+        """The effects as recorded by `commit`, for the outbox to deliver."""
 
     async def __aenter__(self) -> Self:
         connection = await self._exits.enter_async_context(connect(self._postgres.engine))
@@ -30,7 +36,9 @@ class PostgresUnitOfWork:
         return self
 
     async def commit(self) -> None:
-        """Make it true. Only services call this."""
+        """Make it true, with what it owes. Only services call this."""
+        if self.effects:
+            self.owed = await self._record(self.session, self.effects)
         await self.session.commit()
 
     async def __aexit__(

@@ -1,8 +1,19 @@
-"""Effects: what a PostgreSQL transaction owes to another store."""
+"""The outbox: what a PostgreSQL transaction owes to the other stores, as tables and as the base of all effects."""
 
-from typing import ClassVar, Literal
+import uuid
+from abc import abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import BigInteger, Identity, Index, String, false, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Table
+
+TargetStore = Literal["redis", "mongodb"]
 
 
 class Effect(BaseModel):
@@ -10,4 +21,68 @@ class Effect(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    store: ClassVar[Literal["redis", "mongodb"]]
+    store: ClassVar[TargetStore]
+    any_order: ClassVar[bool] = False
+    """Whether it carries a version, so that it may overtake earlier effects on its aggregate. It is then tried at once
+    in any case, also while its store is thought to be down, because readers elsewhere may not think so."""
+
+    @property
+    @abstractmethod
+    def aggregate(self) -> str:
+        """What it belongs to, such as `user:<id>`. Effects on one aggregate and store are applied in order."""
+
+
+class OutboxStream(Table):
+    """The queue of one aggregate and store. Its row is locked by whoever adds effects, so their ids follow the order
+    of the commits, and leased by whoever applies them."""
+
+    __tablename__ = "outbox_streams"
+
+    aggregate: Mapped[str] = mapped_column(String(64), primary_key=True)
+    store: Mapped[str] = mapped_column(String(16), primary_key=True)
+    pending: Mapped[int]
+    """How many effects wait. The row that is locked anyway knows when the stream is empty, whatever the snapshot."""
+    due_at: Mapped[datetime]
+    lease_until: Mapped[datetime | None]
+    lease_token: Mapped[uuid.UUID | None]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    """Failures of the first effect, by its own fault, in a row."""
+    dead: Mapped[bool] = mapped_column(server_default=false())
+    last_error: Mapped[str | None]
+
+    __table_args__ = (
+        Index("ix_outbox_streams_due", "store", "due_at", postgresql_where=text("pending > 0 AND NOT dead")),
+        Index("ix_outbox_streams_empty", "due_at", postgresql_where=text("pending = 0")),
+    )
+
+
+class OutboxEffect(Table):
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    aggregate: Mapped[str] = mapped_column(String(64))
+    store: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_outbox_stream", "aggregate", "store", "id"),)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The key of a stream with the token of a lease on it."""
+
+    aggregate: str
+    store: TargetStore
+    token: uuid.UUID
+
+
+@dataclass(frozen=True)
+class Owed:
+    """A recorded effect: its id, and its stream if the recording transaction took the lease (it does when the stream
+    was empty)."""
+
+    id: int
+    effect: Effect
+    stream: Stream | None

@@ -1,8 +1,9 @@
 """All tables in one metadata: importing this module makes Alembic see them."""
 
 from models.base import Table
+from models.outbox import OutboxEffect, OutboxStream
 from models.user import Profile, User
 
-__all__ = ["Profile", "User", "metadata"]
+__all__ = ["OutboxEffect", "OutboxStream", "Profile", "User", "metadata"]
 
 metadata = Table.metadata

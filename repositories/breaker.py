@@ -1,6 +1,8 @@
 """A circuit breaker: after a few failures in a row a store is left alone for a moment instead of waited for."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import structlog
@@ -25,6 +27,16 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._failures >= self._allowed_failures
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Let a call pass even while open, and learn from its outcome."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            self._count(error)
+            raise
+        self._succeeded()
+
     def __enter__(self) -> None:
         if self.is_open:
             if time.monotonic() < self._closed_again_at:
@@ -35,12 +47,13 @@ class CircuitBreaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StoreUnavailable):
-            if error.reason != "busy":  # our own pool was empty: the store is well
-                self._failed(error)
+            self._count(error)
         elif error is None:
             self._succeeded()
 
-    def _failed(self, error: StoreUnavailable) -> None:
+    def _count(self, error: StoreUnavailable) -> None:
+        if error.reason == "busy":  # our own pool was empty: the store is well
+            return
         self._failures += 1
         self._closed_again_at = time.monotonic() + self._seconds
         if self._failures == self._allowed_failures:

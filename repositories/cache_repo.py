@@ -206,9 +206,15 @@ class CacheRepository:
 
     async def invalidate(self, key: str, version: int) -> None:
         """Make every reader load a row of at least this version. Harmless when repeated or late. Raises
-        StoreUnavailable when Redis is down: then it is owed."""
+        StoreUnavailable when Redis is down: then it is owed.
+
+        Tried even while the breaker is open. When a restarted Redis already serves other processes, an old value would
+        be read there until the breaker closes here; when the attempt is refused, Redis was down after the commit, and
+        what it will hold is loaded after it."""
         self.counts["invalidated"] += 1
-        await self._script(self._invalidate, key, version, _milliseconds(TOMBSTONE_SECONDS))
+        arguments = (version, _milliseconds(TOMBSTONE_SECONDS))
+        with self.breaker.watching():
+            await self._on_server(key, lambda client, names: self._invalidate(keys=names, args=arguments))
 
     async def get(self, key: str) -> bytes | None:
         """A plain value that nothing fences. When Redis is down: None, as if it were not there."""
@@ -244,17 +250,20 @@ class CacheRepository:
         return await self._call(key, lambda client, names: script(keys=names, args=arguments))
 
     async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
-        identity = self._redis.identity
         with self.breaker:
-            async with within_timeout(self._redis):
-                if not identity.run_id:
-                    await self._redis.client.ping()  # connects, and so learns it
-                while True:
-                    run_id = identity.run_id
-                    result = await operation(self._redis.client, _names(run_id, key))
-                    if run_id == identity.run_id:
-                        return result
-                    # Redis was restarted in between, and what it brought back from disk is not ours: ask again.
+            return await self._on_server(key, operation)
+
+    async def _on_server(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
+        identity = self._redis.identity
+        async with within_timeout(self._redis):
+            if not identity.run_id:
+                await self._redis.client.ping()  # connects, and so learns it
+            while True:
+                run_id = identity.run_id
+                result = await operation(self._redis.client, _names(run_id, key))
+                if run_id == identity.run_id:
+                    return result
+                # Redis was restarted in between, and what it brought back from disk is not ours: ask again.
 
 
 def _names(run_id: str, key: str) -> list[str]:

@@ -24,6 +24,13 @@ class Targets:
 
 
 class Applicable(Effect):
+    """An effect with its handler. The class's name is what the outbox stores: renaming one orphans what is owed."""
+
+    by_name: ClassVar[dict[str, type["Applicable"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Applicable.by_name[cls.__name__] = cls
+
     @abstractmethod
     async def apply(self, to: Targets) -> None:
         """Make it so, once, however often this is called. Raises StoreUnavailable."""
@@ -33,6 +40,10 @@ class CreateConversation(Applicable):
     store: ClassVar = "mongodb"
     conversation: Conversation
 
+    @property
+    def aggregate(self) -> str:
+        return user_key(self.conversation.user_id)
+
     async def apply(self, to: Targets) -> None:
         await to.conversations.add(self.conversation)
 
@@ -41,18 +52,28 @@ class RecordActivity(Applicable):
     store: ClassVar = "mongodb"
     activity: Activity
 
+    @property
+    def aggregate(self) -> str:
+        return user_key(self.activity.user_id)
+
     async def apply(self, to: Targets) -> None:
         await to.conversations.add_activity(self.activity)
 
 
 class InvalidateProfile(Applicable):
     store: ClassVar = "redis"
+    any_order: ClassVar = True
     user_id: uuid.UUID
     version: int
 
+    @property
+    def aggregate(self) -> str:
+        return user_key(self.user_id)
+
     async def apply(self, to: Targets) -> None:
-        await to.cache.invalidate(profile_key(self.user_id), self.version)
+        await to.cache.invalidate(user_key(self.user_id), self.version)
 
 
-def profile_key(user_id: uuid.UUID) -> str:
+def user_key(user_id: uuid.UUID) -> str:
+    """Names the user's profile in the cache, and the user as an aggregate of the outbox."""
     return f"user:{user_id}"

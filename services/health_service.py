@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from database import Stores, mongodb, postgres, redis, schema
+from database import mongodb, postgres, redis, schema
+from database.stores import Stores
 from repositories.breaker import CircuitBreaker
 from services.errors import StoreName, StoreUnavailable
 from services.outbox import Outbox
 
 KEPT_SECONDS = 1.0
+BACKLOG_SECONDS = 0.2
 
 
 class Health(BaseModel):
@@ -74,6 +76,7 @@ class HealthService:
             self._probe(lambda: redis.ping(stores.redis)),
             self._probe(lambda: mongodb.ping(stores.mongodb)),
         )
+        outbox = await self._backlog() if pg_state == "connected" else None
         self._checked_at = time.monotonic()
         pool: Any = stores.postgres.engine.pool
         up = redis_state == mongo_state == "connected"
@@ -84,9 +87,16 @@ class HealthService:
                 "postgresql": {**pg_check, "pool_in_use": pool.checkedout(), "pool_size": pool.size()},
                 "redis": {**redis_check, "breaker": "open" if self._breaker.is_open else "closed"},
                 "mongodb": mongo_check,
-                "effects_failed": self._outbox.failed.total(),
+                "outbox": outbox,
             },
         )
+
+    async def _backlog(self) -> dict[str, float] | None:
+        try:
+            async with asyncio.timeout(BACKLOG_SECONDS):
+                return await self._outbox.backlog()
+        except (StoreUnavailable, TimeoutError):
+            return None
 
     async def _probe(self, ping: Callable[[], Awaitable[None]]) -> tuple[str, dict[str, Any]]:
         started = time.monotonic()

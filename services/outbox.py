@@ -1,34 +1,246 @@
-"""Delivers what a committed transaction owes to the other stores."""
+"""Delivers what committed transactions owe to Redis and MongoDB: at once where it can, else by the relay.
+
+A stream (one aggregate, one store) is applied in order by whoever holds its lease. A store that does not answer costs
+no attempt: its streams wait until it is back. Only an effect that fails by its own fault is counted, and parked.
+"""
 
 import asyncio
+import random
+import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import cast, get_args
 
 import structlog
 
-from models.outbox import Effect
+from models.outbox import Owed, Stream, TargetStore
+from repositories.outbox_repo import LEASE_SECONDS, Leased, OutboxRepository, Outcome
 from services.effects import Applicable, Targets
+from services.errors import StoreUnavailable
+
+STORES: tuple[TargetStore, ...] = get_args(TargetStore)
+STREAMS_AT_ONCE, EFFECTS_AT_ONCE, IN_FLIGHT = 64, 50, 32
+LEASE_MARGIN = 1.0
+PAUSE_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+UNSETTLED = 10_000
+"""Outcomes that may wait to be written. Above, they are dropped, and the relay applies those effects once more."""
 
 log = structlog.get_logger()
 
 
 class Outbox:
-    def __init__(self, targets: Targets, deadline: float) -> None:
+    def __init__(
+        self,
+        *,
+        repository: OutboxRepository,
+        targets: Targets,
+        pings: Mapping[TargetStore, Callable[[], Awaitable[None]]],
+        deadline: float,
+        poll_seconds: float,
+    ) -> None:
+        self._repository = repository
         self._targets = targets
+        self._pings = pings
         self._deadline = deadline
-        self.failed: Counter[str] = Counter()
+        self._poll_seconds = poll_seconds
+        self._paused: set[TargetStore] = set()
+        self._wake = {store: asyncio.Event() for store in STORES}
+        self._slots = {store: asyncio.Semaphore(IN_FLIGHT) for store in STORES}
+        self._probing = {store: asyncio.Lock() for store in STORES}
+        self._outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue(UNSETTLED)
+        self._closing = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._swept_at = time.monotonic()
+        self.counts: Counter[str] = Counter()
+        self.record = repository.record
 
-    async def deliver(self, effects: Sequence[Effect]) -> None:
-        """Apply all at once, within the deadline (seconds). What fails is logged and counted, never raised: the
-        transaction is committed, and the request has succeeded."""
-        await asyncio.gather(*(self._apply(cast(Applicable, effect)) for effect in effects))
+    def start(self) -> None:
+        """Start the relay: a task for each store, so that one's outage does not hold back the other's effects."""
+        self._tasks = [asyncio.create_task(self._relay(store)) for store in STORES]
+        self._tasks.append(asyncio.create_task(self._settle_delivered()))
 
-    async def _apply(self, effect: Applicable) -> None:
+    async def close(self) -> None:
+        """Finish what is leased, and stop. What is still owed stays recorded."""
+        self._closing.set()
+        for event in self._wake.values():
+            event.set()
+        await self._outcomes.put(None)
+        _, late = await asyncio.wait(self._tasks, timeout=LEASE_SECONDS) if self._tasks else ((), ())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def deliver(self, owed: Sequence[Owed]) -> None:
+        """Apply now what this process holds the lease for, within the deadline (seconds); the relay does the rest.
+        Never raises: the transaction is committed, so the request has succeeded."""
+        streams: dict[Stream, list[tuple[int, Applicable]]] = {}
+        for item in owed:
+            if item.stream:
+                streams.setdefault(item.stream, []).append((item.id, cast(Applicable, item.effect)))
+        overtaking = [item.effect for item in owed if not item.stream and item.effect.any_order]
+        await asyncio.gather(
+            *(self._deliver_stream(stream, effects) for stream, effects in streams.items()),
+            *(self._overtake(cast(Applicable, effect)) for effect in overtaking),
+        )
+        for item in owed:
+            if not item.stream:
+                self._wake[item.effect.store].set()
+
+    async def backlog(self) -> dict[str, float]:
+        """See OutboxRepository.backlog."""
+        return await self._repository.backlog()
+
+    async def drain(self) -> None:
+        """Deliver until nothing is owed but what is dead. Raises StoreUnavailable when PostgreSQL is down."""
+        self.start()
+        while (state := await self._repository.backlog())["backlog"] > state["parked"]:
+            await asyncio.sleep(0.1)
+        await self.close()
+
+    async def _deliver_stream(self, stream: Stream, effects: Iterable[tuple[int, Applicable]]) -> None:
+        done: list[int] = []
+        error = None
+        try:
+            async with asyncio.timeout(self._deadline):
+                error = await self._apply(stream.store, effects, done)
+        except (StoreUnavailable, TimeoutError):
+            self._pause(stream.store)  # the relay finds out whether it was the store or this effect
+        try:
+            self._outcomes.put_nowait(Outcome(stream, tuple(done), error))
+        except asyncio.QueueFull:
+            self.counts["dropped"] += 1
+
+    async def _overtake(self, effect: Applicable) -> None:
         try:
             async with asyncio.timeout(self._deadline):
                 await effect.apply(self._targets)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the transaction is committed
-            name = type(effect).__name__
-            self.failed[name] += 1
-            log.warning("effect_failed", effect=name, store=effect.store, error=type(error).__name__)
+        except (StoreUnavailable, TimeoutError):
+            self._pause(effect.store)
+        except Exception:
+            log.exception("effect_failed", effect=type(effect).__name__)  # it stays owed: the relay counts its attempts
+
+    async def _apply(
+        self, store: TargetStore, effects: Iterable[tuple[int, Applicable]], done: list[int]
+    ) -> str | None:
+        """Apply in order and note the ids in `done`. Returns why one failed by its own fault. Raises
+        StoreUnavailable."""
+        for id_, effect in effects:
+            if store in self._paused and not effect.any_order:
+                return None
+            try:
+                await effect.apply(self._targets)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is counted, and parked in the end
+                self.counts["failed"] += 1
+                log.warning("effect_failed", effect=type(effect).__name__, id=id_, error=type(error).__name__)
+                return type(error).__name__
+            done.append(id_)
+            self.counts["applied"] += 1
+        return None
+
+    def _pause(self, store: TargetStore) -> None:
+        if store not in self._paused:
+            self._paused.add(store)
+            log.warning("outbox_paused", store=store)
+
+    async def _relay(self, store: TargetStore) -> None:
+        while not self._closing.is_set():
+            try:
+                busy = await self._turn(store)
+            except StoreUnavailable:  # PostgreSQL's turn to be down
+                busy = False
+            except Exception:
+                log.exception("relay_failed", store=store)
+                busy = False
+            if not busy:
+                await self._rest(store)
+
+    async def _rest(self, store: TargetStore) -> None:
+        event = self._closing if store in self._paused else self._wake[store]
+        seconds = PAUSE_SECONDS if store in self._paused else self._poll_seconds
+        try:
+            async with asyncio.timeout(seconds * random.uniform(0.5, 1)):
+                await event.wait()
+        except TimeoutError:
+            pass
+        self._wake[store].clear()
+
+    async def _turn(self, store: TargetStore) -> bool:
+        """Lease, apply, settle, once. Returns whether there was anything to do."""
+        if store in self._paused:
+            if not await self._answers(store):
+                return False
+            self._paused.discard(store)
+            log.info("outbox_resumed", store=store)
+        leased = await self._repository.lease(store, STREAMS_AT_ONCE, EFFECTS_AT_ONCE)
+        until = asyncio.get_running_loop().time() + LEASE_SECONDS - LEASE_MARGIN
+        outcomes = await asyncio.gather(*(self._relay_stream(*item, until) for item in leased.items()))
+        if outcomes:
+            await self._settle(outcomes)
+        elif time.monotonic() - self._swept_at > SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
+            await self._repository.sweep()
+        return bool(outcomes)
+
+    async def _relay_stream(self, stream: Stream, leased: Sequence[Leased], until: float) -> Outcome:
+        done: list[int] = []
+        error = None
+        async with self._slots[stream.store]:
+            try:
+                async with asyncio.timeout_at(until):
+                    error = await self._apply(stream.store, _parsed(leased), done)
+            except StoreUnavailable as unavailable:
+                error = await self._blame(unavailable, stream.store)
+            except TimeoutError:
+                pass  # the lease runs out: give it back with what was done
+            except ValueError as invalid:  # a payload that this release cannot read, or an effect it does not know
+                error = type(invalid).__name__
+        return Outcome(stream, tuple(done), error)
+
+    async def _blame(self, unavailable: StoreUnavailable, store: TargetStore) -> str | None:
+        """Pause the store if it is down. If it is well, the effect is to blame: return why."""
+        async with self._probing[store]:
+            if store in self._paused:
+                return None
+            if unavailable.reason in {"timeout", "unreachable"} and await self._answers(store):
+                return unavailable.reason
+            self._pause(store)
+            return None
+
+    async def _answers(self, store: TargetStore) -> bool:
+        try:
+            async with asyncio.timeout(PAUSE_SECONDS):
+                await self._pings[store]()
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
+    async def _settle_delivered(self) -> None:
+        while (outcome := await self._outcomes.get()) is not None:
+            outcomes = [outcome]
+            while len(outcomes) < STREAMS_AT_ONCE and not self._outcomes.empty():
+                if (following := self._outcomes.get_nowait()) is None:
+                    self._outcomes.put_nowait(None)
+                    break
+                outcomes.append(following)
+            try:
+                await self._settle(outcomes)
+            except StoreUnavailable:
+                log.warning("not_settled", streams=len(outcomes))  # their leases run out, and the relay repeats them
+            except Exception:
+                log.exception("settle_failed")
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        for aggregate, store, error in await self._repository.settle(outcomes):
+            self.counts["dead"] += 1
+            log.error("effect_dead", aggregate=aggregate, store=store, error=error)
+
+
+def _parsed(leased: Iterable[Leased]) -> Iterable[tuple[int, Applicable]]:
+    for item in leased:
+        cls = Applicable.by_name.get(item.name)
+        if cls is None:
+            raise ValueError(f"unknown effect {item.name}")
+        yield item.id, cls.model_validate_json(item.payload)

@@ -10,7 +10,7 @@ from models.conversation import Conversation
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration
 from repositories.cache_repo import CacheRepository, Versioned
 from repositories.user_repo import NewUser, UserRepository
-from services.effects import CreateConversation, InvalidateProfile, RecordActivity, profile_key
+from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
 from services.errors import NotFound
 from services.outbox import Outbox
 from services.passwords import PasswordHasher
@@ -41,14 +41,14 @@ class UserService:
         password_hash = await self._hasher.hash(registration.password)
         user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
         welcome = _welcome(user.id)
-        lease = await self._cache.lease(profile_key(user.id))  # before the commit: see CacheRepository.lease
+        lease = await self._cache.lease(user_key(user.id))  # before the commit: see CacheRepository.lease
         async with self._unit_of_work() as uow:
             profile = await self._users.add(uow.session, user)
             uow.effects += [CreateConversation(conversation=welcome), _activity(user.id, "registered")]
             await uow.commit()
-        await self._outbox.deliver(uow.effects)
+        await self._outbox.deliver(uow.owed)
         if lease:
-            await self._cache.fill(profile_key(user.id), lease, _cached(profile), self._profile_ttl)
+            await self._cache.fill(user_key(user.id), lease, _cached(profile), self._profile_ttl)
         return Registered(user_id=user.id, welcome_conversation_id=welcome.id)
 
     async def get_user_profile(self, user_id: uuid.UUID) -> bytes:
@@ -59,7 +59,7 @@ class UserService:
             profile = await self._users.get(user_id)
             return _cached(profile) if profile else None
 
-        body = await self._cache.get_or_load(profile_key(user_id), load, self._profile_ttl)
+        body = await self._cache.get_or_load(user_key(user_id), load, self._profile_ttl)
         if body is None:
             raise NotFound
         return body
@@ -81,7 +81,7 @@ class UserService:
                 _activity(user_id, "profile_changed"),
             ]
             await uow.commit()
-        await self._outbox.deliver(uow.effects)
+        await self._outbox.deliver(uow.owed)
         return profile
 
 

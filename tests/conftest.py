@@ -6,10 +6,10 @@ import httpx
 import pytest
 
 from config import Settings
-from database import Stores, open_stores
 from database.embedded import EmbeddedServers
 from database.mongodb import MongoStore
 from database.redis import RedisStore
+from database.stores import Stores, open_stores
 from main import create_app
 from tests.stores import MONGODB, REDIS, Servers, fresh_databases, settings_for
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from config import Settings
-from database import Stores
+from database.stores import Stores
 from main import create_app
 from tests.api.test_users import register
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from config import Settings
-from database import Stores
+from database.stores import Stores
 
 
 async def test_reports_all_three_stores(client: httpx.AsyncClient) -> None:

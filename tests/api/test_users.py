@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from database import Stores
+from database.stores import Stores
 from models.user import FullProfile
 
 

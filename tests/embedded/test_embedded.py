@@ -20,7 +20,7 @@ from pymongo import MongoClient
 from redis import Redis
 
 from database.embedded import KINDS, STORES, EmbeddedError, EmbeddedServers, Server, Store
-from database.embedded_process import gone
+from database.embedded_process import end, gone
 
 # Long, and with a space: a unix socket in it would be refused.
 FOLDER = "a folder with spaces " + "and a long name " * 5
@@ -60,11 +60,6 @@ def start_elsewhere(root: Path, *stores: Store) -> "subprocess.Popen[str]":
 def pids_printed(starter: "subprocess.Popen[str]") -> list[int]:
     assert starter.stdout is not None
     return [int(pid) for pid in starter.stdout.readline().split()]
-
-
-def end(starter: "subprocess.Popen[str]") -> None:
-    starter.kill()
-    starter.communicate()
 
 
 def postgres(server: Server, sql: str) -> Any:
@@ -132,14 +127,18 @@ def test_servers_listen_on_loopback_only_and_in_sessions_of_their_own(servers: E
         assert os.getsid(server.pid) == server.pid
 
 
-def test_servers_of_a_killed_process_are_adopted(root: Path) -> None:
-    starter = start_elsewhere(root, *STORES)
-    pids = pids_printed(starter)
-    end(starter)
+def test_two_processes_that_start_at_once_get_the_same_servers_and_leave_them_when_killed(root: Path) -> None:
+    starters = [start_elsewhere(root, *STORES) for _ in range(2)]
+    first, second = [pids_printed(starter) for starter in starters]
+    for starter in starters:
+        starter.kill()
+        starter.communicate()
+    assert len(first) == 3
+    assert first == second
     servers = EmbeddedServers(root)
-    assert [server.pid for server in servers.start_all().values()] == pids
+    assert [server.pid for server in servers.start_all().values()] == first
     assert [servers.stop(store) for store in STORES] == [True, True, True]
-    assert all(gone(psutil.Process(pid)) for pid in pids if psutil.pid_exists(pid))
+    assert all(gone(psutil.Process(pid)) for pid in first if psutil.pid_exists(pid))
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -198,15 +197,6 @@ def test_two_folders_never_touch_each_others_servers(root: Path) -> None:
     assert other.stop("redis")
     assert one.status("redis") == kept
     assert one.stop("redis")
-
-
-def test_two_processes_that_start_at_once_get_the_same_servers(root: Path) -> None:
-    starters = [start_elsewhere(root, "postgresql", "redis") for _ in range(2)]
-    first, second = [pids_printed(starter) for starter in starters]
-    for starter in starters:
-        end(starter)
-    assert len(first) == 2
-    assert first == second
 
 
 def test_files_left_by_a_crash_of_the_machine_do_not_block_a_start(servers: EmbeddedServers) -> None:
@@ -284,6 +274,16 @@ def test_a_failed_start_shows_the_end_of_the_log(root: Path) -> None:
     with pytest.raises(EmbeddedError, match=r'(?s)ended while it was starting.*parameter "nonsense"'):
         servers.start("postgresql")
     assert servers.status("postgresql") is None
+
+
+def test_a_process_that_does_not_heed_its_signal_is_killed() -> None:
+    script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    with subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE) as stubborn:
+        assert stubborn.stdout is not None
+        assert stubborn.stdout.readline() == b"ready\n"
+        process = psutil.Process(stubborn.pid)
+        end([process], signal.SIGTERM, patience=0.2)
+        assert gone(process)
 
 
 def test_what_does_not_run_has_no_status_and_nothing_to_stop(root: Path) -> None:

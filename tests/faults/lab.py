@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,15 +50,22 @@ class Lab:
         for pid in self.embedded.pids(store):
             os.kill(pid, number)
 
-    @asynccontextmanager
-    async def app(self, **more: str) -> AsyncIterator["App"]:
+    def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
         """An app process of its own, stopped with SIGTERM at the end."""
+        uvicorn = ("uvicorn", "--app-dir", str(PROJECT), "main:app", "--log-level", "warning")
+        return self._process(*uvicorn, "--port", **more)
+
+    def doomed_app(self) -> AbstractAsyncContextManager["App"]:
+        """An app process that kills itself when told: see doomed.py."""
+        return self._process("tests.faults.doomed")
+
+    @asynccontextmanager
+    async def _process(self, *module: str, **more: str) -> AsyncIterator["App"]:
         port = free_port()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "uvicorn", "--app-dir", str(PROJECT), "main:app"),
-            *("--port", str(port), "--log-level", "warning"),
+            *(sys.executable, "-m", *module, str(port)),
             cwd=self.servers["redis"].data,  # no .env there
-            env=environment(self.settings, **more),
+            env=environment(self.settings, PYTHONPATH=str(PROJECT), **more),
         )
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
             try:

@@ -9,9 +9,10 @@ from alembic.script import ScriptDirectory
 from anyio import to_thread
 from sqlalchemy import text
 
-from database import open_stores, schema
+from database import schema
 from database.mongodb import LEDGER, script_names
 from database.schema import alembic_config
+from database.stores import open_stores
 from tests.stores import Servers, environment, fresh_databases, migrate
 
 

@@ -5,10 +5,15 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from database import Stores
 from database.postgres import start_budget
+from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
+from repositories.outbox_repo import OutboxRepository
 from services.errors import StoreUnavailable
+
+
+def unit_of_work(stores: Stores) -> PostgresUnitOfWork:
+    return PostgresUnitOfWork(stores.postgres, OutboxRepository(stores.postgres, 5).record)
 
 
 @pytest.fixture
@@ -25,21 +30,21 @@ async def rows(stores: Stores) -> int:
 
 
 async def test_rolls_back_uncommitted_work_by_default(stores: Stores, table: str) -> None:
-    async with PostgresUnitOfWork(stores.postgres) as uow:
+    async with unit_of_work(stores) as uow:
         await uow.session.execute(text("INSERT INTO scratch VALUES (1)"))
     assert await rows(stores) == 0
 
 
 async def test_rolls_back_on_error(stores: Stores, table: str) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with PostgresUnitOfWork(stores.postgres) as uow:
+        async with unit_of_work(stores) as uow:
             await uow.session.execute(text("INSERT INTO scratch VALUES (1)"))
             raise ZeroDivisionError
     assert await rows(stores) == 0
 
 
 async def test_keeps_committed_work(stores: Stores, table: str) -> None:
-    async with PostgresUnitOfWork(stores.postgres) as uow:
+    async with unit_of_work(stores) as uow:
         await uow.session.execute(text("INSERT INTO scratch VALUES (1)"))
         await uow.commit()
     assert await rows(stores) == 1
@@ -48,7 +53,7 @@ async def test_keeps_committed_work(stores: Stores, table: str) -> None:
 async def test_gives_its_connection_back_in_every_case(stores: Stores, table: str) -> None:
     for _ in range(3 * stores.postgres.engine.pool.size()):  # type: ignore[attr-defined]
         with pytest.raises(ZeroDivisionError):
-            async with PostgresUnitOfWork(stores.postgres) as uow:
+            async with unit_of_work(stores) as uow:
                 await uow.session.execute(text("SELECT 1"))
                 raise ZeroDivisionError
     assert stores.postgres.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
@@ -60,7 +65,7 @@ async def test_a_request_waits_for_postgresql_no_longer_than_its_budget(stores: 
         started = asyncio.get_running_loop().time()
         for expected in ("timeout", "timeout"):  # the second finds nothing left
             with pytest.raises(StoreUnavailable, match=expected):
-                async with PostgresUnitOfWork(stores.postgres) as uow:
+                async with unit_of_work(stores) as uow:
                     await uow.session.execute(text("SELECT pg_sleep(2)"))
         return asyncio.get_running_loop().time() - started
 

@@ -1,0 +1,159 @@
+"""Question: what does a large backlog in the outbox cost? Run: `make bench-outbox` (ARGS=1000 for a quick look).
+
+Method: embedded servers of its own; N effects owed to MongoDB, two a user as a registration owes them. Measured on the
+same servers in one run: the time of one poll, registrations (hashing made trivial) with nothing and with N owed while
+MongoDB counts as down, the rate at which the relay of one process drains the backlog, and beside it the rate of plain
+`insert_one` with 32 in flight and the same write concern. Last, the peak of the process's memory.
+"""
+
+import asyncio
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from passlib.context import CryptContext
+from sqlalchemy import text
+
+from database import mongodb, redis
+from database.embedded import EmbeddedServers
+from database.stores import Stores, open_stores
+from database.unit_of_work import PostgresUnitOfWork
+from dependencies import wire
+from models.user import Registration
+from repositories.outbox_repo import LEASE, LEASE_TIME, OutboxRepository
+from services.effects import Targets
+from services.outbox import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
+from services.passwords import PasswordHasher
+from services.user_service import UserService
+from tests.stores import fresh_databases
+
+OWE = text("""
+WITH users AS (SELECT gen_random_uuid() AS id FROM generate_series(1, :users)), streams AS (
+  INSERT INTO outbox_streams (aggregate, store, pending, due_at)
+  SELECT 'user:' || id, 'mongodb', 2, clock_timestamp() FROM users
+)
+INSERT INTO outbox (aggregate, store, name, payload)
+SELECT 'user:' || id, 'mongodb', name, CASE name
+  WHEN 'CreateConversation' THEN jsonb_build_object('conversation', jsonb_build_object('id', gen_random_uuid(),
+    'user_id', id, 'title', 'Welcome to ChatLingo', 'created_at', now(), 'updated_at', now()))
+  ELSE jsonb_build_object('activity', jsonb_build_object('id', gen_random_uuid(), 'user_id', id,
+    'action', 'registered', 'at', now())) END
+FROM users, unnest(ARRAY['CreateConversation', 'RecordActivity']) AS name
+""")
+
+
+async def main(effects: int) -> None:
+    embedded = EmbeddedServers(Path(tempfile.mkdtemp()))
+    try:
+        async with (
+            fresh_databases(embedded.start_all(), mongodb_timeout=5) as settings,
+            open_stores(settings) as stores,
+        ):
+            results = await measure(stores, wire(settings, stores), effects)
+    finally:
+        for store in ("postgresql", "redis", "mongodb"):
+            embedded.stop(store)
+    print(json.dumps(results, indent=2))
+
+
+async def measure(stores: Stores, services: Any, effects: int) -> dict[str, Any]:
+    repository = OutboxRepository(stores.postgres, 12)
+    users = service(services, stores, repository)
+    await registrations(users, 50)
+    without = await registrations(users, 300)
+    async with stores.postgres.background.begin() as connection:
+        await connection.execute(OWE, {"users": effects // 2})
+    async with stores.postgres.probe_engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await autocommit.execute(text("ANALYZE outbox, outbox_streams"))
+    poll, poll_nothing = await polls(stores, "mongodb"), await polls(stores, "redis")
+    with_backlog = await registrations(users, 300)
+    insert_rate = await plain_inserts(stores, min(effects, 20_000))
+    owed = (await repository.backlog())["backlog"]
+    started = time.monotonic()
+    await services.outbox.drain()
+    drain_rate = owed / (time.monotonic() - started)
+    return {
+        "effects_owed": effects,
+        "poll_ms": poll,
+        "poll_when_nothing_is_due_ms": poll_nothing,
+        "registration_ms": without,
+        "registration_with_backlog_ms": with_backlog,
+        "registration_ratio": round(with_backlog["p50"] / without["p50"], 2),
+        "plain_inserts_per_second": round(insert_rate),
+        "drained_per_second": round(drain_rate),
+        "drain_ratio": round(drain_rate / insert_rate, 2),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def service(services: Any, stores: Stores, repository: OutboxRepository) -> UserService:
+    """Registration as the app has it, with hashing made trivial and MongoDB taken for down: its effects stay owed."""
+    outbox = Outbox(
+        repository=repository,
+        targets=Targets(services.cache, services.messages),
+        pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
+        deadline=0.5,
+        poll_seconds=1,
+    )
+    outbox._pause("mongodb")
+    return UserService(
+        unit_of_work=partial(PostgresUnitOfWork, stores.postgres, outbox.record),
+        users=services.users._users,
+        cache=services.cache,
+        outbox=outbox,
+        hasher=PasswordHasher(CryptContext(schemes=["plaintext"])),
+        profile_ttl=300,
+    )
+
+
+async def registrations(users: UserService, times: int) -> dict[str, float]:
+    async def register() -> None:
+        name = f"u{time.monotonic_ns()}"
+        await users.register_user(Registration(username=name, email=f"{name}@example.com", password="correct horse"))
+
+    return await timings(register, times)
+
+
+async def polls(stores: Stores, store: str) -> dict[str, float]:
+    """The relay's poll, rolled back, so that each one finds the same."""
+
+    async def poll() -> None:
+        async with stores.postgres.background.connect() as connection:
+            limits = {"store": store, "streams": STREAMS_AT_ONCE, "effects": EFFECTS_AT_ONCE, "lease": LEASE_TIME}
+            await connection.execute(LEASE, limits | {"token": "00000000-0000-0000-0000-000000000000"})
+
+    return await timings(poll, 50)
+
+
+async def plain_inserts(stores: Stores, documents: int) -> float:
+    numbers = iter(range(documents))
+
+    async def insert() -> None:
+        for number in numbers:
+            await stores.mongodb.database.plain.insert_one({"n": number, "title": "Welcome to ChatLingo"})
+
+    started = time.monotonic()
+    await asyncio.gather(*(insert() for _ in range(32)))
+    return documents / (time.monotonic() - started)
+
+
+async def timings(action: Callable[[], Awaitable[None]], times: int) -> dict[str, float]:
+    """Milliseconds of one after the other."""
+    values = []
+    for _ in range(times):
+        started = time.monotonic()
+        await action()
+        values.append((time.monotonic() - started) * 1000)
+    return {"p50": round(statistics.median(values), 2), "p99": round(statistics.quantiles(values, n=100)[98], 2)}
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))

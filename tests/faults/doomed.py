@@ -1,0 +1,99 @@
+"""An app that kills itself (SIGKILL) at its n-th call to a store after a request with `X-Kill-At: n`.
+
+The lab's own entry point: it wraps the stores that the app is given, so nothing of this is in the shipped code.
+Run as `python -m tests.faults.doomed PORT`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from pymongo import monitoring
+from sqlalchemy import event
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from config import get_settings
+from database.stores import Stores, open_stores
+from main import create_app
+
+COUNTED_COMMANDS = {"insert", "update", "delete", "find", "findAndModify", "aggregate"}
+
+
+class Doom:
+    """Counts calls to stores once armed, and ends the process at the n-th."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def call(self, *_: Any, **__: Any) -> None:
+        if self.left is None:
+            return
+        self.left -= 1
+        if self.left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class MongoCalls(monitoring.CommandListener):
+    """Counts each command when it is sent, and again when it was answered."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self._count(event.command_name)
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        self._count(event.command_name)
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        self._count(event.command_name)
+
+    def _count(self, name: str) -> None:
+        if name in COUNTED_COMMANDS:
+            self._call()
+
+
+def watch(stores: Stores, doom: Doom) -> None:
+    for engine in (stores.postgres.engine, stores.postgres.background):
+        for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
+            event.listen(engine.sync_engine, name, doom.call)
+    client: Any = stores.redis.client
+    execute = client.execute_command
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        doom.call()
+        answer = await execute(*args, **options)
+        doom.call()
+        return answer
+
+    client.execute_command = counted
+
+
+class Arm:
+    def __init__(self, app: ASGIApp, doom: Doom) -> None:
+        self._app, self._doom = app, doom
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for name, value in scope.get("headers", ()):
+            if name == b"x-kill-at":
+                self._doom.left = int(value)
+        await self._app(scope, receive, send)
+
+
+async def main(port: int) -> None:
+    doom = Doom()
+    monitoring.register(MongoCalls(doom.call))
+    settings = get_settings()
+    async with open_stores(settings) as stores:
+        watch(stores, doom)
+        app = create_app(settings, stores)
+        app.add_middleware(Arm, doom=doom)
+        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning")).serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
