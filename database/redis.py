@@ -26,6 +26,7 @@ REASONS: dict[type[BaseException], Reason | None] = {
     exceptions.MasterDownError: "unreachable",
     exceptions.TryAgainError: "busy",
     exceptions.OutOfMemoryError: "busy",
+    exceptions.NoPermissionError: "unreachable",  # the DSN's user lacks a right, such as INFO
     exceptions.RedisError: None,
     TimeoutError: "timeout",
     OSError: "unreachable",
@@ -61,7 +62,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[RedisStore]:
     def client(role: str, max_connections: int) -> Redis:
         pool = BlockingConnectionPool(
             max_connections=max_connections,
-            timeout=settings.redis_timeout,
+            timeout=settings.redis_timeout * 0.6,  # shorter than the whole, so that an empty pool can say so
             socket_timeout=settings.redis_timeout,
             socket_connect_timeout=settings.redis_timeout,
             # Once, and only for a connection that the server has closed: a restarted one is not a server that is down.
@@ -116,4 +117,6 @@ def translate_errors() -> Iterator[None]:
 
 def reason_of(error: BaseException) -> Reason | None:
     """Why Redis was not available, or None when the error is not about that."""
+    if type(error) is exceptions.ConnectionError and isinstance(error.__cause__, TimeoutError):
+        return "busy"  # how BlockingConnectionPool says that no connection became free
     return next((REASONS[cls] for cls in type(error).__mro__ if cls in REASONS), None)

@@ -6,8 +6,9 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from database.postgres import Postgres, translate_errors
+from database.postgres import translate_errors
 
 PROJECT = Path(__file__).parent.parent
 
@@ -22,11 +23,11 @@ def _older_revisions() -> frozenset[str]:
     return frozenset(script.revision for script in scripts.walk_revisions()) - set(scripts.get_heads())
 
 
-async def is_current(postgres: Postgres) -> bool:
+async def is_current(engine: AsyncEngine) -> bool:
     """True at this release's revision or beyond: one that this release does not know is of a newer one. Raises
     StoreUnavailable."""
     with translate_errors():
-        async with postgres.probe_engine.connect() as connection:
+        async with engine.connect() as connection:
             if not await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL")):
                 return False
             revisions = set(await connection.scalars(text("SELECT version_num FROM alembic_version")))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
+import structlog
 from pydantic import BaseModel
 
 from database import mongodb, postgres, redis, schema
@@ -12,6 +13,8 @@ from database.stores import Stores
 from repositories.breaker import CircuitBreaker
 from services.errors import StoreName, StoreUnavailable
 from services.outbox import Outbox
+
+log = structlog.get_logger()
 
 KEPT_SECONDS = 1.0
 BACKLOG_SECONDS = 0.2
@@ -55,7 +58,7 @@ class HealthService:
         if not self._migrated:
             try:
                 async with asyncio.timeout(self._timeout):
-                    self._migrated = await schema.is_current(self._stores.postgres)
+                    self._migrated = await schema.is_current(self._stores.postgres.probe_engine)
             except (StoreUnavailable, TimeoutError):
                 return False
         return self._migrated
@@ -107,6 +110,9 @@ class HealthService:
             state = "error: timeout"
         except StoreUnavailable as error:
             state = "error: timeout" if error.reason == "timeout" else "error: unreachable"
+        except Exception:
+            log.exception("probe_failed")  # whatever it is, it must not take the report about the other stores with it
+            state = "error: unreachable"
         else:
             state = "connected"
         return state, {"latency_ms": round((time.monotonic() - started) * 1000, 1)}

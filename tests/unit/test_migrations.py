@@ -44,7 +44,7 @@ async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
         async with open_stores(settings) as stores, stores.postgres.engine.connect() as connection:
             tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
             assert set(tables) == {"alembic_version"}
-            assert not await schema.is_current(stores.postgres)
+            assert not await schema.is_current(stores.postgres.engine)
 
 
 async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:
@@ -58,17 +58,17 @@ async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:
                 for _ in range(3)
             ]
             assert [await pod.wait() for pod in pods] == [0, 0, 0]
-            assert await schema.is_current(stores.postgres)
+            assert await schema.is_current(stores.postgres.engine)
             applied = await stores.mongodb.database[LEDGER].find().to_list(10)
             assert [script["_id"] for script in applied] == script_names()
 
 
 async def test_a_revision_that_this_release_does_not_know_is_a_newer_one(servers: Servers) -> None:
     async with fresh_databases(servers) as settings, open_stores(settings) as stores:
-        assert await schema.is_current(stores.postgres)
+        assert await schema.is_current(stores.postgres.engine)
         async with stores.postgres.engine.begin() as connection:
             await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
-        assert await schema.is_current(stores.postgres)
+        assert await schema.is_current(stores.postgres.engine)
 
 
 async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers) -> None:
@@ -78,3 +78,13 @@ async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers
         assert indexes["number"]["unique"] is True
         activity = await stores.mongodb.database.activity.index_information()
         assert activity["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
+
+
+async def test_migrating_with_an_older_release_leaves_a_newer_schema_alone(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        async with stores.postgres.engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
+        pod = await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
+        assert await pod.wait() == 0
+        async with stores.postgres.engine.connect() as connection:
+            assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "of the next release"
