@@ -110,7 +110,7 @@ FROM outbox_streams s WHERE s.pending > 0 AND (s.dead OR NOT :dead_only) ORDER B
 """)
 
 EFFECTS = text("""
-SELECT id, store, name, created_at, payload FROM outbox WHERE aggregate = :aggregate ORDER BY id LIMIT 100
+SELECT id, store, name, created_at, CAST(payload AS text) FROM outbox WHERE aggregate = :aggregate ORDER BY id LIMIT 100
 """)
 
 RETRY = text("""

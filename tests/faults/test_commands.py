@@ -1,0 +1,55 @@
+"""`manage.py outbox` on a dead effect."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+
+from database.stores import Stores, open_stores
+from tests.faults.lab import PROJECT, Lab
+from tests.outbox import Noted, make_outbox, query, write
+from tests.stores import environment
+
+
+@pytest.fixture
+async def stores(lab: Lab) -> AsyncIterator[Stores]:
+    async with open_stores(lab.settings) as stores:
+        yield stores
+
+
+async def outbox(lab: Lab, *arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "manage.py", "outbox", *arguments),
+        cwd=PROJECT,
+        env=environment(lab.settings),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def test_a_dead_effect_is_shown_retried_and_skipped(lab: Lab, stores: Stores) -> None:
+    recorded = [Noted(on="a-dead-one", number=number) for number in (1, 2)]
+    await write(make_outbox(stores, None), stores, recorded, deliver=False)
+    make_dead = (
+        "UPDATE outbox_streams SET dead = true, attempts = 12, lease_until = NULL WHERE aggregate = 'a-dead-one'"
+    )
+    await query(stores, make_dead)
+    try:
+        code, listed = await outbox(lab, "list", "--dead")
+        assert code == 0
+        assert "a-dead-one  mongodb  dead  2 pending" in listed
+        assert '"number": 1' in (await outbox(lab, "show", "a-dead-one"))[1]
+        assert (await outbox(lab, "skip", "a-dead-one", "mongodb"))[1].startswith("Dropped effect")
+        remaining = await query(stores, "SELECT payload->>'number' FROM outbox WHERE aggregate = 'a-dead-one'")
+        assert [row[0] for row in remaining] == ["2"]
+        assert (await outbox(lab, "skip", "a-dead-one", "mongodb"))[0] == 1  # it is not dead any more
+        await query(stores, make_dead)
+        assert await outbox(lab, "retry", "a-dead-one", "mongodb") == (0, "Due now.\n")
+        assert (await outbox(lab, "retry", "nobody", "redis"))[0] == 1
+        await query(stores, make_dead)
+        assert "1 effects are in 1 dead streams" in (await outbox(lab, "drain"))[1]
+    finally:
+        await query(stores, "DELETE FROM outbox WHERE aggregate = 'a-dead-one'")
+        await query(stores, "DELETE FROM outbox_streams WHERE aggregate = 'a-dead-one'")
