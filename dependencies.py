@@ -1,22 +1,27 @@
 """How a request gets its services and its user; with `main.py` the only place that wires."""
 
-import uuid
+import re
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
+from fastapi.security import OAuth2PasswordBearer
 
 from config import Settings
 from database import mongodb, redis
 from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
+from models.session import SignedIn
 from models.user import Caller, FullProfile
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.outbox_repo import OutboxRepository
+from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
+from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.effects import Targets
 from services.errors import NotAuthenticated, NotFound
@@ -25,9 +30,12 @@ from services.outbox import Outbox
 from services.passwords import PasswordHasher
 from services.user_service import UserService
 
+TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
 
 @dataclass(frozen=True)
 class Services:
+    auth: AuthService
     users: UserService
     conversations: ConversationService
     health: HealthService
@@ -61,13 +69,24 @@ def wire(settings: Settings, stores: Stores) -> Services:
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
     )
+    unit_of_work = partial(PostgresUnitOfWork, stores.postgres, outbox.record)
+    hasher = PasswordHasher()
     return Services(
+        auth=AuthService(
+            unit_of_work=unit_of_work,
+            sessions=SessionRepository(stores.postgres, timedelta(seconds=settings.session_idle_seconds)),
+            cache=cache,
+            outbox=outbox,
+            hasher=hasher,
+            lasts=timedelta(seconds=settings.session_seconds),
+            copy_ttl=settings.cache_session_ttl,
+        ),
         users=UserService(
-            unit_of_work=partial(PostgresUnitOfWork, stores.postgres, outbox.record),
+            unit_of_work=unit_of_work,
             users=UserRepository(stores.postgres),
             cache=cache,
             outbox=outbox,
-            hasher=PasswordHasher(),
+            hasher=hasher,
             profile_ttl=settings.cache_profile_ttl,
         ),
         conversations=ConversationService(conversations=conversations),
@@ -101,18 +120,30 @@ Conversations = Annotated[ConversationService, Depends(get_conversations)]
 HealthChecks = Annotated[HealthService, Depends(get_health)]
 
 
-async def get_caller(
-    request: Request,
-    users: Users,
-    x_user_id: Annotated[str, Header(description="The acting user's id. Development only.")] = "",
-) -> Caller:
-    """The user that a header names: no proof at all, so only local and test accept it. Raises NotAuthenticated."""
-    if request.app.state.settings.environment == "production":
-        raise NotAuthenticated("Sign-in is not available in this release.")
+async def get_auth(services: Annotated[Services, Depends(get_services)]) -> AuthService:
+    return services.auth
+
+
+Auth = Annotated[AuthService, Depends(get_auth)]
+BEARER = OAuth2PasswordBearer(tokenUrl="auth/token", auto_error=False)
+
+
+async def get_session(auth: Auth, token: Annotated[str | None, Depends(BEARER)]) -> SignedIn:
+    """The session of the request's bearer token. Raises NotAuthenticated."""
+    if not token or not TOKEN.fullmatch(token):
+        raise NotAuthenticated
+    return await auth.authenticate(token)
+
+
+CurrentSession = Annotated[SignedIn, Depends(get_session)]
+
+
+async def get_caller(users: Users, session: CurrentSession) -> Caller:
+    """The user of the request's session, with the role as of now. Raises NotAuthenticated."""
     try:
-        profile = FullProfile.model_validate_json(await users.get_user_profile(uuid.UUID(x_user_id)))
-    except (ValueError, NotFound):
-        raise NotAuthenticated("Name an existing user's id in the X-User-Id header.") from None
+        profile = FullProfile.model_validate_json(await users.get_user_profile(session.user_id))
+    except NotFound:
+        raise NotAuthenticated from None
     return Caller(profile.id, profile.role)
 
 

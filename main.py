@@ -12,7 +12,7 @@ from config import Settings, get_settings
 from database.stores import Stores, open_stores
 from dependencies import wire
 from process import configure_logging, draining
-from routers import conversations, health, users
+from routers import auth, conversations, health, users
 from routers.middleware import RequestContext
 from routers.problems import add_error_handlers, problems
 
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
             allow_headers=["*"],
         )
     add_error_handlers(app)
-    for module in (health, users, conversations):
+    for module in (health, auth, users, conversations):
         app.include_router(module.router)
     return app
 

@@ -2,8 +2,9 @@
 
 from models.base import Table
 from models.outbox import OutboxEffect, OutboxStream
+from models.session import Session
 from models.user import Profile, User
 
-__all__ = ["OutboxEffect", "OutboxStream", "Profile", "User", "metadata"]
+__all__ = ["OutboxEffect", "OutboxStream", "Profile", "Session", "User", "metadata"]
 
 metadata = Table.metadata

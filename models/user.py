@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     EmailStr,
     Field,
-    SecretStr,
     StringConstraints,
     field_validator,
     model_validator,
@@ -20,6 +19,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Model, Table, Text, storable
+from models.session import NewPassword
 
 Role = Literal["learner", "admin"]
 CefrLevel = Literal["A1", "A2", "B1", "B2", "C1", "C2"]
@@ -69,15 +69,9 @@ class Registration(Model):
 
     username: Username
     email: Email
-    password: SecretStr = Field(min_length=8, max_length=128)
+    password: NewPassword
     language_preference: Language = "en"
     cefr_level: CefrLevel = "A1"
-
-    @field_validator("password")
-    @classmethod
-    def _storable(cls, password: SecretStr) -> SecretStr:
-        storable(password.get_secret_value())
-        return password
 
     @field_validator("email")
     @classmethod

@@ -4,7 +4,8 @@ import uuid
 
 from fastapi import APIRouter, Response
 
-from dependencies import CurrentUser, Users
+from dependencies import Auth, CurrentSession, CurrentUser, Users
+from models.session import PasswordChange
 from models.user import FullProfile, ProfileUpdate, PublicProfile, Registered, Registration
 from routers.problems import problems
 
@@ -25,6 +26,11 @@ async def read_me(users: Users, caller: CurrentUser) -> Response:
 @router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(401, 409))
 async def update_me(users: Users, caller: CurrentUser, update: ProfileUpdate) -> FullProfile:
     return await users.update_user(caller.id, update)
+
+
+@router.post("/me/password", status_code=204, summary="Change it, end other sessions", responses=problems(401))
+async def change_password(auth: Auth, who: CurrentSession, change: PasswordChange) -> None:
+    await auth.change_password(who, change)
 
 
 @router.get("/{user_id}", summary="A user: in full for oneself and admins", responses=problems(401, 404))

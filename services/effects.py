@@ -74,6 +74,25 @@ class InvalidateProfile(Applicable):
         await to.cache.invalidate(user_key(self.user_id), self.version)
 
 
+class InvalidateSession(Applicable):
+    store: ClassVar = "redis"
+    any_order: ClassVar = True
+    token_hash: str
+    version: int
+
+    @property
+    def aggregate(self) -> str:
+        return session_key(bytes.fromhex(self.token_hash))[:64]
+
+    async def apply(self, to: Targets) -> None:
+        await to.cache.invalidate(session_key(bytes.fromhex(self.token_hash)), self.version)
+
+
+def session_key(token_hash: bytes) -> str:
+    """Names the session's copy in the cache."""
+    return f"session:{token_hash.hex()}"
+
+
 def user_key(user_id: uuid.UUID) -> str:
     """Names the user's profile in the cache, and the user as an aggregate of the outbox."""
     return f"user:{user_id}"

@@ -1,4 +1,4 @@
-"""Password hashing, off the event loop."""
+"""Password hashing, off the event loop, and which passwords are refused."""
 
 import os
 
@@ -6,8 +6,26 @@ from anyio import CapacityLimiter, to_thread
 from passlib.context import CryptContext
 from pydantic import SecretStr
 
+from services.errors import InvalidInput
+
 # OWASP Password Storage Cheat Sheet, minimum for Argon2id: 19 MiB, 2 iterations, 1 lane.
 CONTEXT = CryptContext(schemes=["argon2"], argon2__memory_cost=19_456, argon2__time_cost=2, argon2__parallelism=1)
+
+# What attackers try first, of at least 8 characters; a longer list belongs to a library or a service.
+COMMON = frozenset(
+    """12345678 123456789 1234567890 11111111 00000000 87654321 12341234 11223344 password password1 password12
+    password123 passw0rd p@ssw0rd p@ssword qwertyui qwertyuiop qwerty12 qwerty123 1q2w3e4r 1qaz2wsx q1w2e3r4 asdfghjkl
+    asdfasdf abcd1234 abc12345 a1b2c3d4 iloveyou iloveyou1 sunshine princess princess1 football football1 baseball
+    baseball1 superman superman1 trustno1 starwars whatever welcome1 welcome123 letmein1 letmein123 dragon123 monkey123
+    master123 shadow123 michael1 jennifer computer internet samsung1 changeme changeme1 changeme123 adminadmin admin123
+    administrator secret123 test1234 testtest chatlingo chatlingo1 zxcvbnm1 zxcvbnm123 11111111111 aaaaaaaa""".split()
+)
+
+
+def refuse_common(password: SecretStr, field: str) -> None:
+    """Raises InvalidInput naming the field when a password is among the first that attackers try."""
+    if password.get_secret_value().lower() in COMMON:
+        raise InvalidInput(field, "is too common; choose one that nobody would guess first")
 
 
 class PasswordHasher:
@@ -19,3 +37,15 @@ class PasswordHasher:
     async def hash(self, password: SecretStr) -> str:
         """The Argon2id hash, as a self-describing string."""
         return await to_thread.run_sync(self._context.hash, password.get_secret_value(), limiter=self._limiter)
+
+    async def verify(self, password: SecretStr, password_hash: str | None) -> tuple[bool, str | None]:
+        """Whether the password is right, and a new hash where the old one has outdated parameters. Without a hash (an
+        unknown user) it spends the same time and is wrong."""
+        return await to_thread.run_sync(self._verify, password.get_secret_value(), password_hash, limiter=self._limiter)
+
+    def _verify(self, password: str, password_hash: str | None) -> tuple[bool, str | None]:
+        if password_hash is None:
+            self._context.dummy_verify()
+            return False, None
+        is_right, better_hash = self._context.verify_and_update(password, password_hash)
+        return is_right, better_hash

@@ -13,7 +13,7 @@ from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
 from services.errors import NotFound
 from services.outbox import Outbox
-from services.passwords import PasswordHasher
+from services.passwords import PasswordHasher, refuse_common
 
 WELCOME_TITLE = "Welcome to ChatLingo"
 
@@ -37,7 +37,9 @@ class UserService:
         self._profile_ttl = profile_ttl
 
     async def register_user(self, registration: Registration) -> Registered:
-        """Create the user in PostgreSQL, then what follows from it elsewhere. Raises AlreadyTaken, StoreUnavailable."""
+        """Create the user in PostgreSQL, then what follows from it elsewhere. Raises AlreadyTaken, InvalidInput,
+        StoreUnavailable."""
+        refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
         user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
         welcome = _welcome(user.id)

@@ -6,7 +6,6 @@ import pytest
 from config import Settings
 from database.stores import Stores
 from main import create_app
-from tests.api.test_users import register
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/health", 405)])
@@ -46,15 +45,3 @@ async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(
     logged = capsys.readouterr().out
     assert answer.json()["request_id"] in logged
     assert "ZeroDivisionError" in logged
-
-
-async def test_production_does_not_believe_the_header(
-    settings: Settings, stores: Stores, client: httpx.AsyncClient
-) -> None:
-    headers = await register(client)
-    app = create_app(settings.model_copy(update={"environment": "production"}), stores)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as production,
-    ):
-        assert (await production.get("/users/me", headers=headers)).status_code == 401

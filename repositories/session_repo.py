@@ -1,0 +1,125 @@
+"""Sign-in sessions in PostgreSQL. Time is PostgreSQL's."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from database.postgres import Postgres, connect
+from models.session import Session, SessionInfo, SignedIn
+from models.user import User
+
+TOUCH_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    user_id: uuid.UUID
+    password_hash: str
+
+
+@dataclass(frozen=True)
+class Found:
+    who: SignedIn
+    unseen: bool
+    """Whether its use was last noted more than a minute ago."""
+
+
+class SessionRepository:
+    """Never commits: what writes takes the session of a unit of work. Raises StoreUnavailable."""
+
+    def __init__(self, postgres: Postgres, idle: timedelta) -> None:
+        self._postgres = postgres
+        self._idle = idle
+
+    async def credentials(self, name: str) -> Credentials | None:
+        """Of the user with this username or email, whatever its case."""
+        is_named = or_(func.lower(User.username) == name.lower(), User.email == name.lower())
+        return await self._credentials(is_named)
+
+    async def credentials_of(self, user_id: uuid.UUID) -> Credentials | None:
+        return await self._credentials(User.id == user_id)
+
+    async def _credentials(self, condition: ColumnElement[bool]) -> Credentials | None:
+        query = select(User.id, User.password_hash).where(condition, User.deleted_at.is_(None))
+        async with connect(self._postgres.engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return Credentials(row.id, row.password_hash) if row else None
+
+    async def find(self, token_hash: bytes) -> Found | None:
+        """The living session of a token."""
+        unseen = (Session.last_seen_at < func.now() - TOUCH_EVERY).label("unseen")
+        query = (
+            select(Session.id, Session.user_id, unseen)
+            .join(User, User.id == Session.user_id)
+            .where(Session.token_hash == token_hash, *self._living(), User.deleted_at.is_(None))
+        )
+        async with connect(self._postgres.engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return Found(SignedIn(session_id=row.id, user_id=row.user_id), row.unseen) if row else None
+
+    async def touch(self, session: AsyncSession, session_id: uuid.UUID) -> None:
+        """Note that it is in use."""
+        await session.execute(update(Session).where(Session.id == session_id).values(last_seen_at=func.now()))
+
+    async def list(self, user_id: uuid.UUID, current: uuid.UUID) -> Sequence[SessionInfo]:
+        """The living sessions, newest first."""
+        columns = (Session.id, Session.created_at, Session.last_seen_at, Session.expires_at)
+        query = select(*columns).where(Session.user_id == user_id, *self._living()).order_by(Session.id.desc())
+        async with connect(self._postgres.engine) as connection:
+            rows = (await connection.execute(query)).all()
+        return [SessionInfo(**row._mapping, current=row.id == current) for row in rows]
+
+    async def add(
+        self, session: AsyncSession, id_: uuid.UUID, user_id: uuid.UUID, token_hash: bytes, lasts: timedelta
+    ) -> None:
+        """Add a session, and forget those of the user that are over."""
+        await session.execute(delete(Session).where(Session.user_id == user_id, Session.expires_at < func.now()))
+        await session.execute(
+            insert(Session).values(
+                id=id_, user_id=user_id, token_hash=token_hash, expires_at=func.clock_timestamp() + lasts
+            )
+        )
+
+    async def revoke(
+        self,
+        session: AsyncSession,
+        user_id: uuid.UUID,
+        *,
+        only: uuid.UUID | None = None,
+        keep: uuid.UUID | None = None,
+    ) -> Sequence[bytes]:
+        """End one session, or all but one, or all. Returns the hashes of their tokens."""
+        query = update(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None))
+        if only:
+            query = query.where(Session.id == only)
+        if keep:
+            query = query.where(Session.id != keep)
+        return (await session.scalars(query.values(revoked_at=func.now()).returning(Session.token_hash))).all()
+
+    async def lock_credentials(self, session: AsyncSession, credentials: Credentials) -> bool:
+        """Keep the password as it is until the transaction ends. False when it was changed meanwhile: a session must
+        not begin with a password that has just been replaced."""
+        same = (User.id == credentials.user_id, User.password_hash == credentials.password_hash)
+        query = select(User.id).where(*same, User.deleted_at.is_(None)).with_for_update(read=True)
+        return await session.scalar(query) is not None
+
+    async def set_password_hash(self, session: AsyncSession, credentials: Credentials, password_hash: str) -> bool:
+        """False when the password was changed meanwhile."""
+        changed = await session.execute(
+            update(User)
+            .where(User.id == credentials.user_id, User.password_hash == credentials.password_hash)
+            .values(password_hash=password_hash)
+            .returning(User.id)
+        )
+        return changed.one_or_none() is not None
+
+    def _living(self) -> tuple[ColumnElement[bool], ...]:
+        return (
+            Session.revoked_at.is_(None),
+            Session.expires_at > func.now(),
+            Session.last_seen_at > func.now() - self._idle,
+        )

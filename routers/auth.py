@@ -1,0 +1,31 @@
+"""Signing in and out."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form
+
+from dependencies import Auth, CurrentSession
+from models.session import SessionList, SignIn, Token
+from routers.problems import problems
+
+router = APIRouter(prefix="/auth", tags=["auth"])
+
+
+@router.post("/token", summary="Sign in with username or email", responses=problems(401))
+async def sign_in(auth: Auth, form: Annotated[SignIn, Form()]) -> Token:
+    return await auth.sign_in(form)
+
+
+@router.post("/logout", status_code=204, summary="End this session", responses=problems(401))
+async def sign_out(auth: Auth, who: CurrentSession) -> None:
+    await auth.sign_out(who, everywhere=False)
+
+
+@router.post("/logout-all", status_code=204, summary="End all sessions of the caller", responses=problems(401))
+async def sign_out_everywhere(auth: Auth, who: CurrentSession) -> None:
+    await auth.sign_out(who, everywhere=True)
+
+
+@router.get("/sessions", summary="The caller's sessions", responses=problems(401))
+async def list_sessions(auth: Auth, who: CurrentSession) -> SessionList:
+    return await auth.sessions(who)

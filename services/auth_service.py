@@ -1,0 +1,133 @@
+"""Sign-in with opaque tokens: the session is PostgreSQL's, Redis keeps a short-lived copy."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+from pydantic import SecretStr
+
+from database.unit_of_work import PostgresUnitOfWork
+from models.base import new_id
+from models.session import PasswordChange, SessionList, SignedIn, SignIn, Token
+from repositories.cache_repo import CacheRepository, Versioned
+from repositories.session_repo import Credentials, SessionRepository
+from services.effects import InvalidateSession, session_key
+from services.errors import InvalidInput, NotAuthenticated
+from services.outbox import Outbox
+from services.passwords import PasswordHasher, refuse_common
+
+WRONG = "Username or password is wrong."
+LIVING = 1
+"""Version of a session's copy. A revocation is the next one, and there is none after it."""
+
+
+class AuthService:
+    def __init__(
+        self,
+        *,
+        unit_of_work: Callable[[], PostgresUnitOfWork],
+        sessions: SessionRepository,
+        cache: CacheRepository,
+        outbox: Outbox,
+        hasher: PasswordHasher,
+        lasts: timedelta,
+        copy_ttl: float,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._sessions = sessions
+        self._cache = cache
+        self._outbox = outbox
+        self._hasher = hasher
+        self._lasts = lasts
+        self._copy_ttl = copy_ttl
+
+    async def sign_in(self, form: SignIn) -> Token:
+        """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
+        StoreUnavailable."""
+        credentials = await self._sessions.credentials(form.username)
+        better_hash = await self._verify(form.password, credentials)
+        assert credentials
+        token, id_ = secrets.token_urlsafe(32), new_id()
+        key = session_key(_hash(token))
+        lease = await self._cache.lease(key)  # before the commit: see CacheRepository.lease
+        async with self._unit_of_work() as uow:
+            if not await self._sessions.lock_credentials(uow.session, credentials):
+                raise NotAuthenticated(WRONG)  # the password was changed since it was verified
+            await self._sessions.add(uow.session, id_, credentials.user_id, _hash(token), self._lasts)
+            if better_hash:
+                await self._sessions.set_password_hash(uow.session, credentials, better_hash)
+            await uow.commit()
+        if lease:
+            who = SignedIn(session_id=id_, user_id=credentials.user_id)
+            await self._cache.fill(key, lease, _copy(who), self._copy_ttl)
+        return Token(access_token=token, expires_in=int(self._lasts.total_seconds()))
+
+    async def authenticate(self, token: str) -> SignedIn:
+        """Whose token it is: from Redis for at most the copy's lifetime, else from PostgreSQL. Raises NotAuthenticated,
+        StoreUnavailable when neither can answer."""
+        token_hash = _hash(token)
+
+        async def load() -> Versioned | None:
+            found = await self._sessions.find(token_hash)
+            if found is None:
+                return None
+            if found.unseen:
+                async with self._unit_of_work() as uow:
+                    await self._sessions.touch(uow.session, found.who.session_id)
+                    await uow.commit()
+            return _copy(found.who)
+
+        copy = await self._cache.get_or_load(session_key(token_hash), load, self._copy_ttl)
+        if copy is None:
+            raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
+        return SignedIn.model_validate_json(copy)
+
+    async def sessions(self, who: SignedIn) -> SessionList:
+        """The user's living sessions, newest first. Raises StoreUnavailable."""
+        return SessionList(items=list(await self._sessions.list(who.user_id, who.session_id)))
+
+    async def sign_out(self, who: SignedIn, *, everywhere: bool) -> None:
+        """End this session, or all of the user's. Raises StoreUnavailable."""
+        async with self._unit_of_work() as uow:
+            only = None if everywhere else who.session_id
+            uow.effects += _revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
+            await uow.commit()
+        await self._outbox.deliver(uow.owed)
+
+    async def change_password(self, who: SignedIn, change: PasswordChange) -> None:
+        """Set a new password and end the user's other sessions. Raises InvalidInput, StoreUnavailable."""
+        refuse_common(change.new_password, "new_password")
+        credentials = await self._sessions.credentials_of(who.user_id)
+        try:
+            await self._verify(change.current_password, credentials)
+        except NotAuthenticated:
+            raise InvalidInput("current_password", "is not right") from None
+        assert credentials
+        password_hash = await self._hasher.hash(change.new_password)
+        async with self._unit_of_work() as uow:
+            if not await self._sessions.set_password_hash(uow.session, credentials, password_hash):
+                raise InvalidInput("current_password", "was changed meanwhile")
+            revoked = await self._sessions.revoke(uow.session, who.user_id, keep=who.session_id)
+            uow.effects += _revocations(revoked)
+            await uow.commit()
+        await self._outbox.deliver(uow.owed)
+
+    async def _verify(self, password: SecretStr, credentials: Credentials | None) -> str | None:
+        """Returns a new hash where the old one has outdated parameters. Raises NotAuthenticated."""
+        is_right, better_hash = await self._hasher.verify(password, credentials.password_hash if credentials else None)
+        if not is_right:
+            raise NotAuthenticated(WRONG)
+        return better_hash
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _copy(who: SignedIn) -> Versioned:
+    return Versioned(LIVING, who.model_dump_json().encode())
+
+
+def _revocations(token_hashes: Iterable[bytes]) -> list[InvalidateSession]:
+    return [InvalidateSession(token_hash=token_hash.hex(), version=LIVING + 1) for token_hash in token_hashes]

@@ -1,0 +1,200 @@
+"""Signing in and out through the API, also as another process sees it."""
+
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from config import Settings
+from database.stores import Stores, open_stores
+from main import create_app
+from tests.api.test_users import account, register, sign_in
+
+
+@pytest.fixture
+async def other(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A second process: it shares nothing with the first but the databases."""
+    async with open_stores(settings) as stores:
+        app = create_app(settings, stores)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            yield client
+
+
+async def status(client: httpx.AsyncClient, headers: dict[str, str]) -> int:
+    return (await client.get("/users/me", headers=headers)).status_code
+
+
+@pytest.fixture
+async def body(client: httpx.AsyncClient) -> dict[str, Any]:
+    body = account()
+    assert (await client.post("/users/register", json=body)).status_code == 201
+    return body
+
+
+@pytest.mark.parametrize("field", ["username", "email"])
+async def test_signs_in_by_username_or_email_in_any_case(
+    client: httpx.AsyncClient, body: dict[str, Any], field: str
+) -> None:
+    answer = await client.post("/auth/token", data={"username": body[field].upper(), "password": body["password"]})
+    token = answer.json()
+    assert (token["token_type"], token["expires_in"]) == ("bearer", 90 * 86_400)
+    assert await status(client, {"Authorization": f"Bearer {token['access_token']}"}) == 200
+
+
+async def test_an_unknown_user_and_a_wrong_password_are_told_the_same(
+    client: httpx.AsyncClient, body: dict[str, Any]
+) -> None:
+    wrong = await client.post("/auth/token", data={"username": body["username"], "password": "not this one"})
+    unknown = await client.post("/auth/token", data={"username": "nobody-here", "password": "not this one"})
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.json()["detail"] == unknown.json()["detail"]
+    assert wrong.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_only_a_hash_of_the_token_is_stored(client: httpx.AsyncClient, stores: Stores) -> None:
+    headers = await register(client)
+    token = headers["Authorization"].split()[1]
+    async with stores.postgres.engine.connect() as connection:
+        rows = await connection.scalars(text("SELECT token_hash FROM sessions"))
+        assert all(len(kept) == 32 and token.encode() not in kept for kept in rows)
+    async for key in stores.redis.client.scan_iter():
+        assert token.encode() not in key + (await stores.redis.client.get(key) or b"")
+
+
+@pytest.mark.parametrize(
+    "token", ["", "x", "Bearer", "é" * 43, "a" * 43, secrets.token_urlsafe(32), "a" * 5000, "\x00" * 43]
+)
+async def test_a_token_that_is_not_one_is_refused(client: httpx.AsyncClient, token: str) -> None:
+    answer = await client.get("/users/me", headers=[(b"Authorization", b"Bearer " + token.encode())])
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_truncated_token_is_refused(client: httpx.AsyncClient) -> None:
+    headers = await register(client)
+    assert await status(client, {"Authorization": headers["Authorization"][:-1]}) == 401
+
+
+async def test_signing_out_holds_at_once_in_another_process(
+    client: httpx.AsyncClient, other: httpx.AsyncClient
+) -> None:
+    headers = await register(client)
+    assert await status(other, headers) == 200
+    assert (await client.post("/auth/logout", headers=headers)).status_code == 204
+    assert (await status(other, headers), await status(client, headers)) == (401, 401)
+
+
+async def test_signing_out_everywhere_ends_every_session(client: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
+    body = account()
+    await client.post("/users/register", json=body)
+    sessions = [await sign_in(client, body["username"], body["password"]) for _ in range(3)]
+    stranger = await register(client)
+    assert [await status(other, headers) for headers in sessions] == [200] * 3
+    listed = (await client.get("/auth/sessions", headers=sessions[0])).json()["items"]
+    assert [session["current"] for session in listed] == [False, False, True]
+    assert (await client.post("/auth/logout-all", headers=sessions[0])).status_code == 204
+    assert [await status(other, headers) for headers in sessions] == [401] * 3
+    assert await status(other, stranger) == 200
+
+
+async def test_changing_the_password_signs_out_the_others_only(
+    client: httpx.AsyncClient, other: httpx.AsyncClient, body: dict[str, Any]
+) -> None:
+    mine, elsewhere = [await sign_in(client, body["username"], body["password"]) for _ in range(2)]
+    assert await status(other, elsewhere) == 200
+    change = {"current_password": body["password"], "new_password": "battery staple 7"}
+    assert (await client.post("/users/me/password", headers=mine, json=change)).status_code == 204
+    assert (await status(other, elsewhere), await status(other, mine)) == (401, 200)
+    old = await client.post("/auth/token", data={"username": body["username"], "password": body["password"]})
+    assert old.status_code == 401
+    await sign_in(client, body["username"], "battery staple 7")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"current_password": "not this one", "new_password": "battery staple 7"}, "current_password"),
+        ({"current_password": "correct horse 9", "new_password": "password123"}, "new_password"),
+        ({"current_password": "correct horse 9", "new_password": "short"}, "new_password"),
+        ({"current_password": "correct horse 9", "new_password": "x" * 129}, "new_password"),
+    ],
+)
+async def test_a_bad_password_change_names_its_field(
+    client: httpx.AsyncClient, change: dict[str, str], field: str
+) -> None:
+    headers = await register(client)
+    answer = await client.post("/users/me/password", headers=headers, json=change)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+    assert await status(client, headers) == 200
+
+
+async def test_losing_redis_signs_nobody_out_and_brings_nobody_back(client: httpx.AsyncClient, stores: Stores) -> None:
+    here, gone = await register(client), await register(client)
+    await client.post("/auth/logout", headers=gone)
+    await stores.redis.client.flushall()
+    assert (await status(client, here), await status(client, gone)) == (200, 401)
+
+
+@pytest.mark.parametrize("column", ["expires_at", "last_seen_at"])
+async def test_a_session_ends_with_its_time(client: httpx.AsyncClient, stores: Stores, column: str) -> None:
+    headers = await register(client)
+    async with stores.postgres.engine.begin() as connection:
+        sql = f"UPDATE sessions SET {column} = now() - interval '15 days' WHERE user_id = :id"
+        await connection.execute(text(sql), {"id": headers["X-User-Id"]})
+    await stores.redis.client.flushall()
+    assert await status(client, headers) == 401
+
+
+async def test_use_is_noted_at_most_once_a_minute(client: httpx.AsyncClient, stores: Stores) -> None:
+    headers = await register(client)
+
+    async def seconds_since_seen() -> float:
+        async with stores.postgres.engine.begin() as connection:
+            sql = "SELECT extract(epoch FROM now() - last_seen_at) FROM sessions WHERE user_id = :id"
+            return float(await connection.scalar(text(sql), {"id": headers["X-User-Id"]}) or 0)
+
+    async def use_after(seconds: int) -> float:
+        async with stores.postgres.engine.begin() as connection:
+            sql = f"UPDATE sessions SET last_seen_at = now() - interval '{seconds} seconds' WHERE user_id = :id"
+            await connection.execute(text(sql), {"id": headers["X-User-Id"]})
+        await stores.redis.client.flushall()
+        assert await status(client, headers) == 200
+        return await seconds_since_seen()
+
+    assert await use_after(50) >= 50
+    assert await use_after(70) < 10
+
+
+async def test_a_common_password_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/users/register", json=account(password="Password123"))
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "password")
+
+
+@pytest.mark.parametrize("field", ["username", "password"])
+@pytest.mark.parametrize("bad", ["\x00", "x" * 300, "\x00" * 5000])
+async def test_a_bad_sign_in_names_its_field(client: httpx.AsyncClient, field: str, bad: str) -> None:
+    answer = await client.post("/auth/token", data={"username": "ana", "password": "correct horse 9", field: bad})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
+async def test_without_a_token_every_route_that_needs_one_answers_401(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    open_to_all = {"/health", "/health/live", "/health/ready", "/health/startup", "/users/register", "/auth/token"}
+    tried = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert bool(operation.get("security")) == (path not in open_to_all), path
+            if path not in open_to_all:
+                url = path.format(user_id="x", conversation_id="x")
+                for headers in ({}, {"Authorization": f"Bearer {secrets.token_urlsafe(32)}"}):
+                    answer = await client.request(method, url, headers=headers, json={})
+                    assert (answer.status_code, "WWW-Authenticate" in answer.headers) == (401, True), (method, path)
+                    tried += 1
+    assert tried >= 20
