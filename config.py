@@ -41,7 +41,7 @@ class Settings(BaseSettings):
 
     redis_dsn: SecretStr | None = None
     redis_max_connections: int = Field(32, ge=1)
-    redis_timeout: float = Field(0.15, gt=0)
+    redis_timeout: float = Field(0.1, gt=0)
     redis_breaker_failures: int = Field(3, ge=1)
     redis_breaker_seconds: float = Field(1, gt=0)
 

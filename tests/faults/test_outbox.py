@@ -262,7 +262,7 @@ async def test_a_registration_costs_one_statement_more_than_its_rows(through_pro
             statements: list[str] = []
             engine = stores.postgres.engine.sync_engine
             event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
-            await register(client)
+            assert (await client.post("/users/register", json=account())).status_code == 201
     tables = ["users", "profiles", "outbox"]
     assert len(statements) == 3, statements
     assert all(table in sql for table, sql in zip(tables, statements, strict=True))
