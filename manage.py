@@ -267,6 +267,18 @@ def _migrate_command() -> None:
     click.echo("PostgreSQL and MongoDB are migrated.")
 
 
+@cli.command("create-admin")
+@click.argument("username")
+@click.argument("email")
+@click.password_option()
+def _create_admin_command(username: str, email: str, password: str) -> None:
+    """Register a user with the role admin."""
+    from commands.users import create_admin
+
+    with _running_settings() as settings:
+        click.echo(f"Created admin {create_admin(settings, username, email, password)}.")
+
+
 @cli.command("outbox", context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def _outbox_command(arguments: tuple[str, ...]) -> None:

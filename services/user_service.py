@@ -2,12 +2,13 @@
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from database.unit_of_work import PostgresUnitOfWork
 from models.activity import Action, Activity
 from models.base import new_id, now
 from models.conversation import Conversation
-from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration
+from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
 from repositories.cache_repo import CacheRepository, Versioned
 from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
@@ -74,8 +75,15 @@ class UserService:
 
     async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate) -> FullProfile:
         """Change what was sent. Raises AlreadyTaken, NotFound, StoreUnavailable."""
+        return await self._change(user_id, update.sent())
+
+    async def set_role(self, user_id: uuid.UUID, role: Role) -> FullProfile:
+        """For operators. Raises NotFound, StoreUnavailable."""
+        return await self._change(user_id, {"role": role})
+
+    async def _change(self, user_id: uuid.UUID, changes: dict[str, Any]) -> FullProfile:
         async with self._unit_of_work() as uow:
-            profile = await self._users.update(uow.session, user_id, update.sent())
+            profile = await self._users.update(uow.session, user_id, changes)
             if profile is None:
                 raise NotFound
             uow.effects += [

@@ -1,4 +1,4 @@
-"""`manage.py outbox` on a dead effect."""
+"""The operator's commands on real databases."""
 
 import asyncio
 import sys
@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from database.stores import Stores, open_stores
-from tests.faults.lab import PROJECT, Lab
+from tests.api.test_users import register, sign_in
+from tests.faults.lab import PROJECT, App, Lab
 from tests.outbox import Noted, make_outbox, query, write
 from tests.stores import environment
 
@@ -19,8 +20,12 @@ async def stores(lab: Lab) -> AsyncIterator[Stores]:
 
 
 async def outbox(lab: Lab, *arguments: str) -> tuple[int, str]:
+    return await manage(lab, "outbox", *arguments)
+
+
+async def manage(lab: Lab, *arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "manage.py", "outbox", *arguments),
+        *(sys.executable, "manage.py", *arguments),
         cwd=PROJECT,
         env=environment(lab.settings),
         stdout=asyncio.subprocess.PIPE,
@@ -53,3 +58,13 @@ async def test_a_dead_effect_is_shown_retried_and_skipped(lab: Lab, stores: Stor
     finally:
         await query(stores, "DELETE FROM outbox WHERE aggregate = 'a-dead-one'")
         await query(stores, "DELETE FROM outbox_streams WHERE aggregate = 'a-dead-one'")
+
+
+async def test_an_admin_is_created_and_sees_every_profile_in_full(lab: Lab, app: App) -> None:
+    code, output = await manage(lab, "create-admin", "boss", "boss@example.com", "--password", "correct horse 9")
+    assert (code, output.startswith("Created admin ")) == (0, True)
+    headers = await sign_in(app.client, "boss", "correct horse 9")
+    assert (await app.client.get("/users/me", headers=headers)).json()["role"] == "admin"
+    learner = await register(app.client)
+    assert "email" in (await app.client.get(f"/users/{learner['X-User-Id']}", headers=headers)).json()
+    assert (await manage(lab, "create-admin", "boss", "other@example.com", "--password", "correct horse 9"))[0] == 1

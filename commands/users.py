@@ -1,0 +1,32 @@
+"""`manage.py create-admin`."""
+
+import asyncio
+import uuid
+
+import click
+from pydantic import ValidationError
+
+from config import Settings
+from database.stores import open_stores
+from dependencies import wire
+from models.user import Registration
+from services.errors import ChatLingoError
+
+
+def create_admin(settings: Settings, username: str, email: str, password: str) -> uuid.UUID:
+    """Register an admin and return the id. Raises click.ClickException that says what is wrong with which field."""
+    try:
+        registration = Registration.model_validate({"username": username, "email": email, "password": password})
+        return asyncio.run(_create(settings, registration))
+    except ValidationError as error:
+        raise click.ClickException("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())) from None
+    except ChatLingoError as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _create(settings: Settings, registration: Registration) -> uuid.UUID:
+    async with open_stores(settings) as stores:
+        users = wire(settings, stores).users
+        registered = await users.register_user(registration)
+        await users.set_role(registered.user_id, "admin")
+    return registered.user_id
