@@ -211,7 +211,8 @@ class OutboxRepository:
         with translate_errors():
             async with self._postgres.probe_engine.connect() as connection:
                 row = (await connection.execute(BACKLOG)).one()
-        return {name: float(value) for name, value in row._mapping.items()}
+        counts = {name: int(value) for name, value in row._mapping.items() if name != "oldest_seconds"}
+        return {**counts, "oldest_seconds": round(float(row.oldest_seconds), 1)}
 
     async def streams(self, *, dead_only: bool, limit: int = 100) -> Sequence[Row[Any]]:
         """Streams with work: dead ones first, then oldest first."""
