@@ -1,8 +1,8 @@
 """MongoDB: documents and history. Client, migration gate, health probe, and what its driver's errors mean."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from pymongo import AsyncMongoClient, errors
 from pymongo.asynchronous.database import AsyncDatabase
 
 from config import Settings
+from database.translation import translating
 from services.errors import Reason, StoreUnavailable
 
 LEDGER = "schema_migrations"
@@ -108,16 +109,9 @@ async def ping(mongodb: MongoStore) -> None:
         raise StoreUnavailable("mongodb", "unreachable")
 
 
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Turn what means "MongoDB cannot serve us now" into StoreUnavailable; let everything else pass."""
-    try:
-        yield
-    except Exception as error:
-        reason = reason_of(error)
-        if reason is None:
-            raise
-        raise StoreUnavailable("mongodb", reason) from error
+def translate_errors() -> AbstractContextManager[None]:
+    """A block in which errors that mean "not available now" become StoreUnavailable."""
+    return translating("mongodb", reason_of)
 
 
 def reason_of(error: BaseException) -> Reason | None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from config import Settings
-from services.errors import Reason, StoreUnavailable
+from database.translation import translating
+from services.errors import Reason
 
 # First two characters of SQLSTATE (PostgreSQL manual, appendix A) -> why the server could not serve us.
 # Every other class is the statement's own fault, so it is not translated.
@@ -158,16 +159,9 @@ async def within_budget() -> AsyncIterator[None]:
         budget.remaining -= time.monotonic() - started
 
 
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Turn what means "PostgreSQL cannot serve us now" into StoreUnavailable; let everything else pass."""
-    try:
-        yield
-    except Exception as error:
-        reason = reason_of(error)
-        if reason is None:
-            raise
-        raise StoreUnavailable("postgresql", reason) from error
+def translate_errors() -> AbstractContextManager[None]:
+    """A block in which errors that mean "not available now" become StoreUnavailable."""
+    return translating("postgresql", reason_of)
 
 
 def reason_of(error: BaseException) -> Reason | None:

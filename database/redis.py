@@ -1,8 +1,8 @@
 """Redis: speed. Client, identity of the server behind it, health probe, and what its driver's errors mean."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from config import Settings
-from services.errors import Reason, StoreUnavailable
+from database.translation import translating
+from services.errors import Reason
 
 # Looked up along the error's MRO. None: the command's own fault, not translated.
 REASONS: dict[type[BaseException], Reason | None] = {
@@ -103,16 +104,9 @@ async def within_timeout(redis: RedisStore) -> AsyncIterator[None]:
             yield
 
 
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Turn what means "Redis cannot serve us now" into StoreUnavailable; let everything else pass."""
-    try:
-        yield
-    except Exception as error:
-        reason = reason_of(error)
-        if reason is None:
-            raise
-        raise StoreUnavailable("redis", reason) from error
+def translate_errors() -> AbstractContextManager[None]:
+    """A block in which errors that mean "not available now" become StoreUnavailable."""
+    return translating("redis", reason_of)
 
 
 def reason_of(error: BaseException) -> Reason | None:
