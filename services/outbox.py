@@ -154,7 +154,7 @@ class Outbox:
             except Exception:
                 log.exception("relay_failed", store=store)
                 busy = False
-            if not busy:
+            if not busy or store in self._paused:
                 await self._rest(store)
 
     async def _rest(self, store: TargetStore) -> None:

@@ -244,3 +244,23 @@ async def test_rows_of_empty_streams_are_swept(fresh: Stores, journal: Journal) 
     await OutboxRepository(fresh.postgres, 3).sweep()
     assert await query(fresh, "SELECT 1 FROM outbox_streams") == []
     await outbox.close()
+
+
+async def test_a_store_that_answers_but_cannot_serve_is_not_asked_without_pause(
+    fresh: Stores, journal: Journal
+) -> None:
+    asked = 0
+
+    async def before(stream: str, number: int) -> None:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailable("mongodb", "not migrated")
+
+    journal.before = before
+    outbox = make_outbox(fresh, journal, max_attempts=1)
+    outbox.start()
+    await write(outbox, fresh, numbered("a", 1))
+    await asyncio.sleep(2)
+    await outbox.close()
+    assert 2 <= asked <= 6
+    assert (await outbox.backlog())["dead"] == 0
