@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +48,8 @@ class Lab:
 
     def _signal(self, store: Store, number: signal.Signals) -> None:
         for pid in self.embedded.pids(store):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # a child may have ended meanwhile
+                os.kill(pid, number)
 
     def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
         """An app process of its own, stopped with SIGTERM at the end."""
