@@ -151,15 +151,19 @@ def test_a_killed_server_starts_again_on_its_port_with_its_data(servers: Embedde
     assert read(again) == (None if store == "redis" else 42)
 
 
+def hang(servers: EmbeddedServers, store: Store) -> None:
+    for pid in servers.pids(store):
+        with suppress(ProcessLookupError):  # a child may have ended meanwhile
+            os.kill(pid, signal.SIGSTOP)
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_a_hung_server_is_woken_by_start_and_stopped_by_stop(servers: EmbeddedServers, store: Store) -> None:
     hung = servers.start(store)
     for _ in range(2):
-        for pid in servers.pids(store):
-            os.kill(pid, signal.SIGSTOP)
+        hang(servers, store)
         assert servers.start(store) == hung
-    for pid in servers.pids(store):
-        os.kill(pid, signal.SIGSTOP)
+    hang(servers, store)
     assert servers.stop(store)
     assert servers.status(store) is None
 
@@ -167,9 +171,7 @@ def test_a_hung_server_is_woken_by_start_and_stopped_by_stop(servers: EmbeddedSe
 def test_children_of_a_killed_postmaster_that_hang_do_not_block_a_start(servers: EmbeddedServers) -> None:
     killed = servers.start("postgresql")
     write(killed)
-    for pid in servers.pids("postgresql"):
-        with suppress(ProcessLookupError):  # a child may have ended meanwhile
-            os.kill(pid, signal.SIGSTOP)
+    hang(servers, "postgresql")
     os.kill(killed.pid, signal.SIGKILL)
     assert read(servers.start("postgresql")) == 42
 
