@@ -58,6 +58,7 @@ class Proxy:
             self._tasks.update(tasks)
             await asyncio.gather(*tasks)
             self._links.discard(link)
+        writer.close()  # also when the store refused
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_app: bool) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
