@@ -27,5 +27,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", 
 connection = http.client.HTTPConnection('127.0.0.1', 8000, timeout=2); \
 connection.request('GET', '/health/live'); \
 sys.exit(connection.getresponse().status != 200)"]
-# Exec form: uvicorn is process 1 and gets SIGTERM. Streams of events end only when they are cut off.
-CMD ["uvicorn", "main:app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", "--timeout-graceful-shutdown", "5"]
+# Exec form: uvicorn is process 1 and gets SIGTERM. Streams of events end only when they are cut off. An idle connection is
+# kept longer than load balancers keep theirs, or a request meets one that is just being closed.
+CMD ["uvicorn", "main:app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", \
+     "--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "75"]

@@ -29,6 +29,9 @@ Store = Literal["postgresql", "redis", "mongodb"]
 Field = Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]
 FIELDS: dict[Store, Field] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers and clients keep an idle connection (often 60): whoever closes first must be the one that
+sends, or a request meets a connection that is just being closed."""
 
 
 def migrate(settings: Settings) -> None:
@@ -99,7 +102,12 @@ def _serve(settings: Settings, signals: list[int]) -> None:
         # Its own logging set-up would print next to ours. Streams of events end only when they are cut off.
         server = uvicorn.Server(
             uvicorn.Config(
-                "main:app", host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=5
+                "main:app",
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                timeout_graceful_shutdown=5,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
         server.should_exit = bool(signals)  # a KeyboardInterrupt that falls into a callback or finalizer is lost

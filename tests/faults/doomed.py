@@ -92,7 +92,7 @@ async def main(port: int) -> None:
         watch(stores, doom)
         app = create_app(settings, stores)
         app.add_middleware(Arm, doom=doom)
-        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning")).serve()
+        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_keep_alive=75)).serve()
 
 
 if __name__ == "__main__":

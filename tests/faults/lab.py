@@ -54,7 +54,7 @@ class Lab:
     def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
         """An app process of its own, stopped with SIGTERM at the end."""
         uvicorn = ("uvicorn", "--app-dir", str(PROJECT), "main:app", "--log-level", "warning")
-        return self._process(*uvicorn, "--port", **more)
+        return self._process(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
 
     def doomed_app(self) -> AbstractAsyncContextManager["App"]:
         """An app process that kills itself when told: see doomed.py."""
