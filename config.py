@@ -1,13 +1,16 @@
 """Every setting of the service, read from the environment and `.env`, checked once at the start."""
 
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from limits import RateLimitItem, parse_many
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+Limits = tuple[RateLimitItem, ...]
 DEVELOPMENT_PASSWORDS = {"chatlingo", "postgres", "redis", "mongo", "mongodb", "root", "password", "secret", "changeme"}
 
 
@@ -24,6 +27,9 @@ class Settings(BaseSettings):
     access_log: bool = True
     cors_origins: list[str] = []
     cors_allow_credentials: bool = False
+    trusted_proxies: list[str] = []
+    max_body_bytes: int = Field(1_048_576, ge=65_536)
+    metrics_token: SecretStr | None = None
     drain_seconds: float = Field(0, ge=0, le=60)
     data_dir: Path = Path(".data")
 
@@ -58,15 +64,40 @@ class Settings(BaseSettings):
     session_seconds: int = Field(90 * 86_400, ge=60)
     session_idle_seconds: int = Field(14 * 86_400, ge=120)
     cache_session_ttl: float = Field(30, ge=1, le=60)
+    rate_limit_sign_in_address: str = "60/minute"
+    rate_limit_sign_in_account: str = "10/minute"
+    rate_limit_registration: str = "100/hour"
+    rate_limit_requests: str = "600/minute"
     effects_deadline: float = Field(0.5, gt=0, lt=4)
     outbox_poll_seconds: float = Field(1, gt=0)
     outbox_max_attempts: int = Field(12, ge=1)
     health_timeout: float = Field(0.7, gt=0, lt=1)
 
-    @field_validator("postgres_dsn", "redis_dsn", "mongodb_dsn", mode="before")
+    @field_validator("postgres_dsn", "redis_dsn", "mongodb_dsn", "metrics_token", mode="before")
     @classmethod
-    def _empty_is_unset(cls, dsn: object) -> object:
-        return None if dsn == "" else dsn
+    def _empty_is_unset(cls, secret: object) -> object:
+        return None if secret == "" else secret
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _name_networks(cls, proxies: list[str]) -> list[str]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ValueError("must list addresses or networks such as 10.0.0.0/8") from None
+        return proxies
+
+    @field_validator(
+        "rate_limit_sign_in_address", "rate_limit_sign_in_account", "rate_limit_registration", "rate_limit_requests"
+    )
+    @classmethod
+    def _parse_limits(cls, limits: str) -> str:
+        try:
+            _parsed(limits)
+        except ValueError:
+            raise ValueError("must be such as 10/minute or 10/minute;100/day, or empty for no limit") from None
+        return limits
 
     @field_validator("postgres_dsn")
     @classmethod
@@ -97,7 +128,13 @@ class Settings(BaseSettings):
                 problems.append(f"{name.upper()} has a well-known password")
         if "*" in self.cors_origins and self.cors_allow_credentials:
             problems.append("CORS_ORIGINS has a wildcard while CORS_ALLOW_CREDENTIALS is on")
+        if self.metrics_token and len(self.metrics_token.get_secret_value()) < 16:
+            problems.append("METRICS_TOKEN is shorter than 16 characters")
         return problems
+
+    def rate_limit(self, name: Literal["sign_in_address", "sign_in_account", "registration", "requests"]) -> Limits:
+        """The limits of a kind, none where it is turned off."""
+        return _parsed(getattr(self, f"rate_limit_{name}"))
 
     def dsn(self, name: Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]) -> str:
         """The DSN, to be handed to a driver and nowhere else. Raises MissingDSN when it is not set."""
@@ -112,6 +149,10 @@ class Settings(BaseSettings):
 
 class MissingDSN(RuntimeError):
     """A store has no address, and only `make run` may start one."""
+
+
+def _parsed(limits: str) -> Limits:
+    return tuple(parse_many(limits)) if limits else ()
 
 
 def _password(dsn: SecretStr) -> str | None:

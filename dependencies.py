@@ -1,6 +1,8 @@
 """How a request gets its services and its user; with `main.py` the only place that wires."""
 
 import re
+import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,20 +16,23 @@ from database import mongodb, redis
 from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
 from models.session import SignedIn
-from models.user import Caller, FullProfile
+from models.user import Caller, FullProfile, Role
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.outbox_repo import OutboxRepository
+from repositories.rate_limit_repo import RateLimitRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.effects import Targets
-from services.errors import NotAuthenticated, NotFound
+from services.errors import NotAllowed, NotAuthenticated, NotFound
 from services.health_service import HealthService
+from services.metrics import Metrics
 from services.outbox import Outbox
 from services.passwords import PasswordHasher
+from services.rate_limits import RateLimits
 from services.user_service import UserService
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -39,12 +44,15 @@ class Services:
     users: UserService
     conversations: ConversationService
     health: HealthService
+    limits: RateLimits
+    metrics: Metrics
     cache: CacheRepository
     messages: ConversationRepository
     outbox: Outbox
 
     async def close(self) -> None:
         """Stop the relay and wait for the tasks that requests have left."""
+        await self.metrics.close()
         await self.outbox.close()
         await self.cache.close()
         await self.messages.close()
@@ -71,16 +79,31 @@ def wire(settings: Settings, stores: Stores) -> Services:
     )
     unit_of_work = partial(PostgresUnitOfWork, stores.postgres, outbox.record)
     hasher = PasswordHasher()
+    health = HealthService(stores=stores, outbox=outbox, breaker=breaker, timeout=settings.health_timeout)
+    limits = RateLimits(
+        repository=RateLimitRepository(stores.redis, breaker),
+        sign_in_address=settings.rate_limit("sign_in_address"),
+        sign_in_account=settings.rate_limit("sign_in_account"),
+        registration=settings.rate_limit("registration"),
+        requests=settings.rate_limit("requests"),
+    )
+    auth = AuthService(
+        unit_of_work=unit_of_work,
+        sessions=SessionRepository(stores.postgres, timedelta(seconds=settings.session_idle_seconds)),
+        cache=cache,
+        outbox=outbox,
+        hasher=hasher,
+        lasts=timedelta(seconds=settings.session_seconds),
+        copy_ttl=settings.cache_session_ttl,
+    )
+    counts = {
+        "cache_events": cache.counts,
+        "outbox_events": outbox.counts,
+        "sign_ins": auth.counts,
+        "rate_limited": limits.counts,
+    }
     return Services(
-        auth=AuthService(
-            unit_of_work=unit_of_work,
-            sessions=SessionRepository(stores.postgres, timedelta(seconds=settings.session_idle_seconds)),
-            cache=cache,
-            outbox=outbox,
-            hasher=hasher,
-            lasts=timedelta(seconds=settings.session_seconds),
-            copy_ttl=settings.cache_session_ttl,
-        ),
+        auth=auth,
         users=UserService(
             unit_of_work=unit_of_work,
             users=UserRepository(stores.postgres),
@@ -90,7 +113,9 @@ def wire(settings: Settings, stores: Stores) -> Services:
             profile_ttl=settings.cache_profile_ttl,
         ),
         conversations=ConversationService(conversations=conversations),
-        health=HealthService(stores=stores, outbox=outbox, breaker=breaker, timeout=settings.health_timeout),
+        health=health,
+        limits=limits,
+        metrics=Metrics(stores=stores, breaker=breaker, hasher=hasher, health=health, counts=counts),
         cache=cache,
         messages=conversations,
         outbox=outbox,
@@ -103,12 +128,24 @@ async def get_services(request: Request) -> Services:
     return services
 
 
+async def get_auth(services: Annotated[Services, Depends(get_services)]) -> AuthService:
+    return services.auth
+
+
 async def get_users(services: Annotated[Services, Depends(get_services)]) -> UserService:
     return services.users
 
 
 async def get_conversations(services: Annotated[Services, Depends(get_services)]) -> ConversationService:
     return services.conversations
+
+
+async def get_limits(services: Annotated[Services, Depends(get_services)]) -> RateLimits:
+    return services.limits
+
+
+async def get_metrics(services: Annotated[Services, Depends(get_services)]) -> Metrics:
+    return services.metrics
 
 
 async def get_health(services: Annotated[Services, Depends(get_services)]) -> HealthService:
@@ -118,21 +155,27 @@ async def get_health(services: Annotated[Services, Depends(get_services)]) -> He
 Users = Annotated[UserService, Depends(get_users)]
 Conversations = Annotated[ConversationService, Depends(get_conversations)]
 HealthChecks = Annotated[HealthService, Depends(get_health)]
-
-
-async def get_auth(services: Annotated[Services, Depends(get_services)]) -> AuthService:
-    return services.auth
-
-
+Limits = Annotated[RateLimits, Depends(get_limits)]
+MetricsOfAll = Annotated[Metrics, Depends(get_metrics)]
 Auth = Annotated[AuthService, Depends(get_auth)]
 BEARER = OAuth2PasswordBearer(tokenUrl="auth/token", auto_error=False)
 
 
-async def get_session(auth: Auth, token: Annotated[str | None, Depends(BEARER)]) -> SignedIn:
-    """The session of the request's bearer token. Raises NotAuthenticated."""
+async def get_address(request: Request) -> str:
+    """Where the request comes from: the peer, or what a trusted proxy says of it."""
+    return request.client.host if request.client else "unknown"
+
+
+Address = Annotated[str, Depends(get_address)]
+
+
+async def get_session(auth: Auth, limits: Limits, token: Annotated[str | None, Depends(BEARER)]) -> SignedIn:
+    """The session of the request's bearer token. Raises NotAuthenticated, TooManyRequests."""
     if not token or not TOKEN.fullmatch(token):
         raise NotAuthenticated
-    return await auth.authenticate(token)
+    session = await auth.authenticate(token)
+    limits.request(session.user_id)
+    return session
 
 
 CurrentSession = Annotated[SignedIn, Depends(get_session)]
@@ -148,3 +191,28 @@ async def get_caller(users: Users, session: CurrentSession) -> Caller:
 
 
 CurrentUser = Annotated[Caller, Depends(get_caller)]
+
+
+def require_role(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
+    """A dependency that lets only users of this role pass. Raises NotAuthenticated, NotAllowed."""
+
+    async def check(caller: CurrentUser) -> Caller:
+        if caller.role != role:
+            raise NotAllowed
+        return caller
+
+    return check
+
+
+Admin = Annotated[Caller, Depends(require_role("admin"))]
+
+
+async def require_scraper(request: Request, token: Annotated[str | None, Depends(BEARER)]) -> None:
+    """Let pass whoever has the metrics' token. Without one configured, only development has metrics. Raises NotFound,
+    NotAuthenticated."""
+    settings: Settings = request.app.state.settings
+    if settings.metrics_token is None:
+        if settings.environment == "production":
+            raise NotFound
+    elif not secrets.compare_digest((token or "").encode(), settings.metrics_token.get_secret_value().encode()):
+        raise NotAuthenticated

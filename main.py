@@ -7,13 +7,14 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
 from dependencies import wire
 from process import configure_logging, draining
-from routers import auth, conversations, health, users
-from routers.middleware import RequestContext
+from routers import auth, conversations, health, metrics, users
+from routers.middleware import InputLimits, RequestContext
 from routers.problems import add_error_handlers, problems
 
 log = structlog.get_logger()
@@ -22,12 +23,14 @@ log = structlog.get_logger()
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
     """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
     settings = settings or get_settings()
-    app = FastAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, responses=problems(422, 503))
+    app = FastAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, responses=problems(413, 422, 429, 503))
     app.state.settings = settings
     app.state.given_stores = stores
+    app.add_middleware(InputLimits, max_body_bytes=settings.max_body_bytes)  # the last one added is the outermost
     app.add_middleware(
         RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
     )
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -37,7 +40,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
             allow_headers=["*"],
         )
     add_error_handlers(app)
-    for module in (health, auth, users, conversations):
+    for module in (health, metrics, auth, users, conversations):
         app.include_router(module.router)
     return app
 
@@ -52,6 +55,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = app.state.services = wire(settings, stores)
         exits.push_async_callback(services.close)
         services.outbox.start()
+        services.metrics.start()
         report = await services.health.report()
         log.info("started", environment=settings.environment, **report.databases)
         exits.enter_context(draining(services.health.start_draining, settings.drain_seconds))

@@ -108,6 +108,8 @@ def _serve(settings: Settings, signals: list[int]) -> None:
                 log_config=None,
                 timeout_graceful_shutdown=5,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                proxy_headers=False,  # TRUSTED_PROXIES says whom to believe
+                server_header=False,
             )
         )
         server.should_exit = bool(signals)  # a KeyboardInterrupt that falls into a callback or finalizer is lost

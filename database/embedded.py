@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import SubprocessError
 from time import monotonic, sleep
@@ -55,7 +55,7 @@ class Server:
     processes: stop all of `EmbeddedServers.pids`."""
 
     store: Store
-    dsn: str
+    dsn: str = field(repr=False)
     pid: int
     port: int
     data: Path

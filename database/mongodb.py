@@ -45,17 +45,24 @@ class MongoStore:
     probe: AsyncMongoClient[Document]
     timeout: float
     """Seconds that one operation may take, the wait for one of Motor's threads included."""
+    pool_size: int
+    under_way: int = 0
+    """Operations, as near to connections in use as both drivers let one see."""
     _migrated: bool = False
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[AsyncDatabase[Document]]:
         """The database for one operation, bounded in time. Raises StoreUnavailable, also before migration:
         without its unique indexes MongoDB would accept what must be refused."""
-        with translate_errors():
-            async with asyncio.timeout(self.timeout):
-                if not self._migrated:
-                    await self._require_migrated()
-                yield self.database
+        self.under_way += 1
+        try:
+            with translate_errors():
+                async with asyncio.timeout(self.timeout):
+                    if not self._migrated:
+                        await self._require_migrated()
+                    yield self.database
+        finally:
+            self.under_way -= 1
 
     async def _require_migrated(self) -> None:
         if not await self.database[LEDGER].find_one({"_id": script_names()[-1]}):
@@ -91,9 +98,8 @@ async def open_mongodb(settings: Settings) -> AsyncIterator[MongoStore]:
     else:
         client = AsyncMongoClient(dsn, **options)
     try:
-        yield MongoStore(
-            cast(AsyncDatabase[Document], client[settings.mongodb_database]), probe, settings.mongodb_timeout
-        )
+        database = cast(AsyncDatabase[Document], client[settings.mongodb_database])
+        yield MongoStore(database, probe, settings.mongodb_timeout, settings.mongodb_max_pool_size)
     finally:
         closed = client.close()  # Motor's returns None, PyMongo's must be awaited
         if closed is not None:
@@ -107,6 +113,11 @@ async def ping(mongodb: MongoStore) -> None:
         hello = await mongodb.probe.admin.command("hello")
     if not hello.get("isWritablePrimary"):
         raise StoreUnavailable("mongodb", "unreachable")
+
+
+def pool_use(mongodb: MongoStore) -> tuple[int, int]:
+    """Operations under way, and connections that the pool holds at most."""
+    return mongodb.under_way, mongodb.pool_size
 
 
 def translate_errors() -> AbstractContextManager[None]:

@@ -139,6 +139,12 @@ async def ping(postgres: Postgres) -> None:
             await connection.execute(text("SELECT 1"))
 
 
+def pool_use(postgres: Postgres) -> tuple[int, int]:
+    """Connections in use, and what the pool holds at most."""
+    pool: Any = postgres.engine.pool
+    return pool.checkedout(), pool.size()
+
+
 @asynccontextmanager
 async def connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A pooled connection within the request's budget; uncommitted work is rolled back. Raises StoreUnavailable."""

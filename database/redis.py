@@ -96,6 +96,13 @@ async def ping(redis: RedisStore) -> None:
         await redis.probe.ping()
 
 
+def pool_use(redis: RedisStore) -> tuple[int, int]:
+    """Connections in use, and what the pool holds at most."""
+    pool = redis.client.connection_pool
+    counts = {attributes["db.client.connection.state"]: count for count, attributes in pool.get_connection_count()}
+    return counts["used"], pool.max_connections
+
+
 @asynccontextmanager
 async def within_timeout(redis: RedisStore) -> AsyncIterator[None]:
     """Bound one operation in all, and translate its errors. Raises StoreUnavailable."""

@@ -1,5 +1,6 @@
 """Conversations and their messages: documents in MongoDB and what the API takes and gives."""
 
+import json
 import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,7 +14,16 @@ MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
 MessageId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Title = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
-Metadata = Annotated[dict[str, Any], Field(max_length=32), AfterValidator(check_json)]
+METADATA_BYTES = 16_384
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(metadata, ensure_ascii=False).encode()) > METADATA_BYTES:
+        raise ValueError(f"must not be larger than {METADATA_BYTES} bytes of JSON")
+    return metadata
+
+
+Metadata = Annotated[dict[str, Any], Field(max_length=32), AfterValidator(check_json), AfterValidator(_small)]
 
 # UUIDs are stored as strings: they sort by creation time and read the same in the shell, in JSON and in the fakes.
 CONVERSATION_INDEXES = [IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")]

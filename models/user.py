@@ -118,6 +118,12 @@ class ProfileUpdate(Model):
         return self.model_dump(exclude_unset=True)
 
 
+class RoleUpdate(Model):
+    """Body of PUT /users/{user_id}/role."""
+
+    role: Role
+
+
 class PublicProfile(BaseModel):
     """What anyone may see of a user."""
 

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from redis.asyncio import Redis
 
 from database.postgres import within_budget
@@ -28,8 +27,6 @@ FORMAT = 1
 """Part of each key. Raise it when the shape of cached bytes changes: a rolling deploy must not serve the old one."""
 TOMBSTONE_SECONDS = 60.0
 POLL_SECONDS = 0.02
-
-log = structlog.get_logger()
 
 # Returns the entry, or 1 when the caller now holds the load lease, or 0 while somebody else does.
 LEASE = """
@@ -202,7 +199,7 @@ class CacheRepository:
         try:
             await self._script(self._release, key, token)
         except StoreUnavailable:
-            log.info("lease_left_to_expire", key=key)
+            self.counts["lease_left_to_expire"] += 1
 
     async def invalidate(self, key: str, version: int) -> None:
         """Make every reader load a row of at least this version. Harmless when repeated or late. Raises

@@ -28,6 +28,12 @@ class Found:
     """Whether its use was last noted more than a minute ago."""
 
 
+@dataclass(frozen=True)
+class Revoked:
+    id: uuid.UUID
+    token_hash: bytes
+
+
 class SessionRepository:
     """Never commits: what writes takes the session of a unit of work. Raises StoreUnavailable."""
 
@@ -91,14 +97,15 @@ class SessionRepository:
         *,
         only: uuid.UUID | None = None,
         keep: uuid.UUID | None = None,
-    ) -> Sequence[bytes]:
-        """End one session, or all but one, or all. Returns the hashes of their tokens."""
+    ) -> Sequence[Revoked]:
+        """End one session, or all but one, or all."""
         query = update(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None))
         if only:
             query = query.where(Session.id == only)
         if keep:
             query = query.where(Session.id != keep)
-        return (await session.scalars(query.values(revoked_at=func.now()).returning(Session.token_hash))).all()
+        revoked = query.values(revoked_at=func.now()).returning(Session.id, Session.token_hash)
+        return [Revoked(row.id, row.token_hash) for row in await session.execute(revoked)]
 
     async def lock_credentials(self, session: AsyncSession, credentials: Credentials) -> bool:
         """Keep the password as it is until the transaction ends. False when it was changed meanwhile: a session must

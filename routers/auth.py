@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form
 
-from dependencies import Auth, CurrentSession
+from dependencies import Address, Auth, CurrentSession, Limits
 from models.session import SessionList, SignIn, Token
 from routers.problems import problems
 
@@ -12,7 +12,8 @@ router = APIRouter(prefix="/auth", tags=["auth"])
 
 
 @router.post("/token", summary="Sign in with username or email", responses=problems(401))
-async def sign_in(auth: Auth, form: Annotated[SignIn, Form()]) -> Token:
+async def sign_in(auth: Auth, limits: Limits, address: Address, form: Annotated[SignIn, Form()]) -> Token:
+    await limits.sign_in(address, form.username)
     return await auth.sign_in(form)
 
 

@@ -1,17 +1,29 @@
-"""What surrounds each request: its id, its budget of waiting for PostgreSQL, its line in the log."""
+"""What surrounds each request: its id, its budget of waiting for PostgreSQL, its place in log and metrics, the headers
+that every answer has, and how large a request may be."""
 
 import re
 import time
 import uuid
-from typing import Any
 
 import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from database.postgres import start_budget
-from routers.problems import internal_error
+from routers.problems import internal_error, problem
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
+MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
+# OWASP REST Security Cheat Sheet; browsers heed the last over HTTPS only. A route may send its own instead.
+HEADERS = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"frame-ancestors 'none'",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"strict-transport-security": b"max-age=31536000",
+}
 
 log = structlog.get_logger("access")
 
@@ -40,7 +52,8 @@ class RequestContext:
             nonlocal status, started_response
             if message["type"] == "http.response.start":
                 status, started_response = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                headers = HEADERS | {b"x-request-id": request_id.encode()} | dict(message["headers"])
+                message["headers"] = list(headers.items())
             await send(message)
 
         try:
@@ -51,8 +64,12 @@ class RequestContext:
                 raise
             await internal_error(scope)(scope, receive, send_with_id)
         finally:
+            # The route's template, not the path: ids and whatever else clients put into a URL stay out of the log.
+            method, route = scope["method"], getattr(scope.get("route"), "path", None)
+            seconds = time.monotonic() - started
+            scope["app"].state.services.metrics.observe_request(method, route, status, seconds)
             if self._access_log:
-                log.info("request", **_facts(scope), status=status, ms=round((time.monotonic() - started) * 1000, 1))
+                log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
             structlog.contextvars.clear_contextvars()
 
 
@@ -62,7 +79,37 @@ def _request_id(scope: Scope) -> str:
     return given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _facts(scope: Scope) -> dict[str, Any]:
-    route = scope.get("route")
-    # The route's template, not the path: ids and whatever else clients put into a URL stay out of the log.
-    return {"method": scope["method"], "route": getattr(route, "path", None)}
+class InputLimits:
+    """Refuses a request that is too large before it is parsed."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := self._refusal(scope)):
+            # The rest of the body is not worth reading, so the connection cannot be used again.
+            answer = problem(Request(scope), *refusal, headers={"Connection": "close"})
+            await answer(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise HTTPException(413, f"The body is larger than {self._max_body_bytes} bytes.")
+            return message
+
+        await self._app(scope, receive_bounded, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
+        if len(scope["raw_path"] or b"") + len(scope["query_string"]) > MAX_TARGET_BYTES:
+            return 414, "URI too long", f"Path and query together may have {MAX_TARGET_BYTES} bytes."
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            return 431, "Request header fields too large", f"Headers together may have {MAX_HEADER_BYTES} bytes."
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if not length.isdigit() or int(length) > self._max_body_bytes:
+            return 413, "Content too large", f"The body may have {self._max_body_bytes} bytes."
+        return None

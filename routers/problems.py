@@ -16,16 +16,20 @@ from services.errors import (
     ChatLingoError,
     Conflict,
     InvalidInput,
+    NotAllowed,
     NotAuthenticated,
     NotFound,
     StoreUnavailable,
+    TooManyRequests,
 )
 
 STATUSES: dict[type[ChatLingoError], tuple[int, str]] = {
     InvalidInput: (422, "Invalid input"),
     NotAuthenticated: (401, "Not authenticated"),
+    NotAllowed: (403, "Not allowed"),
     NotFound: (404, "Not found"),
     Conflict: (409, "Conflict"),
+    TooManyRequests: (429, "Too many requests"),
     StoreUnavailable: (503, "Service unavailable"),
     ChatLingoError: (500, "Internal error"),
 }
@@ -85,6 +89,8 @@ async def _known(request: Request, error: Exception) -> Response:
         more = {"field": error.field}
     elif isinstance(error, InvalidInput):
         more = {"errors": [{"field": error.field, "message": str(error)}]}
+    elif isinstance(error, TooManyRequests):
+        more = {"headers": {"Retry-After": str(error.seconds)}}
     elif isinstance(error, NotAuthenticated):
         more = {"headers": {"WWW-Authenticate": "Bearer"}}
     return problem(request, status, title, str(error), **more)

@@ -4,16 +4,17 @@ import uuid
 
 from fastapi import APIRouter, Response
 
-from dependencies import Auth, CurrentSession, CurrentUser, Users
+from dependencies import Address, Admin, Auth, CurrentSession, CurrentUser, Limits, Users
 from models.session import PasswordChange
-from models.user import FullProfile, ProfileUpdate, PublicProfile, Registered, Registration
+from models.user import FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
 from routers.problems import problems
 
 router = APIRouter(prefix="/users", tags=["users"])
 
 
 @router.post("/register", status_code=201, summary="Create an account", responses=problems(409))
-async def register(users: Users, registration: Registration) -> Registered:
+async def register(users: Users, limits: Limits, address: Address, registration: Registration) -> Registered:
+    await limits.registration(address)
     return await users.register_user(registration)
 
 
@@ -29,10 +30,18 @@ async def update_me(users: Users, caller: CurrentUser, update: ProfileUpdate) ->
 
 
 @router.post("/me/password", status_code=204, summary="Change it, end other sessions", responses=problems(401))
-async def change_password(auth: Auth, who: CurrentSession, change: PasswordChange) -> None:
+async def change_password(
+    auth: Auth, limits: Limits, address: Address, who: CurrentSession, change: PasswordChange
+) -> None:
+    await limits.sign_in(address, str(who.user_id))  # guessing with a stolen token is guessing too
     await auth.change_password(who, change)
 
 
 @router.get("/{user_id}", summary="A user: in full for oneself and admins", responses=problems(401, 404))
 async def read_user(users: Users, caller: CurrentUser, user_id: uuid.UUID) -> FullProfile | PublicProfile:
     return await users.view_user(user_id, caller)
+
+
+@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(401, 403, 404))
+async def set_role(users: Users, admin: Admin, user_id: uuid.UUID, update: RoleUpdate) -> FullProfile:
+    return await users.set_role(user_id, update.role)

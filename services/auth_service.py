@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from database.unit_of_work import PostgresUnitOfWork
 from models.base import new_id
 from models.session import PasswordChange, SessionList, SignedIn, SignIn, Token
 from repositories.cache_repo import CacheRepository, Versioned
-from repositories.session_repo import Credentials, SessionRepository
+from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, session_key
 from services.errors import InvalidInput, NotAuthenticated
 from services.outbox import Outbox
@@ -41,6 +42,7 @@ class AuthService:
         self._hasher = hasher
         self._lasts = lasts
         self._copy_ttl = copy_ttl
+        self.counts: Counter[str] = Counter()
 
     async def sign_in(self, form: SignIn) -> Token:
         """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
@@ -61,6 +63,7 @@ class AuthService:
         if lease:
             who = SignedIn(session_id=id_, user_id=credentials.user_id)
             await self._cache.fill(key, lease, _copy(who), self._copy_ttl)
+        self.counts["signed_in"] += 1
         return Token(access_token=token, expires_in=int(self._lasts.total_seconds()))
 
     async def authenticate(self, token: str) -> SignedIn:
@@ -117,6 +120,7 @@ class AuthService:
         """Returns a new hash where the old one has outdated parameters. Raises NotAuthenticated."""
         is_right, better_hash = await self._hasher.verify(password, credentials.password_hash if credentials else None)
         if not is_right:
+            self.counts["wrong"] += 1
             raise NotAuthenticated(WRONG)
         return better_hash
 
@@ -129,5 +133,8 @@ def _copy(who: SignedIn) -> Versioned:
     return Versioned(LIVING, who.model_dump_json().encode())
 
 
-def _revocations(token_hashes: Iterable[bytes]) -> list[InvalidateSession]:
-    return [InvalidateSession(token_hash=token_hash.hex(), version=LIVING + 1) for token_hash in token_hashes]
+def _revocations(revoked: Iterable[Revoked]) -> list[InvalidateSession]:
+    return [
+        InvalidateSession(session_id=session.id, token_hash=session.token_hash.hex(), version=LIVING + 1)
+        for session in revoked
+    ]

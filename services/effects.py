@@ -77,12 +77,13 @@ class InvalidateProfile(Applicable):
 class InvalidateSession(Applicable):
     store: ClassVar = "redis"
     any_order: ClassVar = True
+    session_id: uuid.UUID
     token_hash: str
     version: int
 
     @property
     def aggregate(self) -> str:
-        return session_key(bytes.fromhex(self.token_hash))[:64]
+        return f"session:{self.session_id}"
 
     async def apply(self, to: Targets) -> None:
         await to.cache.invalidate(session_key(bytes.fromhex(self.token_hash)), self.version)

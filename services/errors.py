@@ -3,9 +3,11 @@
 ChatLingoError
 ├── InvalidInput              the request is malformed in a named field
 ├── NotAuthenticated          nobody, or nobody known, is asking
+├── NotAllowed                known, but without the right
 ├── NotFound                  no such object, or not the caller's
 ├── Conflict                  the request contradicts what is stored
 │   └── AlreadyTaken          a unique field is in use
+├── TooManyRequests           above a rate limit
 └── StoreUnavailable          a store is unreachable, too slow, or busy
 """
 
@@ -34,6 +36,10 @@ class NotAuthenticated(ChatLingoError):
     """Sign in first."""
 
 
+class NotAllowed(ChatLingoError):
+    """You may not do this."""
+
+
 class NotFound(ChatLingoError):
     """There is no such object."""
 
@@ -48,6 +54,14 @@ class AlreadyTaken(Conflict):
     def __init__(self, field: str) -> None:
         super().__init__(f"This {field} is already taken.")
         self.field = field
+
+
+class TooManyRequests(ChatLingoError):
+    """Too many requests. Wait, and try again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many requests. Try again in {seconds} s.")
+        self.seconds = seconds
 
 
 class StoreUnavailable(ChatLingoError):

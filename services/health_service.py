@@ -81,13 +81,13 @@ class HealthService:
         )
         outbox = await self._backlog() if pg_state == "connected" else None
         self._checked_at = time.monotonic()
-        pool: Any = stores.postgres.engine.pool
+        in_use, size = postgres.pool_use(stores.postgres)
         up = redis_state == mongo_state == "connected"
         return Health(
             status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",
             databases={"postgresql": pg_state, "redis": redis_state, "mongodb": mongo_state},
             checks={
-                "postgresql": {**pg_check, "pool_in_use": pool.checkedout(), "pool_size": pool.size()},
+                "postgresql": {**pg_check, "pool_in_use": in_use, "pool_size": size},
                 "redis": {**redis_check, "breaker": "open" if self._breaker.is_open else "closed"},
                 "mongodb": mongo_check,
                 "outbox": outbox,

@@ -34,6 +34,11 @@ class PasswordHasher:
         # More threads than cores only makes each hash slower and the loop wait longer for the interpreter's lock.
         self._limiter = CapacityLimiter(os.cpu_count() or 1)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a thread to hash in."""
+        return self._limiter.statistics().tasks_waiting
+
     async def hash(self, password: SecretStr) -> str:
         """The Argon2id hash, as a self-describing string."""
         return await to_thread.run_sync(self._context.hash, password.get_secret_value(), limiter=self._limiter)

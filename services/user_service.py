@@ -78,7 +78,7 @@ class UserService:
         return await self._change(user_id, update.sent())
 
     async def set_role(self, user_id: uuid.UUID, role: Role) -> FullProfile:
-        """For operators. Raises NotFound, StoreUnavailable."""
+        """For admins and operators. Raises NotFound, StoreUnavailable."""
         return await self._change(user_id, {"role": role})
 
     async def _change(self, user_id: uuid.UUID, changes: dict[str, Any]) -> FullProfile:

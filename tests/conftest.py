@@ -11,7 +11,7 @@ from database.mongodb import MongoStore
 from database.redis import RedisStore
 from database.stores import Stores, open_stores
 from main import create_app
-from tests.stores import MONGODB, REDIS, Servers, fresh_databases, settings_for
+from tests.stores import MONGODB, REDIS, Servers, client_of, fresh_databases, settings_for
 
 
 @pytest.fixture(scope="session")
@@ -37,11 +37,8 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
 
 @pytest.fixture
 async def client(settings: Settings, stores: Stores) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings, stores)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield client
+    async with client_of(create_app(settings, stores)) as client:
+        yield client
 
 
 @pytest.fixture(params=REDIS)

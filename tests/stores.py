@@ -7,9 +7,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import asyncpg
+import httpx
 from alembic import command
 from anyio import to_thread
 from fakeredis import FakeAsyncRedis, FakeServer
+from fastapi import FastAPI
 from mongomock_motor import AsyncMongoMockClient
 
 from config import Settings
@@ -20,6 +22,7 @@ from database.schema import alembic_config
 from migrations import mongodb as mongodb_migrations
 
 Servers = dict[Store, Server]
+RATE_LIMITS = ("sign_in_address", "sign_in_account", "registration", "requests")
 
 
 @asynccontextmanager
@@ -39,7 +42,7 @@ async def real_redis(settings: Settings) -> AsyncIterator[RedisStore]:
 @asynccontextmanager
 async def mongomock(settings: Settings) -> AsyncIterator[MongoStore]:
     client: Any = AsyncMongoMockClient(tz_aware=True)
-    yield await _migrated(MongoStore(client.chatlingo, client, timeout=5))
+    yield await _migrated(MongoStore(client.chatlingo, client, timeout=5, pool_size=1))
 
 
 def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManager[MongoStore]]:
@@ -75,6 +78,16 @@ async def fresh_databases(servers: Servers, **overrides: Any) -> AsyncIterator[S
     await _administer(servers, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application that runs in this process."""
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+        yield client
+
+
 def settings_for(servers: Servers, **overrides: Any) -> Settings:
     values: dict[str, Any] = {
         "environment": "test",
@@ -82,6 +95,7 @@ def settings_for(servers: Servers, **overrides: Any) -> Settings:
         "redis_dsn": servers["redis"].dsn,
         "mongodb_dsn": servers["mongodb"].dsn,
         "access_log": False,
+        **{f"rate_limit_{name}": "" for name in RATE_LIMITS},
     }
     return Settings(_env_file=None, **values | overrides)
 
@@ -108,6 +122,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
     """What an app process needs to run on these databases."""
     dsns = {f"{name}_DSN": settings.dsn(f"{name.lower()}_dsn") for name in ("POSTGRES", "REDIS", "MONGODB")}  # type: ignore[arg-type]
     mine = {"ENVIRONMENT": "test", "MONGODB_DATABASE": settings.mongodb_database, "ACCESS_LOG": "false"}
+    mine |= {f"RATE_LIMIT_{name.upper()}": "" for name in RATE_LIMITS}
     # Compiling everything anew would double the start of each process.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, **dsns, **mine, **more}

@@ -6,6 +6,7 @@ import pytest
 from config import Settings
 from database.stores import Stores
 from main import create_app
+from tests.stores import client_of
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/health", 405)])
@@ -35,10 +36,7 @@ async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(
     async def bug() -> None:
         raise ZeroDivisionError("with a secret")
 
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
-    ):
+    async with client_of(app) as client:
         answer = await client.get("/bug")
     assert answer.status_code == 500
     assert "secret" not in answer.text

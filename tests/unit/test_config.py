@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from config import MissingDSN, Settings
+from database.stores import open_stores
 
 PASSWORD = "s3cr3t-of-the-database"
 SAFE: dict[str, Any] = {
@@ -59,6 +60,33 @@ def test_no_password_shows_in_a_repr_or_an_error() -> None:
     assert PASSWORD not in str(caught.value)
     assert "postgres_dsn" in str(caught.value)
     assert "port" in str(caught.value)
+
+
+async def test_no_password_shows_in_the_repr_of_what_is_opened() -> None:
+    async with open_stores(make(**SAFE)) as stores:
+        assert PASSWORD not in repr(stores)
+
+
+def test_a_short_metrics_token_is_refused_in_production() -> None:
+    with pytest.raises(ValidationError, match="METRICS_TOKEN is shorter than 16"):
+        make(**SAFE, metrics_token="x" * 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rate_limit_requests", "often"),
+        ("rate_limit_registration", "10"),
+        ("rate_limit_sign_in_account", "10/moon"),
+        ("rate_limit_sign_in_address", "0x1/minute"),
+        ("trusted_proxies", ["*"]),
+        ("trusted_proxies", ["proxy.example.com"]),
+        ("trusted_proxies", ["10.0.0.1/8"]),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        make(**{name: value})
 
 
 def test_a_missing_dsn_says_which_and_what_to_do() -> None:
