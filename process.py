@@ -16,6 +16,9 @@ from config import Settings
 TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
+OWN_LOGGERS = ("access", "main", "process", "commands", "database", "repositories", "services", "routers", "uvicorn")
+
+
 def configure_logging(settings: Settings) -> None:
     """Send every logger, the standard library's too, to standard error: JSON in production, readable lines locally."""
     shared: list[structlog.typing.Processor] = [
@@ -33,12 +36,12 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_rendering(settings)))
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level)
+    root.setLevel(logging.WARNING)  # drivers that tell more would tell rows and documents
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(settings.log_level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # our own access line has the request's id
-    for name in ("pymongo", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _rendering(settings: Settings) -> list[structlog.typing.Processor]:

@@ -11,7 +11,20 @@ from database.mongodb import MongoStore
 from database.redis import RedisStore
 from database.stores import Stores, open_stores
 from main import create_app
+from tests import log_of_run
 from tests.stores import MONGODB, REDIS, Servers, client_of, fresh_databases, settings_for
+
+
+def pytest_configure() -> None:
+    log_of_run.start()
+
+
+def pytest_unconfigure() -> None:
+    log_of_run.LOG.unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "test_log_of_run" in item.nodeid)  # what it reads must have been written
 
 
 @pytest.fixture(scope="session")

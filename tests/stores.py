@@ -20,8 +20,10 @@ from database.mongodb import MongoStore, open_mongodb
 from database.redis import RedisStore, ServerIdentity, open_redis
 from database.schema import alembic_config
 from migrations import mongodb as mongodb_migrations
+from tests.log_of_run import note_error
 
 Servers = dict[Store, Server]
+HOOKS: Any = {"response": [note_error]}
 RATE_LIMITS = ("sign_in_address", "sign_in_account", "registration", "requests")
 
 
@@ -83,7 +85,7 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application that runs in this process."""
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", event_hooks=HOOKS) as client,
     ):
         yield client
 
@@ -94,7 +96,6 @@ def settings_for(servers: Servers, **overrides: Any) -> Settings:
         "postgres_dsn": servers["postgresql"].dsn,
         "redis_dsn": servers["redis"].dsn,
         "mongodb_dsn": servers["mongodb"].dsn,
-        "access_log": False,
         **{f"rate_limit_{name}": "" for name in RATE_LIMITS},
     }
     return Settings(_env_file=None, **values | overrides)
@@ -121,7 +122,7 @@ async def _administer(servers: Servers, statement: str) -> None:
 def environment(settings: Settings, **more: str) -> dict[str, str]:
     """What an app process needs to run on these databases."""
     dsns = {f"{name}_DSN": settings.dsn(f"{name.lower()}_dsn") for name in ("POSTGRES", "REDIS", "MONGODB")}  # type: ignore[arg-type]
-    mine = {"ENVIRONMENT": "test", "MONGODB_DATABASE": settings.mongodb_database, "ACCESS_LOG": "false"}
+    mine = {"ENVIRONMENT": "test", "MONGODB_DATABASE": settings.mongodb_database, "LOG_LEVEL": "DEBUG"}
     mine |= {f"RATE_LIMIT_{name.upper()}": "" for name in RATE_LIMITS}
     # Compiling everything anew would double the start of each process.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

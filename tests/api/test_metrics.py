@@ -1,6 +1,5 @@
 """What Prometheus reads, and who may."""
 
-
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families

@@ -18,7 +18,8 @@ from anyio import to_thread
 
 from config import Settings
 from database.embedded import EmbeddedServers, Store
-from tests.stores import Servers, environment
+from tests.log_of_run import LOG
+from tests.stores import HOOKS, Servers, environment
 
 PROJECT = Path(__file__).parents[2]
 Fault = Literal["stopped", "killed"]
@@ -63,12 +64,15 @@ class Lab:
     @asynccontextmanager
     async def _process(self, *module: str, **more: str) -> AsyncIterator["App"]:
         port = free_port()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *module, str(port)),
-            cwd=self.servers["redis"].data,  # no .env there
-            env=environment(self.settings, PYTHONPATH=str(PROJECT), **more),
-        )
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        with LOG.open("a") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *module, str(port)),
+                cwd=self.servers["redis"].data,  # no .env there
+                env=environment(self.settings, PYTHONPATH=str(PROJECT), **more),
+                stderr=log,
+            )
+        base = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=HOOKS) as client:
             try:
                 await until(lambda: answers(client, "/health/live"), 15)
                 yield App(process, client)
