@@ -71,7 +71,11 @@ async def serving_workers(parent: int) -> list[int]:
 
 async def tells_in_place_of(parent: int, workers: list[int]) -> bool:
     new = set(workers_of(parent)) - set(workers)
-    return any(list(Path(tempfile.gettempdir()).glob(f"*/gauge_livesum_{pid}.db")) for pid in new)
+    return any(has_told(pid) for pid in new)
+
+
+def has_told(worker: int) -> bool:
+    return any(Path(tempfile.gettempdir()).glob(f"*/gauge_livesum_{worker}.db"))
 
 
 def workers_of(parent: int) -> list[int]:
