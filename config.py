@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     rate_limit_sign_in_account: str = "10/minute"
     rate_limit_registration: str = "100/hour"
     rate_limit_requests: str = "600/minute"
+    purge_seconds: float = Field(60, gt=0)
     effects_deadline: float = Field(0.5, gt=0, lt=4)
     outbox_poll_seconds: float = Field(1, gt=0)
     outbox_max_attempts: int = Field(12, ge=1)

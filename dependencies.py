@@ -8,18 +8,21 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from config import Settings
 from database import mongodb, redis
 from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
+from models.idempotency import IdempotencyKey
 from models.session import SignedIn
 from models.user import Caller, FullProfile, Role
+from repositories.activity_repo import ActivityRepository
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.idempotency_repo import IdempotencyRepository
 from repositories.outbox_repo import OutboxRepository
 from repositories.rate_limit_repo import RateLimitRepository
 from repositories.session_repo import SessionRepository
@@ -32,6 +35,7 @@ from services.health_service import HealthService
 from services.metrics import Metrics
 from services.outbox import Outbox
 from services.passwords import PasswordHasher
+from services.privacy_service import PrivacyService
 from services.rate_limits import RateLimits
 from services.user_service import UserService
 
@@ -43,6 +47,7 @@ class Services:
     auth: AuthService
     users: UserService
     conversations: ConversationService
+    privacy: PrivacyService
     health: HealthService
     limits: RateLimits
     metrics: Metrics
@@ -70,9 +75,10 @@ def wire(settings: Settings, stores: Stores) -> Services:
         fallback_concurrency=settings.cache_fallback_concurrency,
     )
     conversations = ConversationRepository(stores.mongodb)
+    activity = ActivityRepository(stores.mongodb)
     outbox = Outbox(
         repository=OutboxRepository(stores.postgres, settings.outbox_max_attempts),
-        targets=Targets(cache, conversations),
+        targets=Targets(cache, conversations, activity),
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
@@ -87,9 +93,11 @@ def wire(settings: Settings, stores: Stores) -> Services:
         registration=settings.rate_limit("registration"),
         requests=settings.rate_limit("requests"),
     )
+    users = UserRepository(stores.postgres)
+    sessions = SessionRepository(stores.postgres, timedelta(seconds=settings.session_idle_seconds))
     auth = AuthService(
         unit_of_work=unit_of_work,
-        sessions=SessionRepository(stores.postgres, timedelta(seconds=settings.session_idle_seconds)),
+        sessions=sessions,
         cache=cache,
         outbox=outbox,
         hasher=hasher,
@@ -106,13 +114,29 @@ def wire(settings: Settings, stores: Stores) -> Services:
         auth=auth,
         users=UserService(
             unit_of_work=unit_of_work,
-            users=UserRepository(stores.postgres),
+            users=users,
+            idempotency=IdempotencyRepository(),
             cache=cache,
             outbox=outbox,
             hasher=hasher,
             profile_ttl=settings.cache_profile_ttl,
         ),
-        conversations=ConversationService(conversations=conversations),
+        conversations=ConversationService(
+            unit_of_work=unit_of_work,
+            conversations=conversations,
+            activity=activity,
+            outbox=outbox,
+            purge_seconds=settings.purge_seconds,
+        ),
+        privacy=PrivacyService(
+            unit_of_work=unit_of_work,
+            users=users,
+            sessions=sessions,
+            conversations=conversations,
+            activity=activity,
+            outbox=outbox,
+            purge_seconds=settings.purge_seconds,
+        ),
         health=health,
         limits=limits,
         metrics=Metrics(stores=stores, breaker=breaker, hasher=hasher, health=health, counts=counts),
@@ -140,6 +164,10 @@ async def get_conversations(services: Annotated[Services, Depends(get_services)]
     return services.conversations
 
 
+async def get_privacy(services: Annotated[Services, Depends(get_services)]) -> PrivacyService:
+    return services.privacy
+
+
 async def get_limits(services: Annotated[Services, Depends(get_services)]) -> RateLimits:
     return services.limits
 
@@ -154,6 +182,7 @@ async def get_health(services: Annotated[Services, Depends(get_services)]) -> He
 
 Users = Annotated[UserService, Depends(get_users)]
 Conversations = Annotated[ConversationService, Depends(get_conversations)]
+Privacy = Annotated[PrivacyService, Depends(get_privacy)]
 HealthChecks = Annotated[HealthService, Depends(get_health)]
 Limits = Annotated[RateLimits, Depends(get_limits)]
 MetricsOfAll = Annotated[Metrics, Depends(get_metrics)]
@@ -191,6 +220,34 @@ async def get_caller(users: Users, session: CurrentSession) -> Caller:
 
 
 CurrentUser = Annotated[Caller, Depends(get_caller)]
+
+
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        description="Send the same one when you repeat a request: it is then not done twice. Kept for 24 hours",
+    ),
+]
+
+
+async def get_key_of_anybody(request: Request, key: KeyHeader = None) -> IdempotencyKey | None:
+    """The key of a request that comes before there is a user."""
+    return IdempotencyKey(f"anybody {_route(request)}", key) if key else None
+
+
+async def get_key_of_caller(request: Request, caller: CurrentUser, key: KeyHeader = None) -> IdempotencyKey | None:
+    """The key of a user's request: another user's same key is another one."""
+    return IdempotencyKey(f"{caller.id} {_route(request)}", key) if key else None
+
+
+def _route(request: Request) -> str:
+    return f"{request.method} {request.scope['route'].path}"
+
+
+KeyOfAnybody = Annotated[IdempotencyKey | None, Depends(get_key_of_anybody)]
+KeyOfCaller = Annotated[IdempotencyKey | None, Depends(get_key_of_caller)]
 
 
 def require_role(role: Role) -> Callable[[Caller], Awaitable[Caller]]:

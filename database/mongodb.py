@@ -32,6 +32,8 @@ REASONS: dict[type[BaseException], Reason | None] = {
     OSError: "unreachable",
 }
 
+DELETED_AT_ONCE = 500
+
 REFUSED = {13, 18}  # Unauthorized, AuthenticationFailed: the DSN is wrong
 
 Document = dict[str, Any]
@@ -63,6 +65,15 @@ class MongoStore:
                     yield self.database
         finally:
             self.under_way -= 1
+
+    async def delete_all(self, collection: str, query: Document) -> None:
+        """Delete however many there are, some at a time, each time within the bound. Raises StoreUnavailable."""
+        while True:
+            async with self.operation() as database:
+                found = await database[collection].find(query, {"_id": 1}).limit(DELETED_AT_ONCE).to_list(None)
+                if not found:
+                    return
+                await database[collection].delete_many({"_id": {"$in": [document["_id"] for document in found]}})
 
     async def _require_migrated(self) -> None:
         if not await self.database[LEDGER].find_one({"_id": script_names()[-1]}):

@@ -4,8 +4,10 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from models.base import new_id, now
 
 ACTIVITY_KEPT = timedelta(days=90)
 ACTIVITY_INDEXES = [
@@ -13,7 +15,15 @@ ACTIVITY_INDEXES = [
     IndexModel([("at", ASCENDING)], name="expiry", expireAfterSeconds=int(ACTIVITY_KEPT.total_seconds())),
 ]
 
-Action = Literal["registered", "profile_changed"]
+Action = Literal[
+    "registered",
+    "signed_in",
+    "profile_changed",
+    "password_changed",
+    "conversation_started",
+    "conversation_renamed",
+    "conversation_deleted",
+]
 
 
 class Activity(BaseModel):
@@ -21,3 +31,13 @@ class Activity(BaseModel):
     user_id: uuid.UUID
     action: Action
     at: datetime
+
+
+class ActivityPage(BaseModel):
+    items: list[Activity]
+    next_cursor: str | None = Field(description="`cursor` of the next page, null on the last")
+
+
+def happened(user_id: uuid.UUID, action: Action) -> Activity:
+    """Something that a user does right now."""
+    return Activity(id=new_id(), user_id=user_id, action=action, at=now())

@@ -39,6 +39,10 @@ class NewConversation(Model):
     title: Title
 
 
+class ConversationUpdate(NewConversation):
+    """Body of PATCH /conversations/{id}."""
+
+
 class Conversation(BaseModel):
     id: uuid.UUID
     user_id: uuid.UUID

@@ -31,6 +31,12 @@ class Effect(BaseModel):
     def aggregate(self) -> str:
         """What it belongs to, such as `user:<id>`. Effects on one aggregate and store are applied in order."""
 
+    @property
+    def delay(self) -> float:
+        """Seconds after the commit before which it is not applied. One with a delay wants an aggregate of its own:
+        what comes after it waits too."""
+        return 0
+
 
 class OutboxStream(Table):
     """The queue of one aggregate and store. Its row is locked by whoever adds effects, so their ids follow the order

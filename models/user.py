@@ -18,8 +18,10 @@ from pydantic import (
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.activity import Activity
 from models.base import Model, Table, Text, storable
-from models.session import NewPassword
+from models.conversation import Conversation, Message
+from models.session import NewPassword, SessionInfo
 
 Role = Literal["learner", "admin"]
 CefrLevel = Literal["A1", "A2", "B1", "B2", "C1", "C2"]
@@ -36,9 +38,9 @@ class User(Table):
     __tablename__ = "users"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    username: Mapped[str] = mapped_column(String(32))
-    email: Mapped[str] = mapped_column(String(254))
-    password_hash: Mapped[str] = mapped_column(String(255))
+    username: Mapped[str | None] = mapped_column(String(32))
+    email: Mapped[str | None] = mapped_column(String(254))
+    password_hash: Mapped[str | None] = mapped_column(String(255))
     role: Mapped[str] = mapped_column(String(16), server_default="learner")
     language_preference: Mapped[str] = mapped_column(String(12), server_default="en")
     cefr_level: Mapped[str] = mapped_column(String(2), server_default="A1")
@@ -46,11 +48,16 @@ class User(Table):
     """Grows by one with each change of the user or the profile: the cache never replaces a newer by an older one."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    deleted_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+    """Of an erased user nothing is left but the id, for what must be kept and refers to it."""
 
     __table_args__ = (
         Index("uq_users_username_lower", func.lower(username), unique=True),
         Index("uq_users_email_lower", func.lower(email), unique=True),
+        CheckConstraint(
+            "num_nonnulls(username, email, password_hash) = CASE WHEN erased_at IS NULL THEN 3 ELSE 0 END",
+            name="erased",
+        ),
         CheckConstraint("role IN ('learner', 'admin')", name="role"),
         CheckConstraint(f"cefr_level IN ({LEVELS})", name="cefr_level"),
     )
@@ -143,6 +150,19 @@ class FullProfile(PublicProfile):
     role: Role
     version: int
     updated_at: datetime
+
+
+class ExportedConversation(Conversation):
+    messages: list[Message]
+
+
+class Export(BaseModel):
+    """All that the stores hold of a user."""
+
+    profile: FullProfile
+    sessions: list[SessionInfo]
+    activity: list[Activity]
+    conversations: list[ExportedConversation]
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,11 @@ class CacheRepository:
         with self.breaker.watching():
             await self._on_server(key, lambda client, names: self._invalidate(keys=names, args=arguments))
 
+    async def forget(self, key: str) -> None:
+        """Remove an entry with its fence: for one that nobody will load again. Raises StoreUnavailable when Redis is
+        down."""
+        await self._call(key, lambda client, names: client.delete(*names))
+
     async def get(self, key: str) -> bytes | None:
         """A plain value that nothing fences. When Redis is down: None, as if it were not there."""
         try:

@@ -1,18 +1,24 @@
-"""Conversations, messages and activity in MongoDB, through either driver."""
+"""Conversations and messages in MongoDB, through either driver."""
 
 import uuid
 from contextlib import suppress
 
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from database.mongodb import Document, MongoStore
-from models.activity import Activity
+from models.base import now
 from models.conversation import Conversation, Message, NewMessage
 from repositories.message_log import MessageLog, as_message
 
+LIVING: Document = {"deleted": {"$ne": True}}
+
 
 class ConversationRepository:
-    """Each method raises StoreUnavailable when MongoDB does not answer in time. Ownership is in every query."""
+    """Each method raises StoreUnavailable when MongoDB does not answer in time. Ownership is in every query.
+
+    A conversation is deleted in two passes: the first hides it and deletes its messages, the second, when nothing that
+    was under way at that time can still arrive, deletes again and removes the conversation itself."""
 
     def __init__(self, mongodb: MongoStore) -> None:
         self._mongodb = mongodb
@@ -24,20 +30,47 @@ class ConversationRepository:
             with suppress(DuplicateKeyError):  # an earlier attempt got through
                 await database.conversations.insert_one(_document(conversation))
 
-    async def add_activity(self, activity: Activity) -> None:
-        """Insert it once, however often this is asked."""
-        async with self._mongodb.operation() as database:
-            with suppress(DuplicateKeyError):
-                await database.activity.insert_one(_document(activity))
-
     async def get(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> Conversation | None:
         async with self._mongodb.operation() as database:
-            found = await database.conversations.find_one({"_id": str(conversation_id), "user_id": str(owner)})
+            found = await database.conversations.find_one(_this(conversation_id, owner))
         return _conversation(found) if found else None
+
+    async def rename(self, conversation_id: uuid.UUID, owner: uuid.UUID, title: str) -> Conversation | None:
+        """The conversation with its new title, None when the owner has none of this id."""
+        change = {"$set": {"title": title}, "$max": {"updated_at": now()}}
+        async with self._mongodb.operation() as database:
+            found = await database.conversations.find_one_and_update(
+                _this(conversation_id, owner), change, return_document=ReturnDocument.AFTER
+            )
+        return _conversation(found) if found else None
+
+    async def delete(self, conversation_id: uuid.UUID, *, for_good: bool) -> None:
+        """The first pass, or the second (`for_good`)."""
+        await self._delete({"_id": str(conversation_id)}, for_good=for_good)
+
+    async def erase(self, owner: uuid.UUID, *, for_good: bool) -> None:
+        """The first pass over all conversations of a user, or the second (`for_good`)."""
+        await self._delete({"user_id": str(owner)}, for_good=for_good)
+
+    async def _delete(self, which: Document, *, for_good: bool) -> None:
+        async with self._mongodb.operation() as database:
+            await database.conversations.update_many(which | LIVING, {"$set": {"deleted": True, "title": ""}})
+        last = ""
+        while ids := await self._ids(which, last):
+            await self._mongodb.delete_all("messages", {"conversation_id": {"$in": ids}})
+            last = ids[-1]
+        if for_good:
+            await self._mongodb.delete_all("conversations", which)
+
+    async def _ids(self, which: Document, after: str) -> list[str]:
+        query = {"$and": [which, {"_id": {"$gt": after}}]}
+        async with self._mongodb.operation() as database:
+            found = await database.conversations.find(query, {"_id": 1}).sort("_id", 1).limit(500).to_list(500)
+        return [document["_id"] for document in found]
 
     async def page(self, owner: uuid.UUID, limit: int, before: uuid.UUID | None) -> list[Conversation]:
         """Up to `limit` conversations, newest first by creation, all older than the one named by `before`."""
-        query: Document = {"user_id": str(owner)}
+        query: Document = {"user_id": str(owner), **LIVING}
         if before:
             query["_id"] = {"$lt": str(before)}
         async with self._mongodb.operation() as database:
@@ -63,9 +96,8 @@ class ConversationRepository:
     ) -> tuple[Message, bool] | None:
         """Give the message the next number. Returns it with whether it is new (not a repeat of its id), or None when
         the owner has no such conversation. Raises InvalidInput when the id was used for another message."""
-        this = {"_id": str(conversation_id), "user_id": str(owner)}
         async with self._mongodb.operation() as database:
-            if not await database.conversations.find_one(this, {"_id": 1}):
+            if not await database.conversations.find_one(_this(conversation_id, owner), {"_id": 1}):
                 return None
             return await self._log.append(str(conversation_id), new)
 
@@ -74,9 +106,13 @@ class ConversationRepository:
         await self._log.close()
 
 
-def _document(model: Conversation | Activity) -> Document:
-    values = model.model_dump()
-    return {"_id": str(values.pop("id")), **values, "user_id": str(model.user_id)}
+def _this(conversation_id: uuid.UUID, owner: uuid.UUID) -> Document:
+    return {"_id": str(conversation_id), "user_id": str(owner), **LIVING}
+
+
+def _document(conversation: Conversation) -> Document:
+    values = conversation.model_dump()
+    return {"_id": str(values.pop("id")), **values, "user_id": str(conversation.user_id)}
 
 
 def _conversation(document: Document) -> Conversation:

@@ -22,10 +22,14 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds between attempts, doubling, wi
 RECORD = text("""
 WITH owed AS (
   SELECT * FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[]), CAST(:names AS text[]),
-                       CAST(:payloads AS jsonb[])) WITH ORDINALITY AS o (aggregate, store, name, payload, position)
+                       CAST(:payloads AS jsonb[]), CAST(:delays AS float[]))
+    WITH ORDINALITY AS o (aggregate, store, name, payload, delay, position)
 ), streams AS (
   INSERT INTO outbox_streams AS s (aggregate, store, pending, due_at, lease_until, lease_token)
-  SELECT aggregate, store, count(*), clock_timestamp() + :lease, clock_timestamp() + :lease, CAST(:token AS uuid)
+  SELECT aggregate, store, count(*),
+    clock_timestamp() + CASE WHEN max(delay) > 0 THEN make_interval(secs => max(delay)) ELSE :lease END,
+    CASE WHEN max(delay) > 0 THEN NULL ELSE clock_timestamp() + :lease END,
+    CASE WHEN max(delay) > 0 THEN NULL ELSE CAST(:token AS uuid) END
   FROM owed GROUP BY aggregate, store ORDER BY aggregate, store
   ON CONFLICT (aggregate, store) DO UPDATE SET
     pending = s.pending + excluded.pending,
@@ -94,6 +98,17 @@ DELETE FROM outbox_streams WHERE (aggregate, store) IN (
   ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING store
 """)
 
+# The streams' rows first, in the order in which everybody locks them. Whoever holds a lease finds it gone.
+SUPERSEDE = text("""
+WITH streams AS MATERIALIZED (
+  SELECT aggregate, store FROM outbox_streams WHERE aggregate = :aggregate ORDER BY store FOR UPDATE
+), emptied AS (
+  UPDATE outbox_streams s SET pending = 0, attempts = 0, dead = false, lease_token = NULL, lease_until = NULL,
+    last_error = NULL FROM streams WHERE s.aggregate = streams.aggregate AND s.store = streams.store
+)
+DELETE FROM outbox e USING streams WHERE e.aggregate = streams.aggregate AND e.store = streams.store
+""")
+
 BACKLOG = text("""
 SELECT (SELECT count(*) FROM outbox) AS backlog,
        (SELECT count(*) FROM outbox_streams WHERE dead) AS dead,
@@ -149,8 +164,8 @@ class Outcome:
 
 
 class OutboxRepository:
-    """`record` is part of its caller's transaction; everything else is a transaction of its own, on the connections
-    kept for background work. Raises StoreUnavailable."""
+    """`record` and `supersede` are part of their caller's transaction; everything else is a transaction of its own, on
+    the connections kept for background work. Raises StoreUnavailable."""
 
     def __init__(self, postgres: Postgres, max_attempts: int) -> None:
         self._postgres = postgres
@@ -164,6 +179,7 @@ class OutboxRepository:
             "stores": [effect.store for effect in effects],
             "names": [type(effect).__name__ for effect in effects],
             "payloads": [effect.model_dump_json() for effect in effects],
+            "delays": [effect.delay for effect in effects],
             "token": token,
             "lease": LEASE_TIME,
         }
@@ -172,6 +188,10 @@ class OutboxRepository:
             Owed(row.id, effect, Stream(effect.aggregate, effect.store, token) if row.mine else None)
             for row, effect in zip(rows, effects, strict=True)
         ]
+
+    async def supersede(self, session: AsyncSession, aggregate: str) -> None:
+        """Drop what an aggregate is still owed, and whatever lease or failure stands in the way of what comes next."""
+        await session.execute(SUPERSEDE, {"aggregate": aggregate})
 
     async def lease(self, store: TargetStore, streams: int, effects: int) -> dict[Stream, list[Leased]]:
         """Take up to `streams` due streams of a store, each with up to `effects` of its first effects in order. One may

@@ -50,7 +50,7 @@ class SessionRepository:
         return await self._credentials(User.id == user_id)
 
     async def _credentials(self, condition: ColumnElement[bool]) -> Credentials | None:
-        query = select(User.id, User.password_hash).where(condition, User.deleted_at.is_(None))
+        query = select(User.id, User.password_hash).where(condition, User.erased_at.is_(None))
         async with connect(self._postgres.engine) as connection:
             row = (await connection.execute(query)).one_or_none()
         return Credentials(row.id, row.password_hash) if row else None
@@ -61,7 +61,7 @@ class SessionRepository:
         query = (
             select(Session.id, Session.user_id, unseen)
             .join(User, User.id == Session.user_id)
-            .where(Session.token_hash == token_hash, *self._living(), User.deleted_at.is_(None))
+            .where(Session.token_hash == token_hash, *self._living(), User.erased_at.is_(None))
         )
         async with connect(self._postgres.engine) as connection:
             row = (await connection.execute(query)).one_or_none()
@@ -107,11 +107,16 @@ class SessionRepository:
         revoked = query.values(revoked_at=func.now()).returning(Session.id, Session.token_hash)
         return [Revoked(row.id, row.token_hash) for row in await session.execute(revoked)]
 
+    async def forget(self, session: AsyncSession, user_id: uuid.UUID) -> Sequence[Revoked]:
+        """Delete all sessions of a user, past ones included."""
+        forgotten = delete(Session).where(Session.user_id == user_id).returning(Session.id, Session.token_hash)
+        return [Revoked(row.id, row.token_hash) for row in await session.execute(forgotten)]
+
     async def lock_credentials(self, session: AsyncSession, credentials: Credentials) -> bool:
         """Keep the password as it is until the transaction ends. False when it was changed meanwhile: a session must
         not begin with a password that has just been replaced."""
         same = (User.id == credentials.user_id, User.password_hash == credentials.password_hash)
-        query = select(User.id).where(*same, User.deleted_at.is_(None)).with_for_update(read=True)
+        query = select(User.id).where(*same, User.erased_at.is_(None)).with_for_update(read=True)
         return await session.scalar(query) is not None
 
     async def set_password_hash(self, session: AsyncSession, credentials: Credentials, password_hash: str) -> bool:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -51,7 +51,7 @@ class UserRepository:
         query = (
             select(*USER, *PROFILE)
             .join(Profile, Profile.user_id == User.id)
-            .where(User.id == user_id, User.deleted_at.is_(None))
+            .where(User.id == user_id, User.erased_at.is_(None))
         )
         async with connect(self._postgres.engine) as connection:
             row = (await connection.execute(query)).one_or_none()
@@ -69,7 +69,7 @@ class UserRepository:
         naming the field."""
         of_profile = {name: changes[name] for name in changes if name in {"display_name", "bio"}}
         of_user = {COLUMN_NAMES.get(name, name): changes[name] for name in changes if name not in of_profile}
-        query = update(User).where(User.id == user_id, User.deleted_at.is_(None)).returning(*USER)
+        query = update(User).where(User.id == user_id, User.erased_at.is_(None)).returning(*USER)
         with _naming_what_is_taken():
             changed = await session.execute(query.values(version=User.version + 1, updated_at=func.now(), **of_user))
         row = changed.one_or_none()
@@ -79,6 +79,15 @@ class UserRepository:
         if of_profile:
             profile = update(Profile).where(Profile.user_id == user_id).values(**of_profile).returning(*PROFILE)
         return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)
+
+    async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> int | None:
+        """Leave nothing but the id and the time. Returns the new version, None for an unknown or erased user."""
+        gone = {"username": None, "email": None, "password_hash": None, "role": "learner", "erased_at": func.now()}
+        query = update(User).where(User.id == user_id, User.erased_at.is_(None)).returning(User.version)
+        defaults = {"language_preference": "en", "cefr_level": "A1", "updated_at": func.now()}
+        version = await session.scalar(query.values(version=User.version + 1, **gone, **defaults))
+        await session.execute(delete(Profile).where(Profile.user_id == user_id))
+        return version
 
 
 @contextmanager

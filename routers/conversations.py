@@ -10,6 +10,7 @@ from models.base import INT64
 from models.conversation import (
     Conversation,
     ConversationPage,
+    ConversationUpdate,
     ConversationWithMessages,
     Message,
     MessagePage,
@@ -44,6 +45,23 @@ async def read(
     messages: Annotated[int, Query(ge=0, le=100)] = 20,
 ) -> ConversationWithMessages:
     return await conversations.read(conversation_id, caller.id, messages)
+
+
+@router.patch("/{conversation_id}", summary="Rename a conversation", responses=problems(401, 404))
+async def rename(
+    conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, update: ConversationUpdate
+) -> Conversation:
+    return await conversations.rename(conversation_id, caller.id, update)
+
+
+@router.delete(
+    "/{conversation_id}",
+    status_code=204,
+    summary="Delete a conversation and its messages",
+    responses=problems(401, 404),
+)
+async def delete(conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID) -> None:
+    await conversations.delete(conversation_id, caller.id)
 
 
 @router.post(

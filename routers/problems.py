@@ -15,6 +15,7 @@ from services.errors import (
     AlreadyTaken,
     ChatLingoError,
     Conflict,
+    InProgress,
     InvalidInput,
     NotAllowed,
     NotAuthenticated,
@@ -85,6 +86,8 @@ async def _known(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreUnavailable):
         log.warning("store_unavailable", store=error.store, reason=error.reason)
         more = {"store": error.store, "headers": RETRY_AFTER}
+    elif isinstance(error, InProgress):
+        more = {"headers": RETRY_AFTER}
     elif isinstance(error, AlreadyTaken):
         more = {"field": error.field}
     elif isinstance(error, InvalidInput):

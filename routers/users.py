@@ -1,21 +1,26 @@
 """Registration and profiles."""
 
 import uuid
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
-from dependencies import Address, Admin, Auth, CurrentSession, CurrentUser, Limits, Users
+from dependencies import Address, Admin, Auth, CurrentSession, CurrentUser, KeyOfAnybody, Limits, Privacy, Users
+from models.activity import ActivityPage
 from models.session import PasswordChange
-from models.user import FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
+from models.user import Export, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
 from routers.problems import problems
 
 router = APIRouter(prefix="/users", tags=["users"])
 
 
 @router.post("/register", status_code=201, summary="Create an account", responses=problems(409))
-async def register(users: Users, limits: Limits, address: Address, registration: Registration) -> Registered:
+async def register(
+    users: Users, limits: Limits, address: Address, key: KeyOfAnybody, registration: Registration
+) -> Registered:
     await limits.registration(address)
-    return await users.register_user(registration)
+    return await users.register_user(registration, key)
 
 
 @router.get("/me", summary="The caller's profile", response_model=FullProfile, responses=problems(401))
@@ -35,6 +40,29 @@ async def change_password(
 ) -> None:
     await limits.sign_in(address, str(who.user_id))  # guessing with a stolen token is guessing too
     await auth.change_password(who, change)
+
+
+@router.delete(
+    "/me", status_code=202, summary="Erase the caller from all stores", response_class=Response, responses=problems(401)
+)
+async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
+    await privacy.erase(caller.id)
+
+
+@router.get("/me/activity", summary="What the caller did, newest first", responses=problems(401))
+async def read_activity(
+    privacy: Privacy,
+    caller: CurrentUser,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: uuid.UUID | None = None,
+) -> ActivityPage:
+    return await privacy.activity(caller.id, limit, cursor)
+
+
+@router.get("/me/export", summary="All that is kept of the caller", response_model=Export, responses=problems(401))
+async def export(privacy: Privacy, who: CurrentSession) -> StreamingResponse:
+    headers = {"Content-Disposition": 'attachment; filename="export.json"'}
+    return StreamingResponse(await privacy.export(who), headers=headers, media_type="application/json")
 
 
 @router.get("/{user_id}", summary="A user: in full for oneself and admins", responses=problems(401, 404))

@@ -9,11 +9,12 @@ from datetime import timedelta
 from pydantic import SecretStr
 
 from database.unit_of_work import PostgresUnitOfWork
+from models.activity import happened
 from models.base import new_id
 from models.session import PasswordChange, SessionList, SignedIn, SignIn, Token
 from repositories.cache_repo import CacheRepository, Versioned
 from repositories.session_repo import Credentials, Revoked, SessionRepository
-from services.effects import InvalidateSession, session_key
+from services.effects import InvalidateSession, RecordActivity, session_key
 from services.errors import InvalidInput, NotAuthenticated
 from services.outbox import Outbox
 from services.passwords import PasswordHasher, refuse_common
@@ -59,7 +60,9 @@ class AuthService:
             await self._sessions.add(uow.session, id_, credentials.user_id, _hash(token), self._lasts)
             if better_hash:
                 await self._sessions.set_password_hash(uow.session, credentials, better_hash)
+            uow.effects.append(RecordActivity(activity=happened(credentials.user_id, "signed_in")))
             await uow.commit()
+        await self._outbox.deliver(uow.owed)
         if lease:
             who = SignedIn(session_id=id_, user_id=credentials.user_id)
             await self._cache.fill(key, lease, _copy(who), self._copy_ttl)
@@ -94,7 +97,7 @@ class AuthService:
         """End this session, or all of the user's. Raises StoreUnavailable."""
         async with self._unit_of_work() as uow:
             only = None if everywhere else who.session_id
-            uow.effects += _revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
+            uow.effects += revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
             await uow.commit()
         await self._outbox.deliver(uow.owed)
 
@@ -112,7 +115,8 @@ class AuthService:
             if not await self._sessions.set_password_hash(uow.session, credentials, password_hash):
                 raise InvalidInput("current_password", "was changed meanwhile")
             revoked = await self._sessions.revoke(uow.session, who.user_id, keep=who.session_id)
-            uow.effects += _revocations(revoked)
+            uow.effects += revocations(revoked)
+            uow.effects.append(RecordActivity(activity=happened(who.user_id, "password_changed")))
             await uow.commit()
         await self._outbox.deliver(uow.owed)
 
@@ -133,7 +137,8 @@ def _copy(who: SignedIn) -> Versioned:
     return Versioned(LIVING, who.model_dump_json().encode())
 
 
-def _revocations(revoked: Iterable[Revoked]) -> list[InvalidateSession]:
+def revocations(revoked: Iterable[Revoked]) -> list[InvalidateSession]:
+    """What Redis is owed when sessions end."""
     return [
         InvalidateSession(session_id=session.id, token_hash=session.token_hash.hex(), version=LIVING + 1)
         for session in revoked

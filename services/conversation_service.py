@@ -1,32 +1,73 @@
-"""Conversations and messages: all in MongoDB, always of their owner."""
+"""Conversations and messages: all in MongoDB, always of their owner. Only deleting takes longer than a request may, so
+that is owed through the outbox."""
 
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 
+from database.unit_of_work import PostgresUnitOfWork
+from models.activity import Action, happened
 from models.base import new_id, now
 from models.conversation import (
     Conversation,
     ConversationPage,
+    ConversationUpdate,
     ConversationWithMessages,
     Message,
     MessagePage,
     NewConversation,
     NewMessage,
 )
+from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
-from services.errors import InvalidInput, NotFound
+from services.effects import DeleteConversation, PurgeConversation, RecordActivity
+from services.errors import InvalidInput, NotFound, StoreUnavailable
+from services.outbox import Outbox
 
 
 class ConversationService:
     """Every method raises StoreUnavailable when MongoDB is down, and NotFound for another's conversation."""
 
-    def __init__(self, *, conversations: ConversationRepository) -> None:
+    def __init__(
+        self,
+        *,
+        unit_of_work: Callable[[], PostgresUnitOfWork],
+        conversations: ConversationRepository,
+        activity: ActivityRepository,
+        outbox: Outbox,
+        purge_seconds: float,
+    ) -> None:
+        self._unit_of_work = unit_of_work
         self._conversations = conversations
+        self._activity = activity
+        self._outbox = outbox
+        self._purge_seconds = purge_seconds
 
     async def create(self, owner: uuid.UUID, new: NewConversation) -> Conversation:
         created = now()
         conversation = Conversation(id=new_id(), user_id=owner, title=new.title, created_at=created, updated_at=created)
         await self._conversations.add(conversation)
+        await self._note(owner, "conversation_started")
         return conversation
+
+    async def rename(self, conversation_id: uuid.UUID, owner: uuid.UUID, update: ConversationUpdate) -> Conversation:
+        conversation = await self._conversations.rename(conversation_id, owner, update.title)
+        if conversation is None:
+            raise NotFound
+        await self._note(owner, "conversation_renamed")
+        return conversation
+
+    async def delete(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> None:
+        """With all its messages, however many: what is not deleted at once is owed."""
+        await self._owned(conversation_id, owner)
+        async with self._unit_of_work() as uow:
+            uow.effects += [
+                DeleteConversation(conversation_id=conversation_id),
+                PurgeConversation(conversation_id=conversation_id, after_seconds=self._purge_seconds),
+                RecordActivity(activity=happened(owner, "conversation_deleted")),
+            ]
+            await uow.commit()
+        await self._outbox.deliver(uow.owed)
 
     async def recent(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> ConversationPage:
         """Newest first by creation. The cursor is the id of the last one seen: pages neither miss nor repeat."""
@@ -59,6 +100,11 @@ class ConversationService:
             return MessagePage(items=found, next=None)
         items = found[:limit] if after is not None else found[1:]
         return MessagePage(items=items, next=items[-1].seq if after is not None else items[0].seq)
+
+    async def _note(self, owner: uuid.UUID, action: Action) -> None:
+        # The write that it tells of is in MongoDB already, and an error would make the client repeat that.
+        with suppress(StoreUnavailable):
+            await self._activity.add(happened(owner, action))
 
     async def _owned(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> Conversation:
         conversation = await self._conversations.get(conversation_id, owner)

@@ -11,6 +11,7 @@ from typing import ClassVar
 from models.activity import Activity
 from models.conversation import Conversation
 from models.outbox import Effect
+from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 
@@ -21,6 +22,7 @@ class Targets:
 
     cache: CacheRepository
     conversations: ConversationRepository
+    activity: ActivityRepository
 
 
 class Applicable(Effect):
@@ -34,6 +36,16 @@ class Applicable(Effect):
     @abstractmethod
     async def apply(self, to: Targets) -> None:
         """Make it so, once, however often this is called. Raises StoreUnavailable."""
+
+
+class Later(Applicable):
+    """A second pass, when whatever was under way at the first has arrived or never will."""
+
+    after_seconds: float
+
+    @property
+    def delay(self) -> float:
+        return self.after_seconds
 
 
 class CreateConversation(Applicable):
@@ -57,7 +69,73 @@ class RecordActivity(Applicable):
         return user_key(self.activity.user_id)
 
     async def apply(self, to: Targets) -> None:
-        await to.conversations.add_activity(self.activity)
+        await to.activity.add(self.activity)
+
+
+class DeleteConversation(Applicable):
+    store: ClassVar = "mongodb"
+    conversation_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return f"conversation:{self.conversation_id}"
+
+    async def apply(self, to: Targets) -> None:
+        await to.conversations.delete(self.conversation_id, for_good=False)
+
+
+class PurgeConversation(Later):
+    store: ClassVar = "mongodb"
+    conversation_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return f"purge:{self.conversation_id}"
+
+    async def apply(self, to: Targets) -> None:
+        await to.conversations.delete(self.conversation_id, for_good=True)
+
+
+class EraseDocuments(Applicable):
+    """Of a user who is erased."""
+
+    store: ClassVar = "mongodb"
+    user_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return user_key(self.user_id)
+
+    async def apply(self, to: Targets) -> None:
+        await to.conversations.erase(self.user_id, for_good=False)
+        await to.activity.erase(self.user_id)
+
+
+class EraseDocumentsAgain(Later):
+    store: ClassVar = "mongodb"
+    user_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return f"purge:{self.user_id}"
+
+    async def apply(self, to: Targets) -> None:
+        await to.conversations.erase(self.user_id, for_good=True)
+        await to.activity.erase(self.user_id)
+
+
+class ForgetProfile(Later):
+    """Remove the key as well: it names the user. By now no load from before the erasure can be stored any more."""
+
+    store: ClassVar = "redis"
+    user_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return f"purge:{self.user_id}"
+
+    async def apply(self, to: Targets) -> None:
+        await to.cache.forget(user_key(self.user_id))
 
 
 class InvalidateProfile(Applicable):

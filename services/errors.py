@@ -6,7 +6,8 @@ ChatLingoError
 ├── NotAllowed                known, but without the right
 ├── NotFound                  no such object, or not the caller's
 ├── Conflict                  the request contradicts what is stored
-│   └── AlreadyTaken          a unique field is in use
+│   ├── AlreadyTaken          a unique field is in use
+│   └── InProgress            the same request is being served right now
 ├── TooManyRequests           above a rate limit
 └── StoreUnavailable          a store is unreachable, too slow, or busy
 """
@@ -54,6 +55,10 @@ class AlreadyTaken(Conflict):
     def __init__(self, field: str) -> None:
         super().__init__(f"This {field} is already taken.")
         self.field = field
+
+
+class InProgress(Conflict):
+    """A request with this Idempotency-Key is in progress. Ask again for its answer."""
 
 
 class TooManyRequests(ChatLingoError):

@@ -54,6 +54,7 @@ class Outbox:
         self._swept_at = time.monotonic()
         self.counts: Counter[str] = Counter()
         self.record = repository.record
+        self.supersede = repository.supersede
 
     def start(self) -> None:
         """Start the relay: a task for each store, so that one's outage does not hold back the other's effects."""

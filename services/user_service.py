@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from database.unit_of_work import PostgresUnitOfWork
-from models.activity import Action, Activity
+from models.activity import happened
 from models.base import new_id, now
 from models.conversation import Conversation
+from models.idempotency import IdempotencyKey
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
 from repositories.cache_repo import CacheRepository, Versioned
+from repositories.idempotency_repo import IdempotencyRepository
 from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
 from services.errors import NotFound
@@ -25,6 +27,7 @@ class UserService:
         *,
         unit_of_work: Callable[[], PostgresUnitOfWork],
         users: UserRepository,
+        idempotency: IdempotencyRepository,
         cache: CacheRepository,
         outbox: Outbox,
         hasher: PasswordHasher,
@@ -32,27 +35,35 @@ class UserService:
     ) -> None:
         self._unit_of_work = unit_of_work
         self._users = users
+        self._idempotency = idempotency
         self._cache = cache
         self._outbox = outbox
         self._hasher = hasher
         self._profile_ttl = profile_ttl
 
-    async def register_user(self, registration: Registration) -> Registered:
-        """Create the user in PostgreSQL, then what follows from it elsewhere. Raises AlreadyTaken, InvalidInput,
-        StoreUnavailable."""
+    async def register_user(self, registration: Registration, key: IdempotencyKey | None = None) -> Registered:
+        """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer.
+        Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable."""
         refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
         user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
         welcome = _welcome(user.id)
         lease = await self._cache.lease(user_key(user.id))  # before the commit: see CacheRepository.lease
+        registered = Registered(user_id=user.id, welcome_conversation_id=welcome.id)
         async with self._unit_of_work() as uow:
+            if answer := await self._idempotency.replay(uow.session, key, registration):
+                return Registered.model_validate(answer)
             profile = await self._users.add(uow.session, user)
-            uow.effects += [CreateConversation(conversation=welcome), _activity(user.id, "registered")]
+            await self._idempotency.keep(uow.session, key, registration, registered, user.id)
+            uow.effects += [
+                CreateConversation(conversation=welcome),
+                RecordActivity(activity=happened(user.id, "registered")),
+            ]
             await uow.commit()
         await self._outbox.deliver(uow.owed)
         if lease:
             await self._cache.fill(user_key(user.id), lease, _cached(profile), self._profile_ttl)
-        return Registered(user_id=user.id, welcome_conversation_id=welcome.id)
+        return registered
 
     async def get_user_profile(self, user_id: uuid.UUID) -> bytes:
         """The full profile as the bytes of its JSON: from Redis, else from PostgreSQL. Raises NotFound,
@@ -88,7 +99,7 @@ class UserService:
                 raise NotFound
             uow.effects += [
                 InvalidateProfile(user_id=user_id, version=profile.version),
-                _activity(user_id, "profile_changed"),
+                RecordActivity(activity=happened(user_id, "profile_changed")),
             ]
             await uow.commit()
         await self._outbox.deliver(uow.owed)
@@ -98,10 +109,6 @@ class UserService:
 def _welcome(user_id: uuid.UUID) -> Conversation:
     created = now()
     return Conversation(id=new_id(), user_id=user_id, title=WELCOME_TITLE, created_at=created, updated_at=created)
-
-
-def _activity(user_id: uuid.UUID, action: Action) -> RecordActivity:
-    return RecordActivity(activity=Activity(id=new_id(), user_id=user_id, action=action, at=now()))
 
 
 def _cached(profile: FullProfile) -> Versioned:

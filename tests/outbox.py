@@ -54,6 +54,12 @@ class NotedInRedis(Noted):
     store: ClassVar[TargetStore] = "redis"
 
 
+class NotedLater(Noted):
+    @property
+    def delay(self) -> float:
+        return 60
+
+
 async def well() -> None:
     """A ping that is answered."""
 

@@ -100,3 +100,43 @@ async def test_both_directions_at_once_are_refused(
 ) -> None:
     answer = await client.get(f"{conversation}/messages?after_seq=1&before_seq=5", headers=ana)
     assert answer.status_code == 422
+
+
+async def test_renames(client: httpx.AsyncClient, ana: dict[str, str], conversation: str) -> None:
+    answer = await client.patch(conversation, headers=ana, json={"title": "Le marché"})
+    assert (answer.status_code, answer.json()["title"]) == (200, "Le marché")
+    assert (await client.get(conversation, headers=ana)).json()["title"] == "Le marché"
+
+
+async def test_deletes_with_all_messages(client: httpx.AsyncClient, ana: dict[str, str], conversation: str) -> None:
+    await client.post(f"{conversation}/messages", headers=ana, json={"content": "hi"})
+    assert (await client.delete(conversation, headers=ana)).status_code == 204
+    for answer in (
+        await client.get(conversation, headers=ana),
+        await client.get(f"{conversation}/messages", headers=ana),
+        await client.post(f"{conversation}/messages", headers=ana, json={"content": "hi"}),
+        await client.patch(conversation, headers=ana, json={"title": "back"}),
+        await client.delete(conversation, headers=ana),
+    ):
+        assert answer.status_code == 404
+    listed = (await client.get("/conversations", headers=ana)).json()["items"]
+    assert conversation.rpartition("/")[2] not in {item["id"] for item in listed}
+
+
+async def test_pages_neither_miss_nor_repeat_while_others_come_and_go(
+    client: httpx.AsyncClient, ana: dict[str, str]
+) -> None:
+    made = [(await client.post("/conversations", headers=ana, json={"title": f"t{i}"})).json()["id"] for i in range(12)]
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await client.get("/conversations", headers=ana, params={"limit": 3, **cursor})).json()
+        seen += [item["id"] for item in page["items"]]
+        if not page["next_cursor"]:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+        await client.post("/conversations", headers=ana, json={"title": "meanwhile"})
+        await client.delete(f"/conversations/{seen[-1]}", headers=ana)  # the cursor itself is gone
+        await client.post(f"/conversations/{made[0]}/messages", headers=ana, json={"content": "moves updated_at"})
+    assert [id_ for id_ in seen if id_ in made] == made[::-1]
+    assert len(seen) == len(set(seen))

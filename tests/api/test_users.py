@@ -89,7 +89,7 @@ async def test_a_taken_name_is_refused_whatever_its_case(client: httpx.AsyncClie
     made = next(answer for answer in answers if answer.status_code == 201).json()
     conversations = stores.mongodb.database.conversations
     assert await conversations.count_documents({"user_id": made["user_id"]}) == 1
-    users = await count(stores, "SELECT count(*) FROM users")
+    users = await count(stores, "SELECT count(*) FROM users WHERE erased_at IS NULL")
     assert await count(stores, "SELECT count(*) FROM profiles") == users
     assert len(await conversations.distinct("user_id")) == users
 

@@ -6,7 +6,6 @@ import uuid
 import pytest
 
 from database.mongodb import MongoStore
-from models.activity import Activity
 from models.base import new_id, now
 from models.conversation import Conversation, NewMessage
 from repositories.conversation_repo import ConversationRepository
@@ -36,13 +35,6 @@ async def test_adding_twice_is_adding_once(repository: ConversationRepository) -
     conversation = await started(repository)
     await repository.add(conversation.model_copy(update={"title": "late"}))
     assert await repository.page(OWNER, 10, None) == [conversation]
-
-
-async def test_activity_is_recorded_once(repository: ConversationRepository, mongo_store: MongoStore) -> None:
-    activity = Activity(id=new_id(), user_id=OWNER, action="registered", at=now())
-    await repository.add_activity(activity)
-    await repository.add_activity(activity)
-    assert await mongo_store.database.activity.count_documents({"user_id": str(OWNER)}) == 1
 
 
 async def test_nobody_else_sees_or_appends_to_a_conversation(repository: ConversationRepository) -> None:
@@ -128,3 +120,54 @@ async def test_appending_moves_the_time_of_the_last_change(repository: Conversat
     changed = await repository.get(conversation.id, OWNER)
     assert changed
     assert changed.updated_at > conversation.updated_at
+
+
+async def test_renaming_keeps_the_rest_and_is_the_owners(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    assert await repository.rename(conversation.id, STRANGER, "theirs") is None
+    renamed = await repository.rename(conversation.id, OWNER, "Bonsoir")
+    assert renamed
+    assert renamed.updated_at >= conversation.updated_at
+    assert renamed.model_copy(update={"title": "Bonjour", "updated_at": conversation.updated_at}) == conversation
+
+
+async def test_a_deleted_conversation_is_gone_for_its_owner(repository: ConversationRepository) -> None:
+    conversation, other = await started(repository), await started(repository)
+    for kept in (conversation, other):
+        await repository.append(kept.id, OWNER, NewMessage(content="hi"))
+    await repository.delete(conversation.id, for_good=False)
+    assert await repository.get(conversation.id, OWNER) is None
+    assert await repository.rename(conversation.id, OWNER, "back") is None
+    assert await repository.append(conversation.id, OWNER, NewMessage(content="hi")) is None
+    assert await repository.page(OWNER, 10, None) == [await repository.get(other.id, OWNER)]
+    assert await repository.messages(conversation.id, 10) == []
+    assert len(await repository.messages(other.id, 10)) == 1
+
+
+async def test_the_second_pass_leaves_nothing(repository: ConversationRepository, mongo_store: MongoStore) -> None:
+    conversation, other = await started(repository), await started(repository)
+    await repository.delete(conversation.id, for_good=False)
+    late = {"_id": "late", "conversation_id": str(conversation.id), "seq": 1}
+    await mongo_store.database.messages.insert_one(late)
+    await repository.delete(conversation.id, for_good=True)
+    await repository.delete(conversation.id, for_good=True)
+    assert await mongo_store.database.messages.count_documents({}) == 0
+    left = await mongo_store.database.conversations.find({}).to_list(10)
+    assert [document["_id"] for document in left] == [str(other.id)]
+
+
+async def test_erasing_a_user_takes_all_conversations_and_no_other(
+    repository: ConversationRepository, mongo_store: MongoStore
+) -> None:
+    for _ in range(3):
+        mine = await started(repository, "secret")
+        await repository.append(mine.id, OWNER, NewMessage(content="secret"))
+    theirs = Conversation(id=new_id(), user_id=STRANGER, title="t", created_at=now(), updated_at=now())
+    await repository.add(theirs)
+    await repository.append(theirs.id, STRANGER, NewMessage(content="kept"))
+    await repository.erase(OWNER, for_good=False)
+    assert await repository.page(OWNER, 10, None) == []
+    assert await mongo_store.database.conversations.count_documents({"title": "secret"}) == 0
+    await repository.erase(OWNER, for_good=True)
+    assert await mongo_store.database.conversations.count_documents({}) == 1
+    assert [message.content for message in await repository.messages(theirs.id, 10)] == ["kept"]

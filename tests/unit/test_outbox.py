@@ -12,7 +12,18 @@ from models.outbox import Stream
 from repositories.outbox_repo import OutboxRepository, Outcome
 from services.errors import StoreUnavailable
 from services.outbox import Outbox
-from tests.outbox import Journal, Noted, NotedInRedis, make_outbox, pass_leases, query, until_empty, well, write
+from tests.outbox import (
+    Journal,
+    Noted,
+    NotedInRedis,
+    NotedLater,
+    make_outbox,
+    pass_leases,
+    query,
+    until_empty,
+    well,
+    write,
+)
 from tests.stores import Servers, fresh_databases
 
 
@@ -264,3 +275,46 @@ async def test_a_store_that_answers_but_cannot_serve_is_not_asked_without_pause(
     await outbox.close()
     assert 2 <= asked <= 6
     assert (await outbox.backlog())["dead"] == 0
+
+
+async def test_a_delayed_effect_waits_and_holds_back_nothing_else(
+    outbox: Outbox, fresh: Stores, journal: Journal
+) -> None:
+    await write(outbox, fresh, [NotedLater(on="later", number=1), Noted(on="now", number=2)])
+    assert journal.applied == {"now/mongodb": [2]}
+    [(seconds, leased)] = await query(
+        fresh,
+        "SELECT extract(epoch FROM due_at - clock_timestamp()), lease_token FROM outbox_streams "
+        "WHERE aggregate = 'later'",
+    )
+    assert 55 < seconds < 60
+    assert leased is None
+    await query(fresh, "UPDATE outbox_streams SET due_at = clock_timestamp() WHERE aggregate = 'later'")
+    await until_empty(fresh)
+    assert journal.applied["later/mongodb"] == [1]
+
+
+async def test_what_supersedes_comes_through_dead_streams_and_leases(fresh: Stores, journal: Journal) -> None:
+    outbox = make_outbox(fresh, journal)
+    await write(outbox, fresh, numbered("a", 1, 2), deliver=False)
+    await write(outbox, fresh, [NotedInRedis(on="a", number=3)], deliver=False)
+    await write(outbox, fresh, numbered("b", 4), deliver=False)
+    await query(fresh, "UPDATE outbox_streams SET dead = true, attempts = 12 WHERE store = 'redis'")
+    [late] = [
+        Outcome(Stream("a", "mongodb", token), tuple(id_ for (id_,) in await query(fresh, "SELECT id FROM outbox")))
+        for (token,) in await query(
+            fresh, "SELECT lease_token FROM outbox_streams WHERE aggregate = 'a' AND store = 'mongodb'"
+        )
+    ]
+    async with PostgresUnitOfWork(fresh.postgres, outbox.record) as uow:
+        await outbox.supersede(uow.session, "a")
+        uow.effects += [Noted(on="a", number=5), NotedInRedis(on="a", number=6)]
+        await uow.commit()
+    await OutboxRepository(fresh.postgres, 3).settle([late])  # whoever held the lease before changes nothing
+    await outbox.deliver(uow.owed)
+    assert journal.applied == {"a/mongodb": [5], "a/redis": [6]}
+    outbox.start()
+    await pass_leases(fresh)
+    await until_empty(fresh)
+    await outbox.close()
+    assert journal.applied == {"a/mongodb": [5], "a/redis": [6], "b/mongodb": [4]}

@@ -1,0 +1,35 @@
+"""What users did, in MongoDB."""
+
+import uuid
+from contextlib import suppress
+
+from pymongo.errors import DuplicateKeyError
+
+from database.mongodb import MongoStore
+from models.activity import Activity
+
+
+class ActivityRepository:
+    """Each method raises StoreUnavailable when MongoDB does not answer in time."""
+
+    def __init__(self, mongodb: MongoStore) -> None:
+        self._mongodb = mongodb
+
+    async def add(self, activity: Activity) -> None:
+        """Insert it once, however often this is asked."""
+        document = activity.model_dump() | {"_id": str(activity.id), "user_id": str(activity.user_id)}
+        del document["id"]
+        async with self._mongodb.operation() as database:
+            with suppress(DuplicateKeyError):  # an earlier attempt got through
+                await database.activity.insert_one(document)
+
+    async def page(self, user_id: uuid.UUID, limit: int, before: uuid.UUID | None) -> list[Activity]:
+        """Up to `limit`, newest first, all older than the one named by `before`."""
+        query = {"user_id": str(user_id)} | ({"_id": {"$lt": str(before)}} if before else {})
+        async with self._mongodb.operation() as database:
+            found = await database.activity.find(query).sort("_id", -1).limit(limit).to_list(limit)
+        return [Activity(id=document["_id"], **document) for document in found]
+
+    async def erase(self, user_id: uuid.UUID) -> None:
+        """Delete all of a user's."""
+        await self._mongodb.delete_all("activity", {"user_id": str(user_id)})

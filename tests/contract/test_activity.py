@@ -1,0 +1,44 @@
+"""ActivityRepository on mongomock-motor and on MongoDB through both drivers: the same bodies."""
+
+import pytest
+
+from database.mongodb import MongoStore
+from models.activity import happened
+from models.base import new_id
+from repositories.activity_repo import ActivityRepository
+
+ANA, BEN = new_id(), new_id()
+
+
+@pytest.fixture
+def repository(mongo_store: MongoStore) -> ActivityRepository:
+    return ActivityRepository(mongo_store)
+
+
+async def test_is_recorded_once(repository: ActivityRepository) -> None:
+    activity = happened(ANA, "registered")
+    await repository.add(activity)
+    await repository.add(activity)
+    assert await repository.page(ANA, 10, None) == [activity]
+
+
+async def test_pages_are_newest_first_and_of_one_user(repository: ActivityRepository) -> None:
+    all_of_it = [happened(ANA, "signed_in") for _ in range(5)]
+    for activity in [*all_of_it, happened(BEN, "signed_in")]:
+        await repository.add(activity)
+    first = await repository.page(ANA, 2, None)
+    assert first + await repository.page(ANA, 10, first[-1].id) == all_of_it[::-1]
+
+
+async def test_erasing_leaves_the_others(repository: ActivityRepository, mongo_store: MongoStore) -> None:
+    for user in (ANA, BEN):
+        await repository.add(happened(user, "signed_in"))
+    await repository.erase(ANA)
+    assert (await repository.page(ANA, 10, None), len(await repository.page(BEN, 10, None))) == ([], 1)
+
+
+async def test_deletes_more_than_one_call_can(mongo_store: MongoStore) -> None:
+    await mongo_store.database.things.insert_many([{"_id": i, "odd": i % 2 == 1} for i in range(2400)])
+    await mongo_store.delete_all("things", {"odd": True})
+    assert await mongo_store.database.things.count_documents({}) == 1200
+    assert await mongo_store.database.things.count_documents({"odd": True}) == 0
