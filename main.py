@@ -17,13 +17,15 @@ from routers import auth, conversations, health, metrics, users
 from routers.middleware import InputLimits, RequestContext
 from routers.problems import add_error_handlers, problems
 
+ON_ANY_ROUTE = (400, 413, 414, 422, 429, 431, 503)
+
 log = structlog.get_logger()
 
 
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
     """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
     settings = settings or get_settings()
-    app = FastAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, responses=problems(413, 422, 429, 503))
+    app = FastAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, responses=problems(*ON_ANY_ROUTE))
     app.state.settings = settings
     app.state.given_stores = stores
     app.add_middleware(InputLimits, max_body_bytes=settings.max_body_bytes)  # the last one added is the outermost
