@@ -27,8 +27,9 @@ Role = Literal["learner", "admin"]
 CefrLevel = Literal["A1", "A2", "B1", "B2", "C1", "C2"]
 LEVELS = "'A1', 'A2', 'B1', 'B2', 'C1', 'C2'"
 
-Username = Annotated[Text, StringConstraints(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")]
-Language = Annotated[Text, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$", max_length=12)]
+# No validator before a pattern: the API's document would lose it.
+Username = Annotated[str, StringConstraints(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$", max_length=12)]
 DisplayName = Annotated[Text, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
 Bio = Annotated[Text, StringConstraints(max_length=1000)]
 Email = Annotated[EmailStr, Field(max_length=254)]
@@ -91,16 +92,17 @@ class Registered(BaseModel):
     welcome_conversation_id: uuid.UUID
 
 
-def _without_defaults(schema: dict[str, Any]) -> None:
+def _document(schema: dict[str, Any]) -> None:
     # The defaults below stand for "not sent" and are never values: a client must not send them.
     for field in schema["properties"].values():
         field.pop("default", None)
+    schema["minProperties"] = 1
 
 
 class ProfileUpdate(Model):
     """Body of PATCH /users/me: what is not sent stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra=_without_defaults)
+    model_config = ConfigDict(json_schema_extra=_document)
 
     username: Username = ""
     email: Email = ""
