@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from services.errors import (
@@ -34,6 +35,7 @@ STATUSES: dict[type[ChatLingoError], tuple[int, str]] = {
     StoreUnavailable: (503, "Service unavailable"),
     ChatLingoError: (500, "Internal error"),
 }
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
 
 log = structlog.get_logger()
@@ -120,7 +122,19 @@ def _message(item: dict[str, Any]) -> str:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(request, error.status_code, error.detail, error.detail, headers=error.headers)
+    headers = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else error.headers
+    return problem(request, error.status_code, error.detail, error.detail, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    # The router names the methods of the first route with this path only.
+    scope = {name: request.scope[name] for name in ("type", "path", "root_path")}
+    routes = request.app.routes
+    return [method for method in METHODS if any(_takes(route, scope | {"method": method}) for route in routes)]
+
+
+def _takes(route: BaseRoute, scope: Scope) -> bool:
+    return route.matches(scope)[0] is Match.FULL
 
 
 def internal_error(scope: Scope) -> Response:

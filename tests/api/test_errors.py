@@ -1,5 +1,7 @@
 """Problem details, request ids and the log."""
 
+import uuid
+
 import httpx
 import pytest
 
@@ -17,6 +19,13 @@ async def test_the_frameworks_own_errors_are_problems_too(
     answer = await client.request(method, path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.json()["status"] == status
+
+
+async def test_a_method_that_is_not_there_is_told_all_that_are(client: httpx.AsyncClient) -> None:
+    answer = await client.delete("/users/me")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, PATCH")
+    answer = await client.put(f"/conversations/{uuid.uuid4()}/messages")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
 
 
 async def test_each_answer_has_a_request_id_and_keeps_the_callers(client: httpx.AsyncClient) -> None:
