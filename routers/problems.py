@@ -42,7 +42,8 @@ log = structlog.get_logger()
 
 
 class Problem(BaseModel):
-    """RFC 9457."""
+    """RFC 9457. What is optional is left out where it does not apply: `errors` is for 422, `field` for 409, `store` for
+    503."""
 
     type: str
     title: str
@@ -51,6 +52,8 @@ class Problem(BaseModel):
     instance: str
     request_id: str | None
     errors: list[dict[str, str]] | None = None
+    field: str | None = None
+    store: str | None = None
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
