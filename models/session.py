@@ -34,7 +34,7 @@ def _storable(password: SecretStr) -> SecretStr:
     return password
 
 
-Password = Annotated[SecretStr, Field(max_length=128), AfterValidator(_storable)]
+Password = Annotated[SecretStr, Field(min_length=1, max_length=128), AfterValidator(_storable)]
 NewPassword = Annotated[SecretStr, Field(min_length=8, max_length=128), AfterValidator(_storable)]
 
 
@@ -43,7 +43,7 @@ class SignIn(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    username: Text = Field(max_length=254, description="username or email")
+    username: Text = Field(min_length=1, max_length=254, description="username or email")
     password: Password
 
 
