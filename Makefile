@@ -23,6 +23,9 @@ test: $(VENV)/installed ## All tests, on real databases of their own
 test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
 	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
 
+fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the OpenAPI document; FUZZ_SEED=... repeats a run
+	FUZZ=$(or $(CASES),10000) $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
 bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, registration, drain, memory
 	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
@@ -42,4 +45,4 @@ $(VENV)/installed: requirements/installer.lock requirements/dev.lock
 	@$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	@touch $@
 
-.PHONY: help run check test test-faults bench-outbox migrate lock
+.PHONY: help run check test test-faults fuzz bench-outbox migrate lock
