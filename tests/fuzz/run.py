@@ -40,7 +40,7 @@ BEYOND_THE_SCHEMA = (
     "String should have at least 1 character",  # but it was white space
     "value is not a valid email address",
     "must not be sent together with",
-    "was already used for another message",
+    "was already used for another",
     "is too common",
     "is not right",
     "keys must not be empty",
