@@ -20,6 +20,8 @@ from services.errors import StoreUnavailable
 
 STORES: tuple[TargetStore, ...] = get_args(TargetStore)
 STREAMS_AT_ONCE, EFFECTS_AT_ONCE, IN_FLIGHT = 64, 50, 32
+DELIVERED_AT_ONCE = 8
+"""Streams that one request applies at a time. Who ends a hundred sessions would else exhaust Redis' connections."""
 LEASE_MARGIN = 1.0
 PAUSE_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
@@ -80,9 +82,10 @@ class Outbox:
             if item.stream:
                 streams.setdefault(item.stream, []).append((item.id, cast(Applicable, item.effect)))
         overtaking = [item.effect for item in owed if not item.stream and item.effect.any_order]
+        slots = asyncio.Semaphore(DELIVERED_AT_ONCE)
         await asyncio.gather(
-            *(self._deliver_stream(stream, effects) for stream, effects in streams.items()),
-            *(self._overtake(cast(Applicable, effect)) for effect in overtaking),
+            *(self._deliver_stream(stream, effects, slots) for stream, effects in streams.items()),
+            *(self._overtake(cast(Applicable, effect), slots) for effect in overtaking),
         )
         for item in owed:
             if not item.stream:
@@ -99,11 +102,13 @@ class Outbox:
             await asyncio.sleep(0.1)
         await self.close()
 
-    async def _deliver_stream(self, stream: Stream, effects: Iterable[tuple[int, Applicable]]) -> None:
+    async def _deliver_stream(
+        self, stream: Stream, effects: Iterable[tuple[int, Applicable]], slots: asyncio.Semaphore
+    ) -> None:
         done: list[int] = []
         error = None
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self._deadline), slots:
                 error = await self._apply(stream.store, effects, done)
         except (StoreUnavailable, TimeoutError):
             self._pause(stream.store)  # the relay finds out whether it was the store or this effect
@@ -112,9 +117,9 @@ class Outbox:
         except asyncio.QueueFull:
             self.counts["dropped"] += 1
 
-    async def _overtake(self, effect: Applicable) -> None:
+    async def _overtake(self, effect: Applicable, slots: asyncio.Semaphore) -> None:
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self._deadline), slots:
                 await effect.apply(self._targets)
         except (StoreUnavailable, TimeoutError):
             self._pause(effect.store)

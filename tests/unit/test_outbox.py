@@ -70,6 +70,21 @@ async def test_what_was_rolled_back_is_not_owed(outbox: Outbox, fresh: Stores, j
     assert await query(fresh, "SELECT 1 FROM outbox_streams") == []
 
 
+async def test_a_request_that_owes_much_delivers_all_on_few_connections(fresh: Stores, journal: Journal) -> None:
+    outbox = make_outbox(fresh, journal, deadline=4)  # no relay runs
+    connections = asyncio.Semaphore(10)
+
+    async def take_connection(stream: str, number: int) -> None:
+        if connections.locked():
+            raise StoreUnavailable("redis", "busy")
+        async with connections:
+            await asyncio.sleep(0)
+
+    journal.before = take_connection
+    await write(outbox, fresh, [NotedInRedis(on=f"session{i}", number=i) for i in range(100)])
+    assert journal.applied == {f"session{i}/redis": [i] for i in range(100)}
+
+
 async def test_the_relay_delivers_what_its_writer_could_not(outbox: Outbox, fresh: Stores, journal: Journal) -> None:
     await write(outbox, fresh, numbered("a", 1), deliver=False)  # the writer has died after its commit
     await pass_leases(fresh)
