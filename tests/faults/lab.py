@@ -74,7 +74,7 @@ class Lab:
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=HOOKS) as client:
             try:
-                await until(lambda: answers(client, "/health/live"), 15)
+                await until(lambda: answers(client, "/health/live"), 30)
                 yield App(process, client)
             finally:
                 if process.returncode is None:
