@@ -113,10 +113,10 @@ class SessionRepository:
         return [Revoked(row.id, row.token_hash) for row in await session.execute(forgotten)]
 
     async def lock_credentials(self, session: AsyncSession, credentials: Credentials) -> bool:
-        """Keep the password as it is until the transaction ends. False when it was changed meanwhile: a session must
-        not begin with a password that has just been replaced."""
+        """Let nobody else replace the password's hash until the transaction ends. False when it was replaced
+        meanwhile: a session must not begin with a password that has just been changed."""
         same = (User.id == credentials.user_id, User.password_hash == credentials.password_hash)
-        query = select(User.id).where(*same, User.erased_at.is_(None)).with_for_update(read=True)
+        query = select(User.id).where(*same, User.erased_at.is_(None)).with_for_update(key_share=True)
         return await session.scalar(query) is not None
 
     async def set_password_hash(self, session: AsyncSession, credentials: Credentials, password_hash: str) -> bool:

@@ -48,6 +48,14 @@ class AuthService:
     async def sign_in(self, form: SignIn) -> Token:
         """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
         StoreUnavailable."""
+        # Where the hash was not the verified one any more, another sign-in may have renewed it: look again.
+        token = await self._begin_session(form) or await self._begin_session(form)
+        if token is None:
+            raise NotAuthenticated(WRONG)
+        return token
+
+    async def _begin_session(self, form: SignIn) -> Token | None:
+        """None when the password's hash was replaced after it was verified."""
         credentials = await self._sessions.credentials(form.username)
         better_hash = await self._verify(form.password, credentials)
         assert credentials
@@ -56,7 +64,7 @@ class AuthService:
         lease = await self._cache.lease(key)  # before the commit: see CacheRepository.lease
         async with self._unit_of_work() as uow:
             if not await self._sessions.lock_credentials(uow.session, credentials):
-                raise NotAuthenticated(WRONG)  # the password was changed since it was verified
+                return None
             await self._sessions.add(uow.session, id_, credentials.user_id, _hash(token), self._lasts)
             if better_hash:
                 await self._sessions.set_password_hash(uow.session, credentials, better_hash)

@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from database.stores import Stores, open_stores
 from services.effects import session_key
+from services.passwords import CONTEXT
 from tests.api.test_users import account, sign_in
 from tests.faults.lab import Lab, until
 from tests.faults.proxy import Proxy, proxy_to
@@ -384,3 +385,19 @@ async def are_waiting(stores: Stores, number: int) -> bool:
     """Whether so many statements of the apps wait for a lock."""
     condition = "wait_event_type = 'Lock' AND datname = current_database()"
     return bool((await query(stores, f"SELECT count(*) = {number} FROM pg_stat_activity WHERE {condition}"))[0][0])
+
+
+async def test_two_sign_ins_that_find_an_outdated_hash_both_succeed(clients: Clients, stores: Stores) -> None:
+    member = await join(clients[0], sessions=0)
+    outdated = CONTEXT.copy(argon2__memory_cost=8192).hash(member.password)
+    async with stores.postgres.engine.begin() as connection:
+        sql = "UPDATE users SET password_hash = :hash WHERE username = :name"
+        await connection.execute(text(sql), {"hash": outdated, "name": member.username})
+    async with stores.postgres.engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE sessions IN SHARE MODE"))
+        tasks = [asyncio.create_task(sign_in(client, member.username, member.password)) for client in clients]
+        await until(partial(are_waiting, stores, 2), 5)
+    sessions = await asyncio.gather(*tasks)
+    assert await replace(member, sessions=sessions).statuses(clients[1]) == [200] * 2
+    [(kept,)] = await query(stores, "SELECT password_hash FROM users WHERE username = :name", name=member.username)
+    assert kept.startswith("$argon2id$v=19$m=19456,")
