@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     cors_allow_credentials: bool = False
     trusted_proxies: list[str] = []
     max_body_bytes: int = Field(1_048_576, ge=65_536)
+    docs: bool = True
     metrics_token: SecretStr | None = None
     drain_seconds: float = Field(0, ge=0, le=60)
     data_dir: Path = Path(".data")

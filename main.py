@@ -14,6 +14,7 @@ from database.stores import Stores, open_stores
 from dependencies import wire
 from process import configure_logging, draining
 from routers import auth, conversations, health, metrics, users
+from routers.docs import add_docs
 from routers.middleware import InputLimits, RequestContext
 from routers.problems import add_error_handlers, problems
 
@@ -25,7 +26,15 @@ log = structlog.get_logger()
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
     """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
     settings = settings or get_settings()
-    app = FastAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, responses=problems(*ON_ANY_ROUTE))
+    app = FastAPI(
+        title="ChatLingo",
+        version="0.1.0",
+        lifespan=_lifespan,
+        responses=problems(*ON_ANY_ROUTE),
+        openapi_url="/openapi.json" if settings.docs else None,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.settings = settings
     app.state.given_stores = stores
     app.add_middleware(InputLimits, max_body_bytes=settings.max_body_bytes)  # the last one added is the outermost
@@ -44,6 +53,8 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     add_error_handlers(app)
     for module in (health, metrics, auth, users, conversations):
         app.include_router(module.router)
+    if settings.docs:
+        add_docs(app)
     return app
 
 
