@@ -12,7 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
 from dependencies import wire
-from process import configure_logging, draining
+from process import configure_logging, draining, freeze_start
 from routers import auth, conversations, health, metrics, users
 from routers.docs import add_docs
 from routers.middleware import InputLimits, RequestContext
@@ -72,6 +72,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         report = await services.health.report()
         log.info("started", environment=settings.environment, **report.databases)
         exits.enter_context(draining(services.health.start_draining, settings.drain_seconds))
+        if app.state.given_stores is None:
+            freeze_start()
         yield
 
 

@@ -1,0 +1,34 @@
+"""What concerns the app's process as a whole."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from config import Settings
+from tests.stores import environment
+
+COLLECTED_ONCE_STARTED = """
+import asyncio, gc
+from main import create_app
+
+async def main():
+    app = create_app()
+    async with app.router.lifespan_context(app):
+        kept, looked_at = gc.get_freeze_count(), len(gc.get_objects())
+    print(gc.isenabled(), kept, looked_at)
+
+asyncio.run(main())
+"""
+
+
+async def test_garbage_collections_leave_out_what_the_start_has_made(settings: Settings, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", COLLECTED_ONCE_STARTED),
+        cwd=tmp_path,  # no .env there
+        env=environment(settings, PYTHONPATH=str(Path(__file__).parents[2]), LOG_LEVEL="ERROR"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    printed, _ = await process.communicate()
+    enabled, kept, looked_at = printed.split()
+    assert enabled == b"True"
+    assert int(looked_at) < int(kept) / 20
