@@ -6,8 +6,6 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
@@ -15,7 +13,7 @@ from dependencies import wire
 from process import configure_logging, draining, freeze_start
 from routers import auth, conversations, health, metrics, users
 from routers.docs import add_docs
-from routers.middleware import InputLimits, RequestContext
+from routers.middleware import add_middleware
 from routers.problems import add_error_handlers, problems
 
 ON_ANY_ROUTE = (400, 413, 414, 422, 429, 431, 503)
@@ -37,19 +35,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     )
     app.state.settings = settings
     app.state.given_stores = stores
-    app.add_middleware(InputLimits, max_body_bytes=settings.max_body_bytes)  # the last one added is the outermost
-    app.add_middleware(
-        RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
-    )
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_credentials=settings.cors_allow_credentials,
-            allow_methods=["*"],
-            allow_headers=["*"],
-        )
+    add_middleware(app, settings)
     add_error_handlers(app)
     for module in (health, metrics, auth, users, conversations):
         app.include_router(module.router)

@@ -6,10 +6,14 @@ import time
 import uuid
 
 import structlog
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from config import Settings
 from database.postgres import start_budget
 from routers.problems import internal_error, problem
 
@@ -26,6 +30,23 @@ HEADERS = {
 }
 
 log = structlog.get_logger("access")
+
+
+def add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last one added is the outermost."""
+    app.add_middleware(InputLimits, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
+    )
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=settings.cors_allow_credentials,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
 
 
 class RequestContext:

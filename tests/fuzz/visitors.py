@@ -1,5 +1,6 @@
 """Who sends the requests, and what is theirs: with ids that nobody has, fuzzing would see little but 404."""
 
+import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tests.api.test_users import account
 Role = Literal["nobody", "learner", "admin"]
 Whose = Literal["own", "foreign", "generated"]
 SIGN_IN = "/auth/token"
-PARTS = (ParameterLocation.PATH, ParameterLocation.QUERY, ParameterLocation.BODY)
+PARTS = (ParameterLocation.PATH, ParameterLocation.QUERY, ParameterLocation.HEADER, ParameterLocation.BODY)
 NO_TOKENS: tuple[dict[str, str], ...] = ({}, {"Authorization": f"Bearer {'-' * 43}"}, {"Authorization": "Basic YTpi"})
 LOST: dict[Role, set[int]] = {"nobody": set(), "learner": {401, 404}, "admin": {401, 403, 404}}
 """What a role is answered when an earlier case took its session, its role, or the object that is named."""
@@ -42,9 +43,11 @@ class Account:
             "conversation_id": self.conversation_id,
             "cursor": self.conversation_id,
             "current_password": self.password,
+            "Idempotency-Key": secrets.token_hex(8),  # one that was used for another request is refused
         }
-        # Elsewhere these are chosen anew, and an account's own would be taken.
-        return values | {"username": self.username, "password": self.password} if path == SIGN_IN else values
+        if path == SIGN_IN:
+            return values | {"username": self.username, "password": self.password}
+        return values | {"password": secrets.token_hex(8)}  # what is generated is often too common
 
 
 class Site:
