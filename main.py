@@ -12,11 +12,9 @@ from database.stores import Stores, open_stores
 from dependencies import wire
 from process import configure_logging, draining, freeze_start
 from routers import auth, conversations, health, metrics, users
-from routers.docs import add_docs
+from routers.docs import DocumentedAPI
 from routers.middleware import add_middleware
-from routers.problems import add_error_handlers, problems
-
-ON_ANY_ROUTE = (400, 413, 414, 422, 429, 431, 503)
+from routers.problems import add_error_handlers
 
 log = structlog.get_logger()
 
@@ -24,23 +22,13 @@ log = structlog.get_logger()
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
     """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
     settings = settings or get_settings()
-    app = FastAPI(
-        title="ChatLingo",
-        version="0.1.0",
-        lifespan=_lifespan,
-        responses=problems(*ON_ANY_ROUTE),
-        openapi_url="/openapi.json" if settings.docs else None,
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = DocumentedAPI(settings.docs, title="ChatLingo", version="0.1.0", lifespan=_lifespan)
     app.state.settings = settings
     app.state.given_stores = stores
     add_middleware(app, settings)
     add_error_handlers(app)
     for module in (health, metrics, auth, users, conversations):
         app.include_router(module.router)
-    if settings.docs:
-        add_docs(app)
     return app
 
 

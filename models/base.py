@@ -33,6 +33,11 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def example(values: dict[str, Any]) -> ConfigDict:
+    """What the API's document shows, and its page sends, as an example of a body."""
+    return ConfigDict(json_schema_extra={"examples": [values]})
+
+
 def storable(text: str) -> str:
     """Refuse what one of the stores cannot hold. Raises ValueError."""
     if "\x00" in text:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from models.base import Model, Text, check_json, new_id
+from models.base import Model, Text, check_json, example, new_id
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
@@ -36,6 +36,8 @@ MESSAGE_INDEXES = [
 class NewConversation(Model):
     """Body of POST /conversations."""
 
+    model_config = example({"title": "A weekend in Lisbon"})
+
     title: Title
 
 
@@ -53,6 +55,8 @@ class Conversation(BaseModel):
 
 class NewMessage(Model):
     """Body of POST /conversations/{id}/messages. The same `id` and body again is the same message."""
+
+    model_config = example({"content": "Como se diz 'cheese'?", "metadata": {"lesson": 3}})
 
     id: MessageId = Field(default_factory=lambda: str(new_id()))
     role: MessageRole = "user"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy import ForeignKey, Index, LargeBinary, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Model, Table, Text, storable
+from models.base import Model, Table, Text, example, storable
 
 
 class Session(Table):
@@ -41,7 +41,7 @@ NewPassword = Annotated[SecretStr, Field(min_length=8, max_length=128), AfterVal
 class SignIn(BaseModel):
     """The OAuth2 password form; its other fields are ignored."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore") | example({"username": "ana", "password": "correct horse 9"})
 
     username: Text = Field(min_length=1, max_length=254, description="username or email")
     password: Password
@@ -49,6 +49,8 @@ class SignIn(BaseModel):
 
 class PasswordChange(Model):
     """Body of POST /users/me/password."""
+
+    model_config = example({"current_password": "correct horse 9", "new_password": "battery staple 7"})
 
     current_password: Password
     new_password: NewPassword

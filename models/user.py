@@ -19,7 +19,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.activity import Activity
-from models.base import Model, Table, Text, storable
+from models.base import Model, Table, Text, example, storable
 from models.conversation import Conversation, Message
 from models.session import NewPassword, SessionInfo
 
@@ -75,6 +75,10 @@ class Profile(Table):
 class Registration(Model):
     """Body of POST /users/register."""
 
+    model_config = example(
+        {"username": "ana", "email": "ana@example.com", "password": "correct horse 9", "cefr_level": "B1"}
+    )
+
     username: Username
     email: Email
     password: NewPassword
@@ -97,6 +101,7 @@ def _document(schema: dict[str, Any]) -> None:
     for field in schema["properties"].values():
         field.pop("default", None)
     schema["minProperties"] = 1
+    schema["examples"] = [{"level": "B2", "display_name": "Ana"}]
 
 
 class ProfileUpdate(Model):
@@ -129,6 +134,8 @@ class ProfileUpdate(Model):
 
 class RoleUpdate(Model):
     """Body of PUT /users/{user_id}/role."""
+
+    model_config = example({"role": "admin"})
 
     role: Role
 

@@ -11,8 +11,9 @@ from routers.problems import problems
 router = APIRouter(prefix="/auth", tags=["auth"])
 
 
-@router.post("/token", summary="Sign in with username or email", responses=problems(401))
+@router.post("/token", summary="Sign in with username or email", responses=problems(401, 429, 503))
 async def sign_in(auth: Auth, limits: Limits, address: Address, form: Annotated[SignIn, Form()]) -> Token:
+    """The token goes into `Authorization: Bearer`. It is shown here and never again."""
     await limits.sign_in(address, form.username)
     return await auth.sign_in(form)
 

@@ -26,19 +26,19 @@ Number = Annotated[int | None, Query(ge=0, le=INT64)]
 
 
 @router.post("", status_code=201, summary="Start a conversation", responses=problems(401))
-async def create(conversations: Conversations, caller: CurrentUser, new: NewConversation) -> Conversation:
+async def create_conversation(conversations: Conversations, caller: CurrentUser, new: NewConversation) -> Conversation:
     return await conversations.create(caller.id, new)
 
 
 @router.get("", summary="The caller's conversations, newest first", responses=problems(401))
-async def recent(
+async def list_conversations(
     conversations: Conversations, caller: CurrentUser, limit: Limit = 20, cursor: uuid.UUID | None = None
 ) -> ConversationPage:
     return await conversations.recent(caller.id, limit, cursor)
 
 
 @router.get("/{conversation_id}", summary="A conversation with its last messages", responses=problems(401, 404))
-async def read(
+async def read_conversation(
     conversations: Conversations,
     caller: CurrentUser,
     conversation_id: uuid.UUID,
@@ -48,7 +48,7 @@ async def read(
 
 
 @router.patch("/{conversation_id}", summary="Rename a conversation", responses=problems(401, 404))
-async def rename(
+async def rename_conversation(
     conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, update: ConversationUpdate
 ) -> Conversation:
     return await conversations.rename(conversation_id, caller.id, update)
@@ -60,26 +60,27 @@ async def rename(
     summary="Delete a conversation and its messages",
     responses=problems(401, 404),
 )
-async def delete(conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID) -> None:
+async def delete_conversation(conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID) -> None:
     await conversations.delete(conversation_id, caller.id)
 
 
 @router.post(
     "/{conversation_id}/messages",
     status_code=201,
-    summary="Append a message; the same id and body again answers 200 with the same message",
-    responses={200: {"model": Message}, **problems(401, 404)},
+    summary="Append a message",
+    responses={200: {"description": "It was there already", "model": Message}, **problems(401, 404)},
 )
-async def append(
+async def append_message(
     conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, new: NewMessage, response: Response
 ) -> Message:
+    """Send an `id` of your own to be able to repeat it: with the same body it is the same message, with another 422."""
     message, is_new = await conversations.append(conversation_id, caller.id, new)
     response.status_code = 201 if is_new else 200
     return message
 
 
 @router.get("/{conversation_id}/messages", summary="Messages in order, a page at a time", responses=problems(401, 404))
-async def messages(
+async def list_messages(
     conversations: Conversations,
     caller: CurrentUser,
     conversation_id: uuid.UUID,
@@ -87,4 +88,5 @@ async def messages(
     before_seq: Number = None,
     limit: Limit = 20,
 ) -> MessagePage:
+    """Onwards from `after_seq`, or backwards from `before_seq`."""
     return await conversations.messages(conversation_id, caller.id, limit, after_seq, before_seq)

@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problem details: the one place that knows HTTP statuses."""
 
 import json
-from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -36,9 +35,15 @@ STATUSES: dict[type[ChatLingoError], tuple[int, str]] = {
     ChatLingoError: (500, "Internal error"),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+SCHEMAS = "#/components/schemas/{model}"
 RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
 
 log = structlog.get_logger()
+
+
+class FieldProblem(BaseModel):
+    field: str
+    message: str
 
 
 class Problem(BaseModel):
@@ -51,15 +56,42 @@ class Problem(BaseModel):
     detail: str
     instance: str
     request_id: str | None
-    errors: list[dict[str, str]] | None = None
+    errors: list[FieldProblem] | None = None
     field: str | None = None
     store: str | None = None
 
 
+MEANINGS = {
+    400: "The body cannot be read.",
+    401: "No token, or not a valid one.",
+    403: "The caller may not do this.",
+    404: "There is no such object, or it is not the caller's.",
+    409: "The request contradicts what is stored; `field` names a value that is taken.",
+    413: "The body is too large.",
+    414: "Path and query are too long.",
+    422: "The request is not valid; `errors` names its fields.",
+    429: "Too many requests; `Retry-After` says how many seconds to wait.",
+    431: "The headers are too large.",
+    503: "A database is not available at the moment; `Retry-After` says how many seconds to wait.",
+}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route for these statuses, for the API's document."""
-    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {status: _documented(status, MEANINGS[status]) for status in statuses}
+
+
+def _documented(status: int, meaning: str) -> dict[str, Any]:
+    title = dict(STATUSES.values()).get(status, meaning.rstrip("."))
+    example = {"type": "about:blank", "title": title, "status": status, "detail": meaning, "instance": "/users/me"}
+    content = {"schema": {"$ref": SCHEMAS.format(model="Problem")}, "example": example | {"request_id": "0f3c9a"}}
+    return {"description": meaning, "content": {"application/problem+json": content}}
+
+
+def problem_schemas() -> dict[str, Any]:
+    """What the document holds once for all operations."""
+    problem = Problem.model_json_schema(ref_template=SCHEMAS)
+    return {"Problem": problem, **problem.pop("$defs")}
 
 
 def add_error_handlers(app: FastAPI) -> None:

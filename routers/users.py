@@ -15,10 +15,11 @@ from routers.problems import problems
 router = APIRouter(prefix="/users", tags=["users"])
 
 
-@router.post("/register", status_code=201, summary="Create an account", responses=problems(409))
+@router.post("/register", status_code=201, summary="Create an account", responses=problems(409, 429, 503))
 async def register(
     users: Users, limits: Limits, address: Address, key: KeyOfAnybody, registration: Registration
 ) -> Registered:
+    """With a welcome conversation, which is there within seconds also after an outage of its store."""
     await limits.registration(address)
     return await users.register_user(registration, key)
 
@@ -34,10 +35,11 @@ async def update_me(users: Users, caller: CurrentUser, update: ProfileUpdate) ->
     return await users.update_user(caller.id, update)
 
 
-@router.post("/me/password", status_code=204, summary="Change it, end other sessions", responses=problems(401))
+@router.post("/me/password", status_code=204, summary="Change the password", responses=problems(401))
 async def change_password(
     auth: Auth, limits: Limits, address: Address, who: CurrentSession, change: PasswordChange
 ) -> None:
+    """Ends all other sessions."""
     await limits.sign_in(address, str(who.user_id))  # guessing with a stolen token is guessing too
     await auth.change_password(who, change)
 
@@ -46,6 +48,7 @@ async def change_password(
     "/me", status_code=202, summary="Erase the caller from all stores", response_class=Response, responses=problems(401)
 )
 async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
+    """At once from sight; from each store as soon as it answers. Orders are kept, under an id that names nobody."""
     await privacy.erase(caller.id)
 
 
@@ -60,7 +63,7 @@ async def read_activity(
 
 
 @router.get("/me/export", summary="All that is kept of the caller", response_model=Export, responses=problems(401))
-async def export(privacy: Privacy, who: CurrentSession) -> StreamingResponse:
+async def export_me(privacy: Privacy, who: CurrentSession) -> StreamingResponse:
     headers = {"Content-Disposition": 'attachment; filename="export.json"'}
     return StreamingResponse(await privacy.export(who), headers=headers, media_type="application/json")
 

@@ -20,6 +20,10 @@ KEPT_SECONDS = 1.0
 BACKLOG_SECONDS = 0.2
 
 
+class Probe(BaseModel):
+    status: Literal["ok", "unavailable"]
+
+
 class Health(BaseModel):
     status: Literal["ok", "degraded", "unavailable"]
     databases: dict[StoreName, str]

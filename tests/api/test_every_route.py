@@ -1,7 +1,6 @@
 """A walk over all routes of the OpenAPI document, so that a new one cannot be forgotten."""
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,16 +49,18 @@ class Operation:
 
 async def secured(client: httpx.AsyncClient) -> list[Operation]:
     """All operations that are not open to everybody. Fails for one that should ask for a token and does not."""
-    operations = list(_operations((await client.get("/openapi.json")).json()))
+    operations = operations_of((await client.get("/openapi.json")).json())
     for operation in operations:
         assert bool(operation.document.get("security")) == (operation.name not in OPEN), operation.name
     return [operation for operation in operations if operation.name not in OPEN]
 
 
-def _operations(document: dict[str, Any]) -> Iterator[Operation]:
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            yield Operation(method, path, operation)
+def operations_of(document: dict[str, Any]) -> list[Operation]:
+    return [
+        Operation(method, path, operation)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    ]
 
 
 async def owned(client: httpx.AsyncClient) -> tuple[dict[str, str], dict[str, str]]:

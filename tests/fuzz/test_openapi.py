@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.run import CASES, DOCUMENT, OPERATIONS, ROLES, SEED, Operation, Run, accepted, takes_input
 from tests.fuzz.visitors import Role, Site, Visitor, is_protected
 
-FAIR_SHARE = 0.05
+FAIR_SHARE = 0.03
 
 
 def test_the_operations_are_those_of_the_running_app(site: Site) -> None:
