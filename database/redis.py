@@ -45,6 +45,7 @@ class ServerIdentity:
 class RedisStore:
     client: Redis
     probe: Redis
+    subscriber: Redis
     timeout: float
     """Seconds that one operation may take, the wait for a pooled connection included."""
     identity: ServerIdentity = field(default_factory=ServerIdentity)
@@ -76,13 +77,18 @@ async def open_redis(settings: Settings) -> AsyncIterator[RedisStore]:
         return Redis.from_pool(pool)
 
     store = RedisStore(
-        client("app", settings.redis_max_connections), client("probe", 1), settings.redis_timeout, identity
+        client("app", settings.redis_max_connections),
+        client("probe", 1),
+        client("subscriber", 1),
+        settings.redis_timeout,
+        identity,
     )
     try:
         yield store
     finally:
         await store.client.aclose()
         await store.probe.aclose()
+        await store.subscriber.aclose()
 
 
 def _run_id(info: Any) -> str:

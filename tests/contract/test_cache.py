@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -161,8 +162,8 @@ async def test_a_write_during_which_redis_was_restarted_reaches_the_new_one(
     redis_store: RedisStore, source: Source
 ) -> None:
     identity = ServerIdentity("old")
-    cache = make_cache(RedisStore(redis_store.client, redis_store.probe, 2, identity))
-    new = make_cache(RedisStore(redis_store.client, redis_store.probe, 2, ServerIdentity("new")))
+    cache = make_cache(replace(redis_store, timeout=2, identity=identity))
+    new = make_cache(replace(redis_store, timeout=2, identity=ServerIdentity("new")))
     source.versions["a"] = 1
     await new.get_or_load("a", source.loader("a"), 60)
     source.versions["a"] = 2
