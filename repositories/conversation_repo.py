@@ -1,6 +1,7 @@
 """Conversations and messages in MongoDB, through either driver."""
 
 import uuid
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from pymongo import ReturnDocument
@@ -20,9 +21,10 @@ class ConversationRepository:
     A conversation is deleted in two passes: the first hides it and deletes its messages, the second, when nothing that
     was under way at that time can still arrive, deletes again and removes the conversation itself."""
 
-    def __init__(self, mongodb: MongoStore) -> None:
+    def __init__(self, mongodb: MongoStore, wake: Callable[[str], None] = lambda name: None) -> None:
+        """`wake` is told the name of a conversation that has new messages."""
         self._mongodb = mongodb
-        self._log = MessageLog(mongodb)
+        self._log = MessageLog(mongodb, wake)
 
     async def add(self, conversation: Conversation) -> None:
         """Insert it once, however often this is asked."""
@@ -90,6 +92,13 @@ class ConversationRepository:
         async with self._mongodb.operation() as database:
             found = await database.messages.find(query).sort("seq", 1 if forward else -1).limit(limit).to_list(limit)
         return [as_message(document) for document in (found if forward else reversed(found))]
+
+    async def last_numbers(self, conversation_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+        """Of those that exist: a number that no message is above. It is written just before the messages."""
+        query = {"_id": {"$in": [str(id_) for id_ in conversation_ids]}}
+        async with self._mongodb.operation() as database:
+            found = await database.conversations.find(query, {"last_seq": 1}).to_list(len(conversation_ids))
+        return {uuid.UUID(document["_id"]): document.get("last_seq", 0) for document in found}
 
     async def append(
         self, conversation_id: uuid.UUID, owner: uuid.UUID, new: NewMessage

@@ -1,7 +1,7 @@
 """Appends messages to conversations: numbered 1, 2, 3, ... without gaps, in the order in which they become visible."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pymongo.errors import BulkWriteError
@@ -25,8 +25,9 @@ class MessageLog:
     one conversation is inserted as one batch: writers that went one by one would collide on the index, throw most of
     their work away, and wait for the journal one after the other."""
 
-    def __init__(self, mongodb: MongoStore) -> None:
+    def __init__(self, mongodb: MongoStore, wake: Callable[[str], None]) -> None:
         self._mongodb = mongodb
+        self._wake = wake
         self._queues: dict[str, list[Waiting]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -74,7 +75,8 @@ class MessageLog:
         first = last["seq"] + 1 if last else 1
         documents = [_document(conversation_id, first + i, waiting.message) for i, waiting in enumerate(batch)]
         inserted = len(documents)
-        touch = {"$max": {"updated_at": documents[-1]["timestamp"]}}
+        # Before the messages, so that whoever polls `last_seq` can find one too early, never too late.
+        touch = {"$max": {"updated_at": documents[-1]["timestamp"], "last_seq": documents[-1]["seq"]}}
         await database.conversations.update_one({"_id": conversation_id}, touch)
         try:
             await messages.insert_many(documents)
@@ -82,6 +84,8 @@ class MessageLog:
             if error.details.get("writeConcernErrors"):
                 raise StoreUnavailable("mongodb", "timeout") from error
             inserted = error.details["nInserted"]  # in order, up to the first that failed
+        if inserted:
+            self._wake(f"conversation:{conversation_id}")
         for waiting, document in zip(batch[:inserted], documents, strict=False):
             _succeed(waiting, as_message(document), is_new=True)
         if inserted == len(batch):

@@ -113,6 +113,19 @@ async def test_answers_unavailable_before_its_migration(
         await repository.get(uuid.uuid4(), OWNER)
 
 
+async def test_a_batch_wakes_its_conversation_once_when_it_can_be_read(mongo_store: MongoStore) -> None:
+    woken: list[str] = []
+    repository = ConversationRepository(mongo_store, woken.append)
+    conversation, other = await started(repository), await started(repository)
+    writes = [repository.append(conversation.id, OWNER, NewMessage(id=f"m-{i}", content="x")) for i in range(10)]
+    await asyncio.gather(*writes)
+    assert set(woken) == {f"conversation:{conversation.id}"}
+    assert len(woken) <= 2  # the first comes alone, the others wait for it together
+    assert await repository.last_numbers([conversation.id, other.id, new_id()]) == {conversation.id: 10, other.id: 0}
+    await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="x"))
+    assert len(woken) <= 2  # a repeat is no news
+
+
 async def test_appending_moves_the_time_of_the_last_change(repository: ConversationRepository) -> None:
     conversation = await started(repository)
     await asyncio.sleep(0.005)
