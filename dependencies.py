@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -15,6 +16,7 @@ from config import Settings
 from database import mongodb, redis
 from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
+from models.base import INT64
 from models.idempotency import IdempotencyKey
 from models.session import SignedIn
 from models.user import Caller, FullProfile, Role
@@ -27,11 +29,13 @@ from repositories.outbox_repo import OutboxRepository
 from repositories.rate_limit_repo import RateLimitRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
+from repositories.wake_up_repo import WakeUpRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.effects import Targets
 from services.errors import NotAllowed, NotAuthenticated, NotFound
 from services.health_service import HealthService
+from services.live import Listener, LiveService
 from services.metrics import Metrics
 from services.outbox import Outbox
 from services.passwords import PasswordHasher
@@ -48,6 +52,7 @@ class Services:
     users: UserService
     conversations: ConversationService
     privacy: PrivacyService
+    live: LiveService
     health: HealthService
     limits: RateLimits
     metrics: Metrics
@@ -61,6 +66,7 @@ class Services:
         await self.outbox.close()
         await self.cache.close()
         await self.messages.close()
+        await self.live.close()
         await self.health.close()
 
 
@@ -74,11 +80,12 @@ def wire(settings: Settings, stores: Stores) -> Services:
         absent_ttl=settings.cache_absent_ttl,
         fallback_concurrency=settings.cache_fallback_concurrency,
     )
-    conversations = ConversationRepository(stores.mongodb)
+    wake_ups = WakeUpRepository(stores.redis, breaker)
+    conversations = ConversationRepository(stores.mongodb, wake_ups.send)
     activity = ActivityRepository(stores.mongodb)
     outbox = Outbox(
         repository=OutboxRepository(stores.postgres, settings.outbox_max_attempts),
-        targets=Targets(cache, conversations, activity),
+        targets=Targets(cache, conversations, activity, wake_ups),
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
@@ -104,11 +111,23 @@ def wire(settings: Settings, stores: Stores) -> Services:
         lasts=timedelta(seconds=settings.session_seconds),
         copy_ttl=settings.cache_session_ttl,
     )
+    live = LiveService(
+        conversations=conversations,
+        wake_ups=wake_ups,
+        poll_seconds=settings.live_poll_seconds,
+        heartbeat_seconds=settings.live_heartbeat_seconds,
+        send_seconds=settings.live_send_seconds,
+        verify_seconds=settings.postgres_request_deadline,
+        max_per_user=settings.live_max_per_user,
+        max_listeners=settings.live_max_listeners,
+    )
     counts = {
         "cache_events": cache.counts,
         "outbox_events": outbox.counts,
         "sign_ins": auth.counts,
         "rate_limited": limits.counts,
+        "live_events": live.counts,
+        "wake_ups": wake_ups.counts,
     }
     return Services(
         auth=auth,
@@ -137,9 +156,17 @@ def wire(settings: Settings, stores: Stores) -> Services:
             outbox=outbox,
             purge_seconds=settings.purge_seconds,
         ),
+        live=live,
         health=health,
         limits=limits,
-        metrics=Metrics(stores=stores, breaker=breaker, hasher=hasher, health=health, counts=counts),
+        metrics=Metrics(
+            stores=stores,
+            breaker=breaker,
+            hasher=hasher,
+            health=health,
+            listening=lambda: live.listening,
+            counts=counts,
+        ),
         cache=cache,
         messages=conversations,
         outbox=outbox,
@@ -168,6 +195,10 @@ async def get_privacy(services: Annotated[Services, Depends(get_services)]) -> P
     return services.privacy
 
 
+async def get_live(services: Annotated[Services, Depends(get_services)]) -> LiveService:
+    return services.live
+
+
 async def get_limits(services: Annotated[Services, Depends(get_services)]) -> RateLimits:
     return services.limits
 
@@ -183,6 +214,7 @@ async def get_health(services: Annotated[Services, Depends(get_services)]) -> He
 Users = Annotated[UserService, Depends(get_users)]
 Conversations = Annotated[ConversationService, Depends(get_conversations)]
 Privacy = Annotated[PrivacyService, Depends(get_privacy)]
+Live = Annotated[LiveService, Depends(get_live)]
 HealthChecks = Annotated[HealthService, Depends(get_health)]
 Limits = Annotated[RateLimits, Depends(get_limits)]
 MetricsOfAll = Annotated[Metrics, Depends(get_metrics)]
@@ -262,6 +294,23 @@ def require_role(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
 
 
 Admin = Annotated[Caller, Depends(require_role("admin"))]
+
+
+async def get_listener(
+    live: Live,
+    auth: Auth,
+    who: CurrentSession,
+    token: Annotated[str, Depends(BEARER)],
+    conversation_id: uuid.UUID,
+    last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)] = None,
+) -> AsyncIterator[Listener]:
+    """A listener to a conversation of the caller, until the response has ended. Raises NotAuthenticated, NotFound,
+    TooManyRequests, Overloaded."""
+    async with live.listen(conversation_id, who, last_event_id, partial(auth.authenticate, token)) as listener:
+        yield listener
+
+
+Listening = Annotated[Listener, Depends(get_listener)]
 
 
 async def require_scraper(request: Request, token: Annotated[str | None, Depends(BEARER)]) -> None:

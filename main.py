@@ -42,10 +42,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = app.state.services = wire(settings, stores)
         exits.push_async_callback(services.close)
         services.outbox.start()
+        services.live.start()
         services.metrics.start()
         report = await services.health.report()
         log.info("started", environment=settings.environment, **report.databases)
-        exits.enter_context(draining(services.health.start_draining, settings.drain_seconds))
+        exits.enter_context(draining(services.health.start_draining, services.live.end_all, settings.drain_seconds))
         if app.state.given_stores is None:
             freeze_start()
         yield

@@ -63,23 +63,31 @@ def freeze_start() -> None:
 
 
 @contextmanager
-def draining(start_draining: Callable[[], None], seconds: float) -> Iterator[None]:
+def draining(start: Callable[[], None], end_streams: Callable[[], None], seconds: float) -> Iterator[None]:
     """On SIGTERM, start draining and let the server stop accepting only `seconds` later: load balancers need that long
-    to see that the process is no longer ready. A second SIGTERM ends the wait."""
+    to see that the process is no longer ready. A second SIGTERM, or SIGINT, ends the wait. Streams are ended when the
+    server stops: it would wait for them, and their clients would come back here any earlier."""
     loop = asyncio.get_running_loop()
-    server_handler = signal.getsignal(signal.SIGTERM)
-    if not callable(server_handler):  # no server runs us: a test does
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if not callable(handlers[signal.SIGTERM]):  # no server runs us: a test does
         yield
         return
-    stop: Callable[[int, FrameType | None], object] = server_handler
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(end_streams)
+        handler = handlers[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
-        start_draining()
+        start()
         signal.signal(number, stop)
         loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
 
+    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, stop)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -27,10 +27,8 @@ from database.stores import Stores, open_stores
 from database.unit_of_work import PostgresUnitOfWork
 from dependencies import wire
 from models.user import Registration
-from repositories.activity_repo import ActivityRepository
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.outbox_repo import LEASE, LEASE_TIME, OutboxRepository
-from services.effects import Targets
 from services.outbox import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
 from services.passwords import PasswordHasher
 from services.user_service import UserService
@@ -100,7 +98,7 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
     """Registration as the app has it, with hashing made trivial and MongoDB taken for down: its effects stay owed."""
     outbox = Outbox(
         repository=repository,
-        targets=Targets(services.cache, services.messages, ActivityRepository(stores.mongodb)),
+        targets=services.outbox._targets,
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=0.5,
         poll_seconds=1,

@@ -95,7 +95,7 @@ class ConversationRepository:
 
     async def last_numbers(self, conversation_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Of those that exist: a number that no message is above. It is written just before the messages."""
-        query = {"_id": {"$in": [str(id_) for id_ in conversation_ids]}}
+        query = {"_id": {"$in": [str(id_) for id_ in conversation_ids]}, **LIVING}
         async with self._mongodb.operation() as database:
             found = await database.conversations.find(query, {"last_seq": 1}).to_list(len(conversation_ids))
         return {uuid.UUID(document["_id"]): document.get("last_seq", 0) for document in found}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from dependencies import Conversations, CurrentUser
+from dependencies import Conversations, CurrentUser, Listening, Live
 from models.base import INT64
 from models.conversation import (
     Conversation,
@@ -17,6 +17,7 @@ from models.conversation import (
     NewConversation,
     NewMessage,
 )
+from routers.event_stream import EventStream
 from routers.problems import problems
 
 router = APIRouter(prefix="/conversations", tags=["conversations"])
@@ -90,3 +91,14 @@ async def list_messages(
 ) -> MessagePage:
     """Onwards from `after_seq`, or backwards from `before_seq`."""
     return await conversations.messages(conversation_id, caller.id, limit, after_seq, before_seq)
+
+
+@router.get(
+    "/{conversation_id}/events",
+    status_code=200,
+    response_class=EventStream,
+    summary="Messages as they come, as server-sent events: from now on, or after the one with id `Last-Event-ID`",
+    responses=problems(401, 404, 429),
+)
+async def events(live: Live, listener: Listening) -> EventStream:
+    return EventStream(live, listener)

@@ -20,6 +20,7 @@ from services.errors import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    Overloaded,
     StoreUnavailable,
     TooManyRequests,
 )
@@ -31,6 +32,7 @@ STATUSES: dict[type[ChatLingoError], tuple[int, str]] = {
     NotFound: (404, "Not found"),
     Conflict: (409, "Conflict"),
     TooManyRequests: (429, "Too many requests"),
+    Overloaded: (503, "Service unavailable"),
     StoreUnavailable: (503, "Service unavailable"),
     ChatLingoError: (500, "Internal error"),
 }
@@ -123,7 +125,7 @@ async def _known(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreUnavailable):
         log.warning("store_unavailable", store=error.store, reason=error.reason)
         more = {"store": error.store, "headers": RETRY_AFTER}
-    elif isinstance(error, InProgress):
+    elif isinstance(error, InProgress | Overloaded):
         more = {"headers": RETRY_AFTER}
     elif isinstance(error, AlreadyTaken):
         more = {"field": error.field}

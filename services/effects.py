@@ -14,6 +14,7 @@ from models.outbox import Effect
 from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.wake_up_repo import WakeUpRepository
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Targets:
     cache: CacheRepository
     conversations: ConversationRepository
     activity: ActivityRepository
+    wake_ups: WakeUpRepository
 
 
 class Applicable(Effect):
@@ -164,7 +166,10 @@ class InvalidateSession(Applicable):
         return f"session:{self.session_id}"
 
     async def apply(self, to: Targets) -> None:
-        await to.cache.invalidate(session_key(bytes.fromhex(self.token_hash)), self.version)
+        try:
+            await to.cache.invalidate(session_key(bytes.fromhex(self.token_hash)), self.version)
+        finally:  # also without Redis, for the streams of this process
+            to.wake_ups.send(self.aggregate)
 
 
 def session_key(token_hash: bytes) -> str:

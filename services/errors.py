@@ -9,6 +9,7 @@ ChatLingoError
 │   ├── AlreadyTaken          a unique field is in use
 │   └── InProgress            the same request is being served right now
 ├── TooManyRequests           above a rate limit
+├── Overloaded                this process has all it can hold
 └── StoreUnavailable          a store is unreachable, too slow, or busy
 """
 
@@ -67,6 +68,10 @@ class TooManyRequests(ChatLingoError):
     def __init__(self, seconds: int) -> None:
         super().__init__(f"Too many requests. Try again in {seconds} s.")
         self.seconds = seconds
+
+
+class Overloaded(ChatLingoError):
+    """The service has all it can hold at the moment. Try again."""
 
 
 class StoreUnavailable(ChatLingoError):

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import tempfile
 from collections import Counter as Counts
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -43,6 +43,7 @@ class Metrics:
         breaker: CircuitBreaker,
         hasher: PasswordHasher,
         health: HealthService,
+        listening: Callable[[], int],
         counts: Mapping[str, Counts[str]],
     ) -> None:
         self._folder = _shared_folder()
@@ -53,6 +54,7 @@ class Metrics:
         self._breaker = breaker
         self._hasher = hasher
         self._health = health
+        self._listening = listening
         self._registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "http_request_seconds", "Requests", ["method", "route", "status"], buckets=BUCKETS, registry=registry
@@ -70,6 +72,7 @@ class Metrics:
         self._pools = gauge("store_pool_connections", "Connections in use, and what the pools hold", ("store", "state"))
         self._breakers = gauge("cache_breakers_open", "Processes that leave Redis alone for the moment")
         self._hashing = gauge("password_hashing_waiting", "Requests that wait for a thread to hash in")
+        self._listeners = gauge("live_listeners", "Open streams of messages")
         self._up = gauge("store_up", "Whether the store answers", ("store",), of_all=True)
         self._outbox = {name: gauge(f"outbox_{name}", text, of_all=True) for name, text in OUTBOX.items()}
         self._task: asyncio.Task[None] | None = None
@@ -123,6 +126,7 @@ class Metrics:
             self._pools.labels(name, "size").set(size)
         self._breakers.set(self._breaker.is_open)
         self._hashing.set(self._hasher.waiting)
+        self._listeners.set(self._listening())
 
     def _tell(self, health: Health) -> None:
         for store, state in health.databases.items():

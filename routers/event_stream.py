@@ -1,0 +1,51 @@
+"""Messages as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.responses import StreamingResponse
+from starlette.types import Message as ASGIMessage
+from starlette.types import Send
+
+from models.conversation import Message
+from services.live import Listener, LiveService
+
+
+class EventStream(StreamingResponse):
+    """Ends early, and so closes the connection, for a client that takes nothing for too long."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, live: LiveService, listener: Listener) -> None:
+        self._live = live
+        self._events = _encoded(live.follow(listener))
+        super().__init__(self._events, headers={"X-Accel-Buffering": "no"})  # or nginx would hold events back
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_in_time(message: ASGIMessage) -> None:
+            try:
+                async with asyncio.timeout(self._live.send_seconds):
+                    await send(message)
+            except TimeoutError:
+                raise _Stuck from None
+
+        try:
+            async with aclosing(self._events):
+                await super().stream_response(send_in_time)
+        except _Stuck:
+            self._live.counts["cut_off"] += 1
+
+
+class _Stuck(Exception):
+    """The client takes nothing."""
+
+
+async def _encoded(messages: AsyncGenerator[Message | None, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(messages):
+        async for message in messages:
+            if message is None:
+                yield KEEPALIVE_COMMENT
+            else:
+                yield format_sse_event(id=str(message.seq), event="message", data_str=message.model_dump_json())

@@ -1,0 +1,103 @@
+"""A client of streams of events, over a raw connection: it can stop reading, and a thousand of them cost little."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+
+@dataclass
+class Event:
+    id: int
+    data: str
+    at: float
+    """When it arrived, by the monotonic clock."""
+
+    @property
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self.data)
+        return message
+
+
+@dataclass
+class Stream:
+    """What came so far. `ended`: the server closed it as one closes a whole response; `cut`: in the middle."""
+
+    head: str
+    opened_at: float = field(default_factory=time.monotonic)
+    events: list[Event] = field(default_factory=list)
+    comments: int = 0
+    ended: bool = False
+    cut: bool = False
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def ids(self) -> list[int]:
+        return [event.id for event in self.events]
+
+    async def until(self, *, events: int = 0, comments: int = 0, over: bool = False, seconds: float = 10) -> None:
+        """Wait until so much has come, or until it is over. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while len(self.events) < events or self.comments < comments or (over and not (self.ended or self.cut)):
+                self._news.clear()
+                await self._news.wait()
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        rest = b""
+        try:
+            while size := int(await reader.readline(), 16):
+                rest += (await reader.readexactly(size + 2))[:-2]
+                *blocks, rest = rest.split(b"\n\n")
+                for block in blocks:
+                    self._take(block.decode())
+                self._news.set()
+            self.ended = True
+        except (asyncio.IncompleteReadError, ValueError, OSError):
+            self.cut = True
+        finally:
+            self._news.set()
+
+    def _take(self, block: str) -> None:
+        if block.startswith(":"):
+            self.comments += 1
+            return
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        assert fields.keys() == {"id", "event", "data"}
+        assert fields["event"] == "message"
+        self.events.append(Event(int(fields["id"]), fields["data"], time.monotonic()))
+
+
+async def connect(
+    base: httpx.URL, path: str, headers: Mapping[str, str], after: int | None = None
+) -> tuple[Stream, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream of which nothing has been read yet but its head."""
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    lines = [f"GET {path} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
+    if after is not None:
+        lines.append(f"Last-Event-ID: {after}")
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    assert head.startswith("http/1.1 200"), head
+    return Stream(head), reader, writer
+
+
+@asynccontextmanager
+async def listening(
+    base: httpx.URL, path: str, headers: Mapping[str, str], after: int | None = None
+) -> AsyncIterator[Stream]:
+    """A stream that is being read, until the end of the block."""
+    stream, reader, writer = await connect(base, path, headers, after)
+    task = asyncio.create_task(stream.read(reader))
+    try:
+        yield stream
+    finally:
+        task.cancel()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        await asyncio.gather(task, return_exceptions=True)
