@@ -1,4 +1,5 @@
-"""An app that kills itself (SIGKILL) at its n-th call to a store after a request with `X-Kill-At: n`.
+"""An app that kills itself (SIGKILL) at its n-th call to a store after a request with `X-Kill-At: n`, or, after one
+with `X-Kill-After-Insert: messages`, once that collection has taken an insert and before anybody is told.
 
 The lab's own entry point: it wraps the stores that the app is given, so nothing of this is in the shipped code.
 Run as `python -m tests.faults.doomed PORT`.
@@ -8,7 +9,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -28,6 +28,11 @@ class Doom:
 
     def __init__(self) -> None:
         self.left: int | None = None
+        self.collection: str | None = None
+
+    def inserted_into(self, collection: str) -> None:
+        if collection == self.collection:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def call(self, *_: Any, **__: Any) -> None:
         if self.left is None:
@@ -40,13 +45,17 @@ class Doom:
 class MongoCalls(monitoring.CommandListener):
     """Counts each command when it is sent, and again when it was answered."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
+    def __init__(self, doom: Doom) -> None:
+        self._doom = doom
+        self._inserts: dict[int, str] = {}
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if event.command_name == "insert":
+            self._inserts[event.request_id] = event.command["insert"]
         self._count(event.command_name)
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        self._doom.inserted_into(self._inserts.pop(event.request_id, ""))
         self._count(event.command_name)
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
@@ -54,7 +63,7 @@ class MongoCalls(monitoring.CommandListener):
 
     def _count(self, name: str) -> None:
         if name in COUNTED_COMMANDS:
-            self._call()
+            self._doom.call()
 
 
 def watch(stores: Stores, doom: Doom) -> None:
@@ -81,12 +90,14 @@ class Arm:
         for name, value in scope.get("headers", ()):
             if name == b"x-kill-at":
                 self._doom.left = int(value)
+            elif name == b"x-kill-after-insert":
+                self._doom.collection = value.decode()
         await self._app(scope, receive, send)
 
 
 async def main(port: int) -> None:
     doom = Doom()
-    monitoring.register(MongoCalls(doom.call))
+    monitoring.register(MongoCalls(doom))
     settings = get_settings()
     async with open_stores(settings) as stores:
         watch(stores, doom)

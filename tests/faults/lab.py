@@ -120,22 +120,35 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+class RawConnection:
+    """Posts over one connection. For load: httpx takes more processor time for a request than the app that it tests."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, app: App) -> AsyncIterator["RawConnection"]:
+        base = app.client.base_url
+        reader, writer = await asyncio.open_connection(base.host, base.port)
+        yield cls(reader, writer)
+        writer.close()
+        await writer.wait_closed()
+
+    async def post(self, path: str, headers: dict[str, str], body: object) -> tuple[int, Any]:
+        """Status and JSON of the answer."""
+        content = json.dumps(body).encode()
+        lines = [f"POST {path} HTTP/1.1", "Host: test", "Content-Type: application/json"]
+        lines += [f"Content-Length: {len(content)}", *(f"{name}: {value}" for name, value in headers.items())]
+        self._writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+        return int(head.split()[1]), json.loads(await self._reader.readexactly(length))
+
+
 async def post_repeatedly(
     app: App, path: str, headers: dict[str, str], body: object, times: int
 ) -> list[tuple[int, Any]]:
-    """POST over one connection and return status and JSON of each answer. For load: httpx takes more processor time
-    for a request than the app that it is to test."""
-    base = app.client.base_url
-    reader, writer = await asyncio.open_connection(base.host, base.port)
-    content = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "Host: test", "Content-Type: application/json", f"Content-Length: {len(content)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    answers = []
-    for _ in range(times):
-        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
-        answers.append((int(head.split()[1]), json.loads(await reader.readexactly(length))))
-    writer.close()
-    await writer.wait_closed()
-    return answers
+    """POST over one connection and return status and JSON of each answer."""
+    async with RawConnection.to(app) as connection:
+        return [await connection.post(path, headers, body) for _ in range(times)]
