@@ -29,6 +29,9 @@ fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the Ope
 bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, registration, drain, memory
 	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
+bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
+	$(BIN)/python -m benchmarks.live $(ARGS)
+
 migrate: $(VENV)/installed ## Bring PostgreSQL and MongoDB up to this release
 	$(BIN)/python manage.py migrate
 
@@ -45,4 +48,4 @@ $(VENV)/installed: requirements/installer.lock requirements/dev.lock
 	@$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	@touch $@
 
-.PHONY: help run check test test-faults fuzz bench-outbox migrate lock
+.PHONY: help run check test test-faults fuzz bench-outbox bench-live migrate lock
