@@ -23,6 +23,9 @@ test: $(VENV)/installed ## All tests, on real databases of their own
 test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
 	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
 
+test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
+	$(BIN)/python -m pytest tests/clients/browser $(ARGS)
+
 fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the OpenAPI document; FUZZ_SEED=... repeats a run
 	FUZZ=$(or $(CASES),10000) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
@@ -39,6 +42,7 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/base.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra dev pyproject.toml \
 		-o requirements/dev.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock
@@ -48,4 +52,8 @@ $(VENV)/installed: requirements/installer.lock requirements/dev.lock
 	@$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	@touch $@
 
-.PHONY: help run check test test-faults fuzz bench-outbox bench-live migrate lock
+$(VENV)/browser: $(VENV)/installed requirements/browser.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
+	@touch $@
+
+.PHONY: help run check test test-faults test-browser fuzz bench-outbox bench-live migrate lock
