@@ -12,7 +12,7 @@ from tests.faults.lab import Lab, until
 from tests.faults.proxy import proxy_to
 from tests.outbox import query
 
-PURGE_SECONDS = 8
+PURGE_SECONDS = 16
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ async def test_of_a_user_erased_during_an_outage_nothing_is_left_once_all_is_ove
                 assert len(await query(stores, "SELECT 1 FROM outbox WHERE aggregate = :a", a=f"user:{user_id}")) >= 3
                 assert (await app.client.delete("/users/me", headers=headers)).status_code == 202
                 assert (await app.client.get("/users/me", headers=headers)).status_code == 401
-            await until(lambda: only_the_second_pass_is_owed(stores, user_id), PURGE_SECONDS / 2)
+            await until(lambda: only_the_second_pass_is_owed(stores, user_id), PURGE_SECONDS - 6)
 
             assert await conversations_of(stores, user_id) == 0
             proxy.release()
-            await until(lambda: has_landed(stores, user_id), PURGE_SECONDS / 2)
+            await until(lambda: has_landed(stores, user_id), 4)
 
             await until(lambda: nothing_is_owed(stores, user_id), PURGE_SECONDS + 10)
     assert await traces(stores, user_id, body["username"], body["email"]) == ["postgresql users"]
