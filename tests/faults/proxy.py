@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 
+LINGER_SECONDS = 2
+
+
 class Proxy:
     """Faults are switched while connections are open. `hold` keeps the app's next bytes back until `release`, even when
     the app has hung up meanwhile: the write that lands late."""
@@ -61,6 +64,7 @@ class Proxy:
         writer.close()  # also when the store refused
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_app: bool) -> None:
+        late = False
         with suppress(OSError, asyncio.IncompleteReadError):
             while data := await reader.read(65536):
                 if self.latency:
@@ -70,8 +74,11 @@ class Proxy:
                 if from_app and self._matching and self._matching in data:
                     self.held += 1
                     await self._released.wait()
+                    late = True
                 writer.write(data)
                 await writer.drain()
+            if late:
+                await asyncio.sleep(LINGER_SECONDS)  # a server that learns at once that its client has gone may give up
         with suppress(OSError):
             writer.close()
 
