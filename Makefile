@@ -32,6 +32,9 @@ fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the Ope
 bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, registration, drain, memory
 	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
+bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; how long 40 sign-ins stall the loop
+	$(BIN)/python -m benchmarks.sign_in $(ARGS)
+
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
 
@@ -56,4 +59,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check test test-faults test-browser fuzz bench-outbox bench-live migrate lock
+.PHONY: help run check test test-faults test-browser fuzz bench-outbox bench-sign-in bench-live migrate lock

@@ -162,7 +162,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         metrics=Metrics(
             stores=stores,
             breaker=breaker,
-            hasher=hasher,
+            hashing=lambda: hasher.waiting + auth.waiting,
             health=health,
             listening=lambda: live.listening,
             counts=counts,

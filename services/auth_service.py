@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
+from anyio import CapacityLimiter
 from pydantic import SecretStr
 
 from database.unit_of_work import PostgresUnitOfWork
@@ -43,11 +44,22 @@ class AuthService:
         self._hasher = hasher
         self._lasts = lasts
         self._copy_ttl = copy_ttl
+        # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
+        self._turnstile = CapacityLimiter(2 * hasher.threads)
         self.counts: Counter[str] = Counter()
+
+    @property
+    def waiting(self) -> int:
+        """Sign-ins that wait for their turn."""
+        return self._turnstile.statistics().tasks_waiting
 
     async def sign_in(self, form: SignIn) -> Token:
         """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
         StoreUnavailable."""
+        async with self._turnstile:
+            return await self._sign_in(form)
+
+    async def _sign_in(self, form: SignIn) -> Token:
         # Where the hash was not the verified one any more, another sign-in may have renewed it: look again.
         token = await self._begin_session(form) or await self._begin_session(form)
         if token is None:

@@ -16,7 +16,6 @@ from database import mongodb, postgres, redis
 from database.stores import Stores
 from repositories.breaker import CircuitBreaker
 from services.health_service import Health, HealthService
-from services.passwords import PasswordHasher
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -41,7 +40,7 @@ class Metrics:
         *,
         stores: Stores,
         breaker: CircuitBreaker,
-        hasher: PasswordHasher,
+        hashing: Callable[[], int],
         health: HealthService,
         listening: Callable[[], int],
         counts: Mapping[str, Counts[str]],
@@ -52,7 +51,7 @@ class Metrics:
 
         self._stores = stores
         self._breaker = breaker
-        self._hasher = hasher
+        self._hashing_waiting = hashing
         self._health = health
         self._listening = listening
         self._registry = registry = CollectorRegistry()
@@ -71,7 +70,7 @@ class Metrics:
 
         self._pools = gauge("store_pool_connections", "Connections in use, and what the pools hold", ("store", "state"))
         self._breakers = gauge("cache_breakers_open", "Processes that leave Redis alone for the moment")
-        self._hashing = gauge("password_hashing_waiting", "Requests that wait for a thread to hash in")
+        self._hashing = gauge("password_hashing_waiting", "Requests that wait for their turn to hash a password")
         self._listeners = gauge("live_listeners", "Open streams of messages")
         self._up = gauge("store_up", "Whether the store answers", ("store",), of_all=True)
         self._outbox = {name: gauge(f"outbox_{name}", text, of_all=True) for name, text in OUTBOX.items()}
@@ -125,7 +124,7 @@ class Metrics:
             self._pools.labels(name, "in_use").set(in_use)
             self._pools.labels(name, "size").set(size)
         self._breakers.set(self._breaker.is_open)
-        self._hashing.set(self._hasher.waiting)
+        self._hashing.set(self._hashing_waiting())
         self._listeners.set(self._listening())
 
     def _tell(self, health: Health) -> None:

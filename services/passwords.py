@@ -38,6 +38,10 @@ class PasswordHasher:
         self._limiter = CapacityLimiter(os.cpu_count() or 1)
 
     @property
+    def threads(self) -> int:
+        return int(self._limiter.total_tokens)
+
+    @property
     def waiting(self) -> int:
         """Requests that wait for a thread to hash in."""
         return self._limiter.statistics().tasks_waiting
