@@ -17,7 +17,7 @@ from models.conversation import (
     NewConversation,
     NewMessage,
 )
-from routers.event_stream import EventStream
+from routers.event_stream import DOCUMENTED, EventStream
 from routers.problems import problems
 
 router = APIRouter(prefix="/conversations", tags=["conversations"])
@@ -98,7 +98,7 @@ async def list_messages(
     status_code=200,
     response_class=EventStream,
     summary="Messages as they come, as server-sent events: from now on, or after the one with id `Last-Event-ID`",
-    responses=problems(401, 404, 429),
+    responses={**DOCUMENTED, **problems(401, 404, 429)},
 )
 async def events(live: Live, listener: Listening) -> EventStream:
     return EventStream(live, listener)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import StreamingResponse
@@ -12,16 +13,31 @@ from starlette.types import Send
 from models.conversation import Message
 from services.live import Listener, LiveService
 
+EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "the message's number, for `Last-Event-ID`"},
+        "event": {"const": "message"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Message"},
+        },
+    },
+}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
+"""As FastAPI tells of events. The class itself names no media type, or FastAPI would tell of a plain string too."""
+
 
 class EventStream(StreamingResponse):
     """Ends early, and so closes the connection, for a client that takes nothing for too long."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, live: LiveService, listener: Listener) -> None:
         self._live = live
         self._events = _encoded(live.follow(listener))
-        super().__init__(self._events, headers={"X-Accel-Buffering": "no"})  # or nginx would hold events back
+        headers = {"X-Accel-Buffering": "no"}  # or nginx would hold events back
+        super().__init__(self._events, headers=headers, media_type="text/event-stream")
 
     async def stream_response(self, send: Send) -> None:
         async def send_in_time(message: ASGIMessage) -> None:
