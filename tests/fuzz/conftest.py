@@ -13,13 +13,14 @@ from tests.stores import Servers, fresh_databases
 
 # A busy machine is no finding.
 PATIENT = {"POSTGRES_REQUEST_DEADLINE": "30", "MONGODB_TIMEOUT": "30", "HEALTH_TIMEOUT": "0.99"}
+LIVELY = {"LIVE_HEARTBEAT_SECONDS": "0.2"}  # a stream without events is left after its first sign of life
 RUNS = pytest.StashKey[list[Run]]()
 
 
 @pytest.fixture(scope="session")
 async def site(servers: Servers) -> AsyncIterator[Site]:
     embedded = EmbeddedServers(servers["redis"].data.parent)
-    async with fresh_databases(servers) as settings, Lab(embedded, servers, settings).app(**PATIENT) as app:
+    async with fresh_databases(servers) as settings, Lab(embedded, servers, settings).app(**PATIENT, **LIVELY) as app:
         yield Site(str(app.client.base_url).rstrip("/"), settings)
 
 
