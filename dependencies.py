@@ -60,6 +60,12 @@ class Services:
     messages: ConversationRepository
     outbox: Outbox
 
+    def start(self) -> None:
+        """Start what runs beside the requests."""
+        self.outbox.start()
+        self.live.start()
+        self.metrics.start()
+
     async def close(self) -> None:
         """Stop the relay and wait for the tasks that requests have left."""
         await self.metrics.close()
