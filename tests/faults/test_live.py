@@ -11,10 +11,12 @@ import httpx
 import pytest
 
 from config import Settings
+from repositories.wake_up_repo import CHANNEL
 from tests.api.test_events import listeners_are, post, start_conversation
 from tests.api.test_metrics import scrape, value
 from tests.api.test_users import register
 from tests.faults.lab import FAULTS, App, Fault, Lab, until
+from tests.faults.test_outages import connected_redis
 from tests.live import Stream, connect, listening
 
 POLL = Settings.model_fields["live_poll_seconds"].default
@@ -148,6 +150,8 @@ async def test_without_mongodb_a_stream_stays_open_and_goes_on(lab: Lab, fault: 
             async with lab.without("mongodb", fault):
                 refused = await app.client.get(path, headers=ana)
                 assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+                async with connected_redis(lab) as redis:  # woken now, it finds nobody to ask
+                    assert await redis.publish(CHANNEL, f"another conversation:{conversation.rpartition('/')[2]}")
                 await stream.until(comments=stream.comments + 2)
             writer = Writer(conversation, ana)
             await writer.write([app], range(5))
