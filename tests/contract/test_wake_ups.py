@@ -86,7 +86,7 @@ async def test_what_is_waiting_is_sent_before_closing(redis_store: RedisStore, t
 async def test_a_connection_that_was_cut_is_made_anew_and_said_to_have_missed_some(servers: Servers) -> None:
     async with open_redis(settings_for(servers, redis_timeout=2)) as redis, running(redis) as here:
         for subscribed in (2, 3):
-            assert await redis.client.client_kill_filter(_type="pubsub") == 1
+            assert await redis.client.client_kill_filter(_type="pubsub") >= 1  # an app of other tests may listen too
             await here.until(subscribed=subscribed)
         async with running(redis) as there:
             there.wake_ups.send("conversation:1")
