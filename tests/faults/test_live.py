@@ -64,6 +64,7 @@ class Writer:
 async def test_a_day_of_dropped_listeners_a_dead_redis_and_a_dead_app(lab: Lab) -> None:
     async with lab.app() as one, lab.doomed_app() as two, AsyncExitStack() as exits:
         ana = await register(one.client)
+        assert (await one.client.patch("/users/me", headers=ana, json={"level": "B2"})).json()["level"] == "B2"
         conversation = await start_conversation(one.client, ana)
         path = f"{conversation}/events"
         writer = Writer(conversation, ana)
