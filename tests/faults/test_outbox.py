@@ -23,8 +23,8 @@ from tests.stores import fresh_databases
 
 pytestmark = pytest.mark.timeout(300)
 
-# Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every fifth.
-STRIDE = 1 if os.environ.get("FAULTS") == "all" else 5
+# Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every ninth.
+STRIDE = 1 if os.environ.get("FAULTS") == "all" else 9
 
 
 @pytest.fixture(scope="module")
