@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
-from anyio import CapacityLimiter
 from pydantic import SecretStr
 
 from database.unit_of_work import PostgresUnitOfWork
@@ -19,6 +18,7 @@ from services.effects import InvalidateSession, RecordActivity, session_key
 from services.errors import InvalidInput, NotAuthenticated
 from services.outbox import Outbox
 from services.passwords import PasswordHasher, refuse_common
+from services.turnstile import Turnstile
 
 WRONG = "Username or password is wrong."
 LIVING = 1
@@ -45,18 +45,18 @@ class AuthService:
         self._lasts = lasts
         self._copy_ttl = copy_ttl
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
-        self._turnstile = CapacityLimiter(2 * hasher.threads)
+        self._turnstile = Turnstile(2 * hasher.threads)
         self.counts: Counter[str] = Counter()
 
     @property
     def waiting(self) -> int:
         """Sign-ins that wait for their turn."""
-        return self._turnstile.statistics().tasks_waiting
+        return self._turnstile.waiting
 
     async def sign_in(self, form: SignIn) -> Token:
         """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
         StoreUnavailable."""
-        async with self._turnstile:
+        async with self._turnstile.turn():
             return await self._sign_in(form)
 
     async def _sign_in(self, form: SignIn) -> Token:

@@ -1,0 +1,64 @@
+"""Who is let in, and what those in line are told when a store does not answer."""
+
+import asyncio
+
+import pytest
+
+from services.errors import NotAuthenticated, StoreUnavailable
+from services.turnstile import Turnstile
+
+
+async def until_waiting(turnstile: Turnstile, number: int) -> None:
+    async with asyncio.timeout(5):
+        while turnstile.waiting != number:
+            await asyncio.sleep(0)
+
+
+async def test_lets_in_as_many_as_there_are_places_in_the_order_they_came() -> None:
+    turnstile, leave = Turnstile(2), asyncio.Event()
+    came_in = []
+
+    async def come(number: int) -> None:
+        async with turnstile.turn():
+            came_in.append(number)
+            await leave.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(come(number))
+        await until_waiting(turnstile, 3)
+        while len(came_in) < 2:
+            await asyncio.sleep(0)
+        assert came_in == [0, 1]
+        leave.set()
+    assert came_in == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "served"), [(StoreUnavailable("postgresql", "timeout"), []), (NotAuthenticated(), [1, 2])]
+)
+async def test_those_in_line_are_told_at_once_of_a_store_that_is_unavailable(
+    error: Exception, served: list[int]
+) -> None:
+    """And of nothing else that went wrong before them."""
+    turnstile, fail = Turnstile(1), asyncio.Event()
+    let_in = []
+
+    async def first() -> None:
+        async with turnstile.turn():
+            await fail.wait()
+            raise error
+
+    async def come(number: int) -> None:
+        async with turnstile.turn():
+            let_in.append(number)
+
+    tasks = [asyncio.create_task(first()), asyncio.create_task(come(1)), asyncio.create_task(come(2))]
+    await until_waiting(turnstile, 2)
+    fail.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert let_in == served
+    assert [type(result) for result in results[1:]] == [type(None) if served else StoreUnavailable] * 2
+    let_in.clear()
+    await come(3)
+    assert let_in == [3]  # who comes later tries anew
