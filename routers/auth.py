@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Request
 
-from dependencies import Address, Auth, CurrentSession, Limits
+from dependencies import Auth, CurrentSession, Limits, address_of
 from models.session import SessionList, SignIn, Token
 from routers.problems import problems
 
@@ -12,9 +12,9 @@ router = APIRouter(prefix="/auth", tags=["auth"])
 
 
 @router.post("/token", summary="Sign in with username or email", responses=problems(401, 429, 503))
-async def sign_in(auth: Auth, limits: Limits, address: Address, form: Annotated[SignIn, Form()]) -> Token:
+async def sign_in(auth: Auth, limits: Limits, request: Request, form: Annotated[SignIn, Form()]) -> Token:
     """The token goes into `Authorization: Bearer`. It is shown here and never again."""
-    await limits.sign_in(address, form.username)
+    await limits.sign_in(address_of(request), form.username)
     return await auth.sign_in(form)
 
 

@@ -3,10 +3,10 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from dependencies import Address, Admin, Auth, CurrentSession, CurrentUser, KeyOfAnybody, Limits, Privacy, Users
+from dependencies import Admin, Auth, CurrentSession, CurrentUser, KeyOfAnybody, Limits, Privacy, Users, address_of
 from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import Export, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
@@ -17,10 +17,10 @@ router = APIRouter(prefix="/users", tags=["users"])
 
 @router.post("/register", status_code=201, summary="Create an account", responses=problems(409, 429, 503))
 async def register(
-    users: Users, limits: Limits, address: Address, key: KeyOfAnybody, registration: Registration
+    users: Users, limits: Limits, request: Request, key: KeyOfAnybody, registration: Registration
 ) -> Registered:
     """With a welcome conversation, which is there within seconds also after an outage of its store."""
-    await limits.registration(address)
+    await limits.registration(address_of(request))
     return await users.register_user(registration, key)
 
 
@@ -37,10 +37,10 @@ async def update_me(users: Users, caller: CurrentUser, update: ProfileUpdate) ->
 
 @router.post("/me/password", status_code=204, summary="Change the password", responses=problems(401))
 async def change_password(
-    auth: Auth, limits: Limits, address: Address, who: CurrentSession, change: PasswordChange
+    auth: Auth, limits: Limits, request: Request, who: CurrentSession, change: PasswordChange
 ) -> None:
     """Ends all other sessions."""
-    await limits.sign_in(address, str(who.user_id))  # guessing with a stolen token is guessing too
+    await limits.sign_in(address_of(request), str(who.user_id))  # guessing with a stolen token is guessing too
     await auth.change_password(who, change)
 
 
