@@ -2,10 +2,12 @@
 
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import uuid_utils.compat
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from sqlalchemy import DateTime, MetaData
 from sqlalchemy.orm import DeclarativeBase
 
@@ -33,6 +35,29 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class PartialUpdate(Model):
+    """Base of changes. The defaults of its fields stand for "not sent" and are never values."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"send at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler, /) -> JsonSchemaValue:
+        reference = handler(schema)
+        document = handler.resolve_ref_schema(reference)
+        for field in document["properties"].values():
+            field.pop("default", None)
+        document["minProperties"] = 1
+        return reference
+
+    def sent(self) -> dict[str, Any]:
+        """Only the fields that the client sent."""
+        return self.model_dump(exclude_unset=True)
+
+
 def example(values: dict[str, Any]) -> ConfigDict:
     """What the API's document shows, and its page sends, as an example of a body."""
     return ConfigDict(json_schema_extra={"examples": [values]})
@@ -50,6 +75,11 @@ def storable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(storable)]
+
+# No validator before a pattern: the API's document would lose it.
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$", max_length=12)]
+CefrLevel = Literal["A1", "A2", "B1", "B2", "C1", "C2"]
+LEVELS = "'A1', 'A2', 'B1', 'B2', 'C1', 'C2'"
 
 
 def new_id() -> uuid.UUID:

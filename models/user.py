@@ -3,33 +3,21 @@
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    EmailStr,
-    Field,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import AliasChoices, BaseModel, EmailStr, Field, StringConstraints, field_validator
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.activity import Activity
-from models.base import Model, Table, Text, example, storable
+from models.base import LEVELS, CefrLevel, Language, Model, PartialUpdate, Table, Text, example, storable
 from models.conversation import Conversation, Message
 from models.session import NewPassword, SessionInfo
 
 Role = Literal["learner", "admin"]
-CefrLevel = Literal["A1", "A2", "B1", "B2", "C1", "C2"]
-LEVELS = "'A1', 'A2', 'B1', 'B2', 'C1', 'C2'"
 
 # No validator before a pattern: the API's document would lose it.
 Username = Annotated[str, StringConstraints(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")]
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$", max_length=12)]
 DisplayName = Annotated[Text, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
 Bio = Annotated[Text, StringConstraints(max_length=1000)]
 Email = Annotated[EmailStr, Field(max_length=254)]
@@ -96,18 +84,10 @@ class Registered(BaseModel):
     welcome_conversation_id: uuid.UUID
 
 
-def _document(schema: dict[str, Any]) -> None:
-    # The defaults below stand for "not sent" and are never values: a client must not send them.
-    for field in schema["properties"].values():
-        field.pop("default", None)
-    schema["minProperties"] = 1
-    schema["examples"] = [{"level": "B2", "display_name": "Ana"}]
-
-
-class ProfileUpdate(Model):
+class ProfileUpdate(PartialUpdate):
     """Body of PATCH /users/me: what is not sent stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra=_document)
+    model_config = example({"level": "B2", "display_name": "Ana"})
 
     username: Username = ""
     email: Email = ""
@@ -120,16 +100,6 @@ class ProfileUpdate(Model):
     @classmethod
     def _fold(cls, email: str) -> str:
         return storable(email).lower()
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> "ProfileUpdate":
-        if not self.model_fields_set:
-            raise ValueError(f"send at least one of {', '.join(type(self).model_fields)}")
-        return self
-
-    def sent(self) -> dict[str, Any]:
-        """Only the fields that the client sent."""
-        return self.model_dump(exclude_unset=True)
 
 
 class RoleUpdate(Model):
