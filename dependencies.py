@@ -24,14 +24,17 @@ from repositories.activity_repo import ActivityRepository
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.course_repo import CourseRepository
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.outbox_repo import OutboxRepository
 from repositories.rate_limit_repo import RateLimitRepository
+from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from repositories.wake_up_repo import WakeUpRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
+from services.course_service import CourseService
 from services.effects import Targets
 from services.errors import NotAllowed, NotAuthenticated, NotFound
 from services.health_service import HealthService
@@ -51,6 +54,7 @@ class Services:
     auth: AuthService
     users: UserService
     conversations: ConversationService
+    courses: CourseService
     privacy: PrivacyService
     live: LiveService
     health: HealthService
@@ -89,9 +93,10 @@ def wire(settings: Settings, stores: Stores) -> Services:
     wake_ups = WakeUpRepository(stores.redis, breaker)
     conversations = ConversationRepository(stores.mongodb, wake_ups.send)
     activity = ActivityRepository(stores.mongodb)
+    seats = SeatRepository(stores.mongodb)
     outbox = Outbox(
         repository=OutboxRepository(stores.postgres, settings.outbox_max_attempts),
-        targets=Targets(cache, conversations, activity, wake_ups),
+        targets=Targets(cache, conversations, activity, wake_ups, seats),
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
@@ -153,6 +158,9 @@ def wire(settings: Settings, stores: Stores) -> Services:
             outbox=outbox,
             purge_seconds=settings.purge_seconds,
         ),
+        courses=CourseService(
+            unit_of_work=unit_of_work, courses=CourseRepository(stores.postgres), seats=seats, outbox=outbox
+        ),
         privacy=PrivacyService(
             unit_of_work=unit_of_work,
             users=users,
@@ -191,6 +199,7 @@ def _service(name: str) -> Any:
 
 
 Users = Annotated[UserService, _service("users")]
+Courses = Annotated[CourseService, _service("courses")]
 Conversations = Annotated[ConversationService, _service("conversations")]
 Privacy = Annotated[PrivacyService, _service("privacy")]
 Live = Annotated[LiveService, _service("live")]

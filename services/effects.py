@@ -14,6 +14,7 @@ from models.outbox import Effect
 from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.seat_repo import SeatRepository
 from repositories.wake_up_repo import WakeUpRepository
 
 
@@ -25,6 +26,7 @@ class Targets:
     conversations: ConversationRepository
     activity: ActivityRepository
     wake_ups: WakeUpRepository
+    seats: SeatRepository
 
 
 class Applicable(Effect):
@@ -170,6 +172,20 @@ class InvalidateSession(Applicable):
             await to.cache.invalidate(session_key(bytes.fromhex(self.token_hash)), self.version)
         finally:  # also without Redis, for the streams of this process
             to.wake_ups.send(self.aggregate)
+
+
+class OpenSeats(Applicable):
+    """Of a new course, which nobody can order before."""
+
+    store: ClassVar = "mongodb"
+    course_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return f"course:{self.course_id}"
+
+    async def apply(self, to: Targets) -> None:
+        await to.seats.open(self.course_id)
 
 
 def session_key(token_hash: bytes) -> str:

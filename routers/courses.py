@@ -1,0 +1,49 @@
+"""Courses: for anyone to read, for admins to change."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from dependencies import Admin, Courses
+from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
+from routers.problems import problems
+
+router = APIRouter(prefix="/courses", tags=["courses"])
+
+
+@router.get("", summary="Courses, newest first", responses=problems(503))
+async def list_courses(
+    courses: Courses,
+    skip: Annotated[int, Query(ge=0, le=100_000)] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> CoursePage:
+    return await courses.page(skip, limit)
+
+
+@router.get("/{course_id}", summary="A course", responses=problems(404, 503))
+async def read_course(courses: Courses, course_id: uuid.UUID) -> Course:
+    return await courses.read(course_id)
+
+
+@router.post("", status_code=201, summary="Add a course", responses=problems(401, 403))
+async def create_course(courses: Courses, admin: Admin, new: CourseIn) -> Course:
+    [course] = await courses.create([new])
+    return course
+
+
+@router.post("/batch", status_code=201, summary="Add many courses, or none", responses=problems(401, 403))
+async def create_courses(courses: Courses, admin: Admin, batch: CourseBatch) -> CourseList:
+    """If a row is not valid, nothing is added; the 422 names each such field, as in `courses.1.title`."""
+    return CourseList(items=await courses.create(batch.courses))
+
+
+@router.patch("/{course_id}", summary="Change what is sent, keep the rest", responses=problems(401, 403, 404))
+async def update_course(courses: Courses, admin: Admin, course_id: uuid.UUID, update: CourseUpdate) -> Course:
+    return await courses.update(course_id, update)
+
+
+@router.delete("/{course_id}", status_code=204, summary="Delete a course", responses=problems(401, 403, 404))
+async def delete_course(courses: Courses, admin: Admin, course_id: uuid.UUID) -> None:
+    """It is gone from sight; orders keep naming it."""
+    await courses.delete(course_id)
