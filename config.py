@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     rate_limit_sign_in_account: str = "10/minute"
     rate_limit_registration: str = "100/hour"
     rate_limit_requests: str = "600/minute"
+    order_deadline: float = Field(10, ge=1, le=300)
     purge_seconds: float = Field(60, gt=0)
     live_poll_seconds: float = Field(2, gt=0)
     live_heartbeat_seconds: float = Field(15, gt=0)

@@ -26,8 +26,10 @@ from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
 from repositories.idempotency_repo import IdempotencyRepository
+from repositories.order_repo import OrderRepository
 from repositories.outbox_repo import OutboxRepository
 from repositories.rate_limit_repo import RateLimitRepository
+from repositories.saga_repo import SagaRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
@@ -40,10 +42,13 @@ from services.errors import NotAllowed, NotAuthenticated, NotFound
 from services.health_service import HealthService
 from services.live import Listener, LiveService
 from services.metrics import Metrics
+from services.order_saga import OrderSaga
+from services.order_service import OrderService
 from services.outbox import Outbox
 from services.passwords import PasswordHasher
 from services.privacy_service import PrivacyService
 from services.rate_limits import RateLimits
+from services.saga import Sagas
 from services.user_service import UserService
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -55,6 +60,8 @@ class Services:
     users: UserService
     conversations: ConversationService
     courses: CourseService
+    orders: OrderService
+    sagas: Sagas
     privacy: PrivacyService
     live: LiveService
     health: HealthService
@@ -94,14 +101,22 @@ def wire(settings: Settings, stores: Stores) -> Services:
     conversations = ConversationRepository(stores.mongodb, wake_ups.send)
     activity = ActivityRepository(stores.mongodb)
     seats = SeatRepository(stores.mongodb)
+    owed = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
+    unit_of_work = partial(PostgresUnitOfWork, stores.postgres, owed.record)
+    orders = OrderRepository(stores.postgres)
+    sagas = Sagas(
+        unit_of_work=unit_of_work,
+        repository=SagaRepository(stores.postgres),
+        supersede=owed.supersede,
+        kinds=[OrderSaga(orders=orders, seats=seats, seconds=settings.order_deadline)],
+    )
     outbox = Outbox(
-        repository=OutboxRepository(stores.postgres, settings.outbox_max_attempts),
-        targets=Targets(cache, conversations, activity, wake_ups, seats),
+        repository=owed,
+        targets=Targets(cache, conversations, activity, wake_ups, seats, sagas),
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
     )
-    unit_of_work = partial(PostgresUnitOfWork, stores.postgres, outbox.record)
     hasher = PasswordHasher()
     health = HealthService(stores=stores, outbox=outbox, breaker=breaker, timeout=settings.health_timeout)
     limits = RateLimits(
@@ -139,6 +154,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         "rate_limited": limits.counts,
         "live_events": live.counts,
         "wake_ups": wake_ups.counts,
+        "sagas": sagas.counts,
     }
     return Services(
         auth=auth,
@@ -161,10 +177,15 @@ def wire(settings: Settings, stores: Stores) -> Services:
         courses=CourseService(
             unit_of_work=unit_of_work, courses=CourseRepository(stores.postgres), seats=seats, outbox=outbox
         ),
+        orders=OrderService(
+            unit_of_work=unit_of_work, orders=orders, idempotency=IdempotencyRepository(), sagas=sagas, outbox=outbox
+        ),
+        sagas=sagas,
         privacy=PrivacyService(
             unit_of_work=unit_of_work,
             users=users,
             sessions=sessions,
+            orders=orders,
             conversations=conversations,
             activity=activity,
             outbox=outbox,
@@ -200,6 +221,7 @@ def _service(name: str) -> Any:
 
 Users = Annotated[UserService, _service("users")]
 Courses = Annotated[CourseService, _service("courses")]
+Orders = Annotated[OrderService, _service("orders")]
 Conversations = Annotated[ConversationService, _service("conversations")]
 Privacy = Annotated[PrivacyService, _service("privacy")]
 Live = Annotated[LiveService, _service("live")]

@@ -11,7 +11,7 @@ from config import Settings, get_settings
 from database.stores import Stores, open_stores
 from dependencies import wire
 from process import configure_logging, draining, freeze_start
-from routers import auth, conversations, courses, health, metrics, users
+from routers import auth, conversations, courses, health, metrics, orders, users
 from routers.docs import DocumentedAPI
 from routers.middleware import add_middleware
 from routers.problems import add_error_handlers
@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     app.state.given_stores = stores
     add_middleware(app, settings)
     add_error_handlers(app)
-    for module in (health, metrics, auth, users, conversations, courses):
+    for module in (health, metrics, auth, users, conversations, courses, orders):
         app.include_router(module.router)
     return app
 

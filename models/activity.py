@@ -23,6 +23,8 @@ Action = Literal[
     "conversation_started",
     "conversation_renamed",
     "conversation_deleted",
+    "order_placed",
+    "order_cancelled",
 ]
 
 

@@ -6,11 +6,13 @@ Each is applied at least once, possibly twice and possibly late, so `apply` must
 import uuid
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from datetime import datetime
+from typing import ClassVar, Protocol
 
 from models.activity import Activity
 from models.conversation import Conversation
 from models.outbox import Effect
+from models.saga import Direction
 from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
@@ -18,15 +20,26 @@ from repositories.seat_repo import SeatRepository
 from repositories.wake_up_repo import WakeUpRepository
 
 
+class NotYet(Exception):
+    """It cannot be done now, but will be: ask again."""
+
+
+class GoOn(Protocol):
+    """What continues sagas."""
+
+    async def go_on(self, saga_id: uuid.UUID, direction: Direction) -> None: ...
+
+
 @dataclass(frozen=True)
 class Targets:
-    """The repositories that effects write to."""
+    """What effects write to."""
 
     cache: CacheRepository
     conversations: ConversationRepository
     activity: ActivityRepository
     wake_ups: WakeUpRepository
     seats: SeatRepository
+    sagas: GoOn
 
 
 class Applicable(Effect):
@@ -39,7 +52,7 @@ class Applicable(Effect):
 
     @abstractmethod
     async def apply(self, to: Targets) -> None:
-        """Make it so, once, however often this is called. Raises StoreUnavailable."""
+        """Make it so, once, however often this is called. Raises StoreUnavailable, NotYet."""
 
 
 class Later(Applicable):
@@ -140,6 +153,39 @@ class ForgetProfile(Later):
 
     async def apply(self, to: Targets) -> None:
         await to.cache.forget(user_key(self.user_id))
+
+
+class ForgetMarker(Later):
+    """Of seats that were taken or given back. Until then it keeps that from happening twice."""
+
+    store: ClassVar = "mongodb"
+    course_id: uuid.UUID
+    marker: str
+    until: datetime
+
+    @property
+    def aggregate(self) -> str:
+        return f"marker:{self.marker}"
+
+    async def apply(self, to: Targets) -> None:
+        if not await to.seats.forget(self.course_id, self.marker, self.until):
+            raise NotYet
+
+
+class ContinueSaga(Later):
+    """Each direction has a stream of its own, so that undoing has all its attempts before it, and may wait."""
+
+    store: ClassVar = "mongodb"
+    saga_id: uuid.UUID
+    undo: bool = False
+    after_seconds: float = 0
+
+    @property
+    def aggregate(self) -> str:
+        return f"saga:{self.saga_id}:undo" if self.undo else f"saga:{self.saga_id}"
+
+    async def apply(self, to: Targets) -> None:
+        await to.sagas.go_on(self.saga_id, "compensating" if self.undo else "running")
 
 
 class InvalidateProfile(Applicable):

@@ -7,12 +7,14 @@ ChatLingoError
 ├── NotFound                  no such object, or not the caller's
 ├── Conflict                  the request contradicts what is stored
 │   ├── AlreadyTaken          a unique field is in use
-│   └── InProgress            the same request is being served right now
+│   ├── InProgress            the same request is being served right now
+│   └── OrderCancelled        sold out, for one
 ├── TooManyRequests           above a rate limit
 ├── Overloaded                this process has all it can hold
 └── StoreUnavailable          a store is unreachable, too slow, or busy
 """
 
+import uuid
 from typing import Literal
 
 StoreName = Literal["postgresql", "redis", "mongodb"]
@@ -60,6 +62,13 @@ class AlreadyTaken(Conflict):
 
 class InProgress(Conflict):
     """A request with this Idempotency-Key is in progress. Ask again for its answer."""
+
+
+class OrderCancelled(Conflict):
+    """The order was cancelled."""
+
+    def __init__(self, order_id: uuid.UUID, reason: str) -> None:
+        super().__init__(f"Order {order_id} was cancelled: {reason}.")
 
 
 class TooManyRequests(ChatLingoError):

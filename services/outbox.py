@@ -110,8 +110,9 @@ class Outbox:
         try:
             async with asyncio.timeout(self._deadline), slots:
                 error = await self._apply(stream.store, effects, done)
-        except (StoreUnavailable, TimeoutError):
-            self._pause(stream.store)  # the relay finds out whether it was the store or this effect
+        except (StoreUnavailable, TimeoutError) as unavailable:
+            if _is_about(unavailable, stream.store):
+                self._pause(stream.store)  # the relay finds out whether it was the store or this effect
         try:
             self._outcomes.put_nowait(Outcome(stream, tuple(done), error))
         except asyncio.QueueFull:
@@ -207,6 +208,8 @@ class Outbox:
 
     async def _blame(self, unavailable: StoreUnavailable, store: TargetStore) -> str | None:
         """Pause the store if it is down. If it is well, the effect is to blame: return why."""
+        if not _is_about(unavailable, store):
+            return None
         async with self._probing[store]:
             if store in self._paused:
                 return None
@@ -242,6 +245,11 @@ class Outbox:
         for aggregate, store, error in await self._repository.settle(outcomes):
             self.counts["dead"] += 1
             log.error("effect_dead", aggregate=aggregate, store=store, error=error)
+
+
+def _is_about(error: Exception, store: TargetStore) -> bool:
+    # A saga's step asks PostgreSQL too, whose outage is not this store's, and no fault of the saga's.
+    return not isinstance(error, StoreUnavailable) or error.store == store
 
 
 def _parsed(leased: Iterable[Leased]) -> Iterable[tuple[int, Applicable]]:

@@ -11,6 +11,7 @@ from models.conversation import Conversation
 from models.session import SignedIn
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.order_repo import OrderRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import revocations
@@ -28,6 +29,7 @@ class PrivacyService:
         unit_of_work: Callable[[], PostgresUnitOfWork],
         users: UserRepository,
         sessions: SessionRepository,
+        orders: OrderRepository,
         conversations: ConversationRepository,
         activity: ActivityRepository,
         outbox: Outbox,
@@ -36,6 +38,7 @@ class PrivacyService:
         self._unit_of_work = unit_of_work
         self._users = users
         self._sessions = sessions
+        self._orders = orders
         self._conversations = conversations
         self._activity = activity
         self._outbox = outbox
@@ -49,6 +52,7 @@ class PrivacyService:
             if version is None:
                 raise NotFound
             sessions = await self._sessions.forget(uow.session, user_id)
+            await self._orders.cancel_pending_of(uow.session, user_id, "erased")
             await self._outbox.supersede(uow.session, user_key(user_id))
             later = {"user_id": user_id, "after_seconds": self._purge_seconds}
             uow.effects += [

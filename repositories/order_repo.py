@@ -1,0 +1,127 @@
+"""Orders and the points they earn, in PostgreSQL."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Select, func, insert, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import contains_eager, selectinload
+
+from database.postgres import Postgres, connect
+from models.course import CourseBrief, CourseRow
+from models.order import CENTS_PER_POINT, LedgerEntry, Order, OrderIn, OrderRow, Reason
+from models.user import User
+
+
+@dataclass(frozen=True)
+class SeatsWanted:
+    """What MongoDB has to know of an order."""
+
+    course_id: uuid.UUID
+    quantity: int
+    capacity: int
+    course_deleted: bool
+    was_confirmed: bool
+
+
+class OrderRepository:
+    """Never commits: what writes takes the session of a unit of work. Raises StoreUnavailable."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def add(self, session: AsyncSession, order_id: uuid.UUID, user_id: uuid.UUID, order: OrderIn) -> bool:
+        """False when there is no such course. Locks the user: an erasure waits for it, and then finds the order."""
+        price = CourseRow.price_cents * literal(order.quantity)
+        values = (
+            select(literal(order_id), User.id, CourseRow.id, literal(order.quantity), price)
+            .join_from(User, CourseRow, CourseRow.id == order.course_id)
+            .where(User.id == user_id, User.erased_at.is_(None), CourseRow.is_deleted.is_(False))
+            .with_for_update(read=True, of=User)
+        )
+        query = insert(OrderRow).from_select(["id", "user_id", "course_id", "quantity", "price_cents"], values)
+        return await session.scalar(query.returning(OrderRow.id)) is not None
+
+    async def get(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order | None:
+        found = await self._read(_orders(user_id).where(OrderRow.id == order_id))
+        return found[0] if found else None
+
+    async def page(self, user_id: uuid.UUID, limit: int, before: uuid.UUID | None) -> list[Order]:
+        """Up to `limit`, newest first, all older than `before`. As many statements for one as for a hundred."""
+        query = _orders(user_id).order_by(OrderRow.id.desc()).limit(limit)
+        return await self._read(query.where(OrderRow.id < before) if before else query)
+
+    async def points(self, user_id: uuid.UUID) -> int:
+        """What the user's orders have earned, less what was taken back."""
+        query = select(func.coalesce(func.sum(LedgerEntry.points), 0)).where(LedgerEntry.user_id == user_id)
+        async with connect(self._postgres.engine) as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def seats_wanted(self, order_id: uuid.UUID) -> SeatsWanted:
+        query = (
+            select(
+                OrderRow.course_id,
+                OrderRow.quantity,
+                CourseRow.capacity,
+                CourseRow.is_deleted.label("course_deleted"),
+                OrderRow.confirmed_at.is_not(None).label("was_confirmed"),
+            )
+            .join(CourseRow)
+            .where(OrderRow.id == order_id)
+        )
+        async with connect(self._postgres.engine) as connection:
+            return SeatsWanted(**(await connection.execute(query)).one()._mapping)
+
+    async def confirm(self, session: AsyncSession, order_id: uuid.UUID) -> uuid.UUID | Reason:
+        """Confirm a pending order and credit its points, with its user locked. Returns the course, or why not."""
+        owner = select(OrderRow.user_id).where(OrderRow.id == order_id).scalar_subquery()
+        user = select(User.erased_at).where(User.id == owner).with_for_update(key_share=True)
+        if (await session.execute(user)).scalar_one() is not None:
+            return "erased"
+        confirmed = (
+            update(OrderRow)
+            .where(OrderRow.id == order_id, OrderRow.status == "pending", CourseRow.id == OrderRow.course_id)
+            .where(CourseRow.is_deleted.is_(False))
+            .values(status="confirmed", confirmed_at=func.now())
+            .returning(OrderRow.user_id, OrderRow.course_id, OrderRow.price_cents)
+        )
+        row = (await session.execute(confirmed)).one_or_none()
+        if row is None:  # an erasure would have been seen
+            return "course deleted"
+        entry = {"user_id": row.user_id, "order_id": order_id, "points": row.price_cents // CENTS_PER_POINT}
+        await session.execute(insert(LedgerEntry).values(kind="earned", **entry))
+        return cast(uuid.UUID, row.course_id)
+
+    async def cancel(self, session: AsyncSession, order_id: uuid.UUID, reason: Reason) -> None:
+        """Unless it is cancelled already: the first reason stays."""
+        query = update(OrderRow).where(OrderRow.id == order_id, OrderRow.status != "cancelled")
+        await session.execute(query.values(status="cancelled", reason=reason))
+
+    async def cancel_pending_of(self, session: AsyncSession, user_id: uuid.UUID, reason: Reason) -> None:
+        query = update(OrderRow).where(OrderRow.user_id == user_id, OrderRow.status == "pending")
+        await session.execute(query.values(status="cancelled", reason=reason))
+
+    async def revoke_points(self, session: AsyncSession, order_id: uuid.UUID) -> None:
+        """Take back what the order earned."""
+        earned = select(LedgerEntry.user_id, LedgerEntry.order_id, literal("revoked"), -LedgerEntry.points).where(
+            LedgerEntry.order_id == order_id, LedgerEntry.kind == "earned"
+        )
+        await session.execute(insert(LedgerEntry).from_select(["user_id", "order_id", "kind", "points"], earned))
+
+    async def _read(self, query: Select[Any]) -> list[Order]:
+        async with connect(self._postgres.engine) as connection, AsyncSession(connection) as session:
+            return [_as_order(row) for row in await session.scalars(query)]
+
+
+def _orders(user_id: uuid.UUID) -> Select[Any]:
+    # The page is one statement with the courses, and the ledger's entries of all its orders are a second.
+    together: Any = (contains_eager(OrderRow.course), selectinload(OrderRow.entries))
+    return select(OrderRow).join(OrderRow.course).options(*together).where(OrderRow.user_id == user_id)
+
+
+def _as_order(row: OrderRow) -> Order:
+    course = CourseBrief.model_validate(row.course, from_attributes=True)
+    points = sum(entry.points for entry in row.entries)
+    names = ("id", "quantity", "price_cents", "status", "reason", "created_at")
+    return Order.model_validate({"course": course, "points": points, **{name: getattr(row, name) for name in names}})

@@ -1,0 +1,83 @@
+"""Orders of courses."""
+
+import uuid
+from collections.abc import Callable
+
+from database.unit_of_work import PostgresUnitOfWork
+from models.activity import happened
+from models.base import new_id
+from models.idempotency import IdempotencyKey
+from models.order import Order, OrderIn, OrderPage, OrderPlaced
+from repositories.idempotency_repo import IdempotencyRepository
+from repositories.order_repo import OrderRepository
+from services.effects import RecordActivity
+from services.errors import Conflict, NotFound, OrderCancelled
+from services.order_saga import OrderSaga
+from services.outbox import Outbox
+from services.saga import Sagas
+
+
+class OrderService:
+    def __init__(
+        self,
+        *,
+        unit_of_work: Callable[[], PostgresUnitOfWork],
+        orders: OrderRepository,
+        idempotency: IdempotencyRepository,
+        sagas: Sagas,
+        outbox: Outbox,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._orders = orders
+        self._idempotency = idempotency
+        self._sagas = sagas
+        self._outbox = outbox
+
+    async def place(self, user_id: uuid.UUID, order: OrderIn, key: IdempotencyKey | None) -> Order:
+        """The order as it is when the answer is due: confirmed, or still pending; with the same key again, as it is
+        then. Raises OrderCancelled, NotFound, InProgress, InvalidInput, StoreUnavailable."""
+        placed = await self._place(user_id, order, key)
+        found = await self.get(user_id, placed.order_id)
+        if found.status == "cancelled":
+            raise OrderCancelled(found.id, str(found.reason))
+        return found
+
+    async def _place(self, user_id: uuid.UUID, order: OrderIn, key: IdempotencyKey | None) -> OrderPlaced:
+        placed = OrderPlaced(order_id=new_id())
+        async with self._unit_of_work() as uow:
+            if answer := await self._idempotency.replay(uow.session, key, order):
+                return OrderPlaced.model_validate(answer)
+            if not await self._orders.add(uow.session, placed.order_id, user_id, order):
+                raise NotFound("There is no such course.")
+            await self._sagas.begin(uow, OrderSaga.name, placed.order_id)
+            await self._idempotency.keep(uow.session, key, order, placed, user_id)
+            uow.effects.append(RecordActivity(activity=happened(user_id, "order_placed")))
+            await uow.commit()
+        await self._outbox.deliver(uow.owed)
+        return placed
+
+    async def get(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:
+        """Raises NotFound, also for another's, StoreUnavailable."""
+        order = await self._orders.get(user_id, order_id)
+        if order is None:
+            raise NotFound
+        return order
+
+    async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> OrderPage:
+        """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""
+        found = await self._orders.page(user_id, limit + 1, cursor)
+        more = len(found) > limit
+        points = await self._orders.points(user_id)
+        return OrderPage(items=found[:limit], next_cursor=found[limit - 1].id if more else None, points=points)
+
+    async def cancel(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:
+        """Undo a confirmed order. Raises NotFound, Conflict when it is not confirmed, StoreUnavailable."""
+        order = await self.get(user_id, order_id)
+        if order.status != "confirmed":
+            raise Conflict(f"Only a confirmed order can be cancelled; this one is {order.status}.")
+        async with self._unit_of_work() as uow:
+            await self._sagas.compensate(uow, order_id, "by the user")
+            uow.effects.append(RecordActivity(activity=happened(user_id, "order_cancelled")))
+            await uow.commit()
+        await self._outbox.deliver(uow.owed)
+        return await self.get(user_id, order_id)
