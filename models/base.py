@@ -5,7 +5,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 import uuid_utils.compat
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from sqlalchemy import DateTime, MetaData
@@ -74,7 +82,20 @@ def storable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(storable)]
+# Put it after the constraints: before them it would make pydantic check the length first, and strip then.
+Storable = AfterValidator(storable)
+Text = Annotated[str, Storable]
+
+
+def is_number(value: Any) -> Any:
+    """Refuse what pydantic would make a number of: text, true and false. 20.0 is one: JSON has no integers of its own.
+    Raises ValueError."""
+    if type(value) in {int, float}:
+        return value
+    raise ValueError("must be a number")
+
+
+Number = BeforeValidator(is_number)
 
 # No validator before a pattern: the API's document would lose it.
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$", max_length=12)]

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from models.base import Model, Text, check_json, example, new_id
+from models.base import Model, Storable, check_json, example, new_id
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
 MessageId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Title = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), Storable]
 METADATA_BYTES = 16_384
 
 
@@ -60,7 +60,7 @@ class NewMessage(Model):
 
     id: MessageId = Field(default_factory=lambda: str(new_id()))
     role: MessageRole = "user"
-    content: Annotated[Text, StringConstraints(min_length=1, max_length=20_000)]
+    content: Annotated[str, StringConstraints(min_length=1, max_length=20_000), Storable]
     metadata: Metadata = {}
 
 

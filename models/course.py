@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import CheckConstraint, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import LEVELS, CefrLevel, Language, Model, PartialUpdate, Table, Text, example
+from models.base import LEVELS, CefrLevel, Language, Model, Number, PartialUpdate, Storable, Table, example
 
 MAX_CAPACITY = 1_000_000
 MAX_PRICE = 100_000_000
@@ -24,10 +24,10 @@ EXAMPLE: dict[str, Any] = {
     "capacity": 20,
 }
 
-Title = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
-Description = Annotated[Text, StringConstraints(max_length=5000)]
-Price = Annotated[int, Field(ge=0, le=MAX_PRICE, strict=True)]
-Capacity = Annotated[int, Field(ge=0, le=MAX_CAPACITY, strict=True)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), Storable]
+Description = Annotated[str, StringConstraints(max_length=5000), Storable]
+Price = Annotated[int, Field(ge=0, le=MAX_PRICE), Number]
+Capacity = Annotated[int, Field(ge=0, le=MAX_CAPACITY), Number]
 
 
 class CourseRow(Table):
