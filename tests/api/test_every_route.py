@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from database.stores import Stores
-from tests.api.test_users import account, register, sign_in
+from models.course import EXAMPLE
+from tests.api.test_courses import new_course
+from tests.api.test_users import account, register, register_admin, sign_in
 
 OPEN = {
     ("get", "/health"),
@@ -18,6 +20,8 @@ OPEN = {
     ("get", "/health/startup"),
     ("post", "/users/register"),
     ("post", "/auth/token"),
+    ("get", "/courses"),
+    ("get", "/courses/{course_id}"),
 }
 FOR_EVERYBODY = {("get", "/users/{user_id}")}
 """Routes that name an object, and show a part of it to whoever is signed in."""
@@ -29,6 +33,9 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/conversations"): {"title": "mine"},
     ("patch", "/conversations/{conversation_id}"): {"title": "mine"},
     ("post", "/conversations/{conversation_id}/messages"): {"content": "not mine"},
+    ("post", "/courses"): EXAMPLE,
+    ("post", "/courses/batch"): {"courses": [EXAMPLE]},
+    ("patch", "/courses/{course_id}"): {"title": "not mine"},
 }
 
 
@@ -72,6 +79,13 @@ async def owned(client: httpx.AsyncClient) -> tuple[dict[str, str], dict[str, st
     return headers, ids
 
 
+async def stocked(client: httpx.AsyncClient, stores: Stores) -> dict[str, str]:
+    """The ids of what a user owns, and of a course."""
+    _, ids = await owned(client)
+    course = await new_course(client, await register_admin(client, stores))
+    return {**ids, "course_id": course["id"]}
+
+
 async def bad_token(client: httpx.AsyncClient, stores: Stores, kind: str) -> dict[str, str]:
     headers = await register(client)
     good = headers["Authorization"]
@@ -96,7 +110,7 @@ async def bad_token(client: httpx.AsyncClient, stores: Stores, kind: str) -> dic
 async def test_without_a_good_token_every_route_answers_401(
     client: httpx.AsyncClient, stores: Stores, kind: str
 ) -> None:
-    _, ids = await owned(client)
+    ids = await stocked(client, stores)
     before = await everything_of(stores, ids)
     headers = await bad_token(client, stores, kind)
     for operation in await secured(client):
@@ -106,7 +120,7 @@ async def test_without_a_good_token_every_route_answers_401(
 
 
 async def test_another_user_finds_nothing_and_changes_nothing(client: httpx.AsyncClient, stores: Stores) -> None:
-    _, ids = await owned(client)
+    ids = await stocked(client, stores)
     before = await everything_of(stores, ids)
     stranger = account()
     await client.post("/users/register", json=stranger)
@@ -133,7 +147,7 @@ async def test_another_user_finds_nothing_and_changes_nothing(client: httpx.Asyn
 
 
 async def everything_of(stores: Stores, ids: dict[str, str]) -> list[Any]:
-    """What the databases hold of a user, but for what reading may change."""
+    """What the databases hold of a user, but for what reading may change, and all courses."""
     user_id = ids["user_id"]
     found: list[Any] = []
     async with stores.postgres.engine.connect() as connection:
@@ -141,6 +155,7 @@ async def everything_of(stores: Stores, ids: dict[str, str]) -> list[Any]:
             "SELECT * FROM users WHERE id = :id",
             "SELECT * FROM profiles WHERE user_id = :id",
             "SELECT id, token_hash, expires_at, revoked_at FROM sessions WHERE user_id = :id",
+            "SELECT * FROM courses WHERE :id = :id ORDER BY id",
         ):
             rows = (await connection.execute(text(sql), {"id": user_id})).all()
             assert rows, sql
@@ -154,11 +169,7 @@ async def everything_of(stores: Stores, ids: dict[str, str]) -> list[Any]:
 
 
 async def test_an_admin_gives_and_takes_the_role(client: httpx.AsyncClient, stores: Stores) -> None:
-    admin, ana = await register(client), await register(client)
-    async with stores.postgres.engine.begin() as connection:
-        sql = "UPDATE users SET role = 'admin', version = version + 1 WHERE id = :id"
-        await connection.execute(text(sql), {"id": admin["X-User-Id"]})
-    await stores.redis.client.flushall()
+    admin, ana = await register_admin(client, stores), await register(client)
     path = f"/users/{ana['X-User-Id']}/role"
     assert (await client.put(path, headers=ana, json={"role": "admin"})).status_code == 403
     assert (await client.put(path, headers=admin, json={"role": "admin"})).json()["role"] == "admin"

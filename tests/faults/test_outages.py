@@ -2,13 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import httpx
 import pytest
+from pymongo.errors import PyMongoError
 
 from database.embedded import Store
-from tests.api.test_users import account, register
+from database.stores import open_stores
+from tests.api.test_courses import new_course
+from tests.api.test_users import account, register, register_admin
 from tests.faults.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
 
 STATES = {"connected", "error: timeout", "error: unreachable"}
@@ -96,6 +100,25 @@ async def test_without_mongodb_users_register_and_read_profiles(lab: Lab, app: A
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+async def test_without_mongodb_courses_are_shown_and_added(lab: Lab, app: App, fault: Fault) -> None:
+    client = app.client
+    async with open_stores(lab.settings) as stores:
+        admin = await register_admin(client, stores)
+        first = await new_course(client, admin)
+        async with lab.without("mongodb", fault):
+            path = f"/courses/{(await new_course(client, admin))['id']}"
+            one, seconds_of_one = await timed(client.get(path))
+            page, seconds_of_page = await timed(client.get("/courses", params={"limit": 2}))
+            assert (one.status_code, page.status_code) == (200, 200)
+            assert page.json()["items"] == [one.json(), first | {"seats_left": None}]
+            assert one.json()["seats_left"] is None
+            assert max(seconds_of_one, seconds_of_page) < 1.5
+        opened = stores.mongodb.database.seats
+        await until(lambda: has(opened.find_one({"_id": path.removeprefix("/courses/")})), 5)
+        assert (await client.get(path)).json()["seats_left"] == first["capacity"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_without_postgresql_answers_are_quick_and_honest(lab: Lab, app: App, fault: Fault) -> None:
     client = app.client
     cached, uncached = await register(client), await register(client)
@@ -121,6 +144,13 @@ async def test_without_postgresql_answers_are_quick_and_honest(lab: Lab, app: Ap
 
 async def sign_in_as_nobody(client: httpx.AsyncClient) -> httpx.Response:
     return await client.post("/auth/token", data={"username": "nobody-here", "password": "not this one"})
+
+
+async def has(found: Awaitable[object]) -> bool:
+    try:
+        return await found is not None
+    except PyMongoError:  # not yet
+        return False
 
 
 async def answers_as(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> bool:

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import cycle
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from urllib3 import HTTPResponse
 
 from commands.users import create_admin
 from config import Settings
+from models.course import EXAMPLE
 from tests.api.test_users import account
 
 Role = Literal["nobody", "learner", "admin"]
@@ -33,6 +35,7 @@ class Account:
     token: str = ""
     user_id: str = ""
     conversation_id: str = ""
+    course_id: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -43,6 +46,7 @@ class Account:
         values = {
             "user_id": self.user_id,
             "conversation_id": self.conversation_id,
+            "course_id": self.course_id,
             "cursor": self.conversation_id,
             "current_password": self.password,
             "Last-Event-ID": "0",  # before the first message
@@ -63,7 +67,22 @@ class Site:
         self._settings = settings
 
     def new_account(self, role: Role) -> Account:
-        """An account that is signed in and has a conversation of two messages."""
+        """An account that is signed in, with a conversation of two messages, and a course to try things on."""
+        new = self._register(role)
+        new.user_id = self._ask("GET", "/users/me", headers=new.headers)["id"]
+        new.conversation_id = self._ask("POST", "/conversations", headers=new.headers, json={"title": "t"})["id"]
+        for content in ("one", "two"):
+            path = f"/conversations/{new.conversation_id}/messages"
+            self._ask("POST", path, headers=new.headers, json={"content": content})
+        new.course_id = self._ask("POST", "/courses", headers=self._keeper.headers, json=EXAMPLE)["id"]
+        return new
+
+    @cached_property
+    def _keeper(self) -> Account:
+        """An admin that no case acts as."""
+        return self._register("admin")
+
+    def _register(self, role: Role) -> Account:
         body = account()
         if role == "admin":
             with ThreadPoolExecutor(1) as thread:  # it runs an event loop of its own
@@ -72,11 +91,6 @@ class Site:
             self._ask("POST", "/users/register", json=body)
         new = Account(body["username"], body["password"])
         assert self.sign_in(new)
-        new.user_id = self._ask("GET", "/users/me", headers=new.headers)["id"]
-        new.conversation_id = self._ask("POST", "/conversations", headers=new.headers, json={"title": "t"})["id"]
-        for content in ("one", "two"):
-            path = f"/conversations/{new.conversation_id}/messages"
-            self._ask("POST", path, headers=new.headers, json={"content": content})
         return new
 
     def sign_in(self, account: Account) -> bool:
