@@ -43,6 +43,8 @@ CLIENT_REASONS: dict[type[BaseException], Reason | None] = {
 class Postgres:
     engine: AsyncEngine
     """Pooled; every request waits for it no longer than its Budget."""
+    reads: AsyncEngine
+    """The same pool. Each statement is its own transaction: around a single read BEGIN and ROLLBACK would triple it."""
     background: AsyncEngine
     """A few connections for relay and migrations, so that a busy service cannot starve them."""
     probe_engine: AsyncEngine
@@ -120,8 +122,10 @@ def _replace_dead_connection(dbapi_connection: Any, record: object, proxy: objec
 @asynccontextmanager
 async def open_postgres(settings: Settings) -> AsyncIterator[Postgres]:
     """Open the engines; connects on first use. Closes every connection at the end."""
+    engine = _engine(settings, "app", settings.postgres_pool_size, settings.postgres_max_overflow)
     postgres = Postgres(
-        engine=_engine(settings, "app", settings.postgres_pool_size, settings.postgres_max_overflow),
+        engine=engine,
+        reads=engine.execution_options(isolation_level="AUTOCOMMIT"),
         background=_engine(settings, "relay", 3),
         probe_engine=_engine(settings, "probe", 1),
     )

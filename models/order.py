@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models.base import Model, Table, example
+from models.base import Model, Number, Table, example
 from models.course import CourseBrief, CourseRow
 
 Status = Literal["pending", "confirmed", "cancelled"]
@@ -68,7 +68,7 @@ class OrderIn(Model):
     model_config = example({"course_id": "0199d3c2-7b44-7000-8000-000000000000", "quantity": 1})
 
     course_id: uuid.UUID
-    quantity: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
+    quantity: Annotated[int, Number, Field(ge=1, le=100)] = 1
 
 
 class Order(BaseModel):

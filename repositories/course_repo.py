@@ -33,7 +33,7 @@ class CourseRepository:
 
     async def get(self, course_id: uuid.UUID) -> Course | None:
         query = select(*COURSE).where(CourseRow.id == course_id, LIVING)
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             row = (await connection.execute(query)).one_or_none()
         return Course(**row._mapping) if row else None
 
@@ -42,7 +42,7 @@ class CourseRepository:
         total = select(func.count().label("total")).where(LIVING).subquery()
         page = select(*COURSE).where(LIVING).order_by(CourseRow.id.desc()).offset(skip).limit(limit).subquery()
         query = select(total.c.total, page).select_from(total.outerjoin(page, true())).order_by(page.c.id.desc())
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             rows = (await connection.execute(query)).all()
         return [Course(**row._mapping) for row in rows if row.id], rows[0].total
 

@@ -2,9 +2,9 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Select, func, insert, literal, select, update
+from sqlalchemy import BigInteger, Select, cast, func, insert, literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager, selectinload
 
@@ -12,6 +12,16 @@ from database.postgres import Postgres, connect
 from models.course import CourseBrief, CourseRow
 from models.order import CENTS_PER_POINT, LedgerEntry, Order, OrderIn, OrderRow, Reason
 from models.user import User
+
+COURSE: tuple[Any, ...] = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
+ORDER: tuple[Any, ...] = (
+    OrderRow.id,
+    OrderRow.quantity,
+    OrderRow.price_cents,
+    OrderRow.status,
+    OrderRow.reason,
+    OrderRow.created_at,
+)
 
 
 @dataclass(frozen=True)
@@ -31,17 +41,35 @@ class OrderRepository:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def add(self, session: AsyncSession, order_id: uuid.UUID, user_id: uuid.UUID, order: OrderIn) -> bool:
-        """False when there is no such course. Locks the user: an erasure waits for it, and then finds the order."""
-        price = CourseRow.price_cents * literal(order.quantity)
-        values = (
-            select(literal(order_id), User.id, CourseRow.id, literal(order.quantity), price)
+    async def add(self, session: AsyncSession, order_id: uuid.UUID, user_id: uuid.UUID, order: OrderIn) -> Order | None:
+        """The pending order; None when there is no such course. Locks the user: an erasure waits for it, and then finds
+        the order."""
+        wanted = (
+            select(User.id.label("user_id"), CourseRow.price_cents, *COURSE)
             .join_from(User, CourseRow, CourseRow.id == order.course_id)
             .where(User.id == user_id, User.erased_at.is_(None), CourseRow.is_deleted.is_(False))
             .with_for_update(read=True, of=User)
+            .cte("wanted")
         )
-        query = insert(OrderRow).from_select(["id", "user_id", "course_id", "quantity", "price_cents"], values)
-        return await session.scalar(query.returning(OrderRow.id)) is not None
+        price = wanted.c.price_cents * cast(order.quantity, BigInteger)
+        values = select(literal(order_id), wanted.c.user_id, wanted.c.id, literal(order.quantity), price)
+        columns = ["id", "user_id", "course_id", "quantity", "price_cents"]
+        placed = insert(OrderRow).from_select(columns, values).returning(*ORDER).cte("placed")
+        course = (wanted.c[column.name].label(f"course_{column.name}") for column in COURSE)
+        row = (await session.execute(select(placed, *course).join(wanted, true()))).one_or_none()
+        if row is None:
+            return None
+        values_of = dict(row._mapping)
+        brief = {column.name: values_of.pop(f"course_{column.name}") for column in COURSE}
+        return Order.model_validate({"course": brief, "points": 0, **values_of})
+
+    async def outcome(self, order: Order) -> Order:
+        """A placed order as it is now."""
+        query = select(OrderRow.status, OrderRow.reason).where(OrderRow.id == order.id)
+        async with connect(self._postgres.reads) as connection:
+            row = (await connection.execute(query)).one()
+        points = order.price_cents // CENTS_PER_POINT if row.status == "confirmed" else 0
+        return order.model_copy(update={"status": row.status, "reason": row.reason, "points": points})
 
     async def get(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order | None:
         found = await self._read(_orders(user_id).where(OrderRow.id == order_id))
@@ -55,7 +83,7 @@ class OrderRepository:
     async def points(self, user_id: uuid.UUID) -> int:
         """What the user's orders have earned, less what was taken back."""
         query = select(func.coalesce(func.sum(LedgerEntry.points), 0)).where(LedgerEntry.user_id == user_id)
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             return int((await connection.execute(query)).scalar_one())
 
     async def seats_wanted(self, order_id: uuid.UUID) -> SeatsWanted:
@@ -70,7 +98,7 @@ class OrderRepository:
             .join(CourseRow)
             .where(OrderRow.id == order_id)
         )
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             return SeatsWanted(**(await connection.execute(query)).one()._mapping)
 
     async def confirm(self, session: AsyncSession, order_id: uuid.UUID) -> uuid.UUID | Reason:
@@ -91,7 +119,8 @@ class OrderRepository:
             return "course deleted"
         entry = {"user_id": row.user_id, "order_id": order_id, "points": row.price_cents // CENTS_PER_POINT}
         await session.execute(insert(LedgerEntry).values(kind="earned", **entry))
-        return cast(uuid.UUID, row.course_id)
+        course_id: uuid.UUID = row.course_id
+        return course_id
 
     async def cancel(self, session: AsyncSession, order_id: uuid.UUID, reason: Reason) -> None:
         """Unless it is cancelled already: the first reason stays."""
@@ -110,7 +139,7 @@ class OrderRepository:
         await session.execute(insert(LedgerEntry).from_select(["user_id", "order_id", "kind", "points"], earned))
 
     async def _read(self, query: Select[Any]) -> list[Order]:
-        async with connect(self._postgres.engine) as connection, AsyncSession(connection) as session:
+        async with connect(self._postgres.reads) as connection, AsyncSession(connection) as session:
             return [_as_order(row) for row in await session.scalars(query)]
 
 
@@ -123,5 +152,5 @@ def _orders(user_id: uuid.UUID) -> Select[Any]:
 def _as_order(row: OrderRow) -> Order:
     course = CourseBrief.model_validate(row.course, from_attributes=True)
     points = sum(entry.points for entry in row.entries)
-    names = ("id", "quantity", "price_cents", "status", "reason", "created_at")
-    return Order.model_validate({"course": course, "points": points, **{name: getattr(row, name) for name in names}})
+    columns = {column.name: getattr(row, column.name) for column in ORDER}
+    return Order.model_validate({"course": course, "points": points, **columns})

@@ -38,7 +38,7 @@ class SagaRepository:
         if session:
             row = (await session.execute(query)).one_or_none()
         else:
-            async with connect(self._postgres.engine) as connection:
+            async with connect(self._postgres.reads) as connection:
                 row = (await connection.execute(query)).one_or_none()
         return SagaState(**row._mapping) if row else None
 
@@ -76,7 +76,7 @@ class SagaRepository:
             .order_by(SagaRow.created_at)
             .limit(limit)
         )
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
         return rows
 

@@ -7,12 +7,10 @@ after that time its marker can be dropped, and the document keeps no history.
 
 import uuid
 from collections.abc import Collection
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
 
 from database.mongodb import Document, MongoStore
 
@@ -31,8 +29,7 @@ class SeatRepository:
         """Begin to count, once, however often and late this is asked."""
         none_taken = {"$setOnInsert": {"taken": 0, "markers": []}}
         async with self._mongodb.operation() as database:
-            with suppress(DuplicateKeyError):  # another attempt was quicker
-                await database.seats.update_one({"_id": str(course_id)}, none_taken, upsert=True)
+            await database.seats.update_one({"_id": str(course_id)}, none_taken, upsert=True)
 
     async def taken(self, course_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Of those that are open."""

@@ -51,7 +51,7 @@ class SessionRepository:
 
     async def _credentials(self, condition: ColumnElement[bool]) -> Credentials | None:
         query = select(User.id, User.password_hash).where(condition, User.erased_at.is_(None))
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             row = (await connection.execute(query)).one_or_none()
         return Credentials(row.id, row.password_hash) if row else None
 
@@ -63,7 +63,7 @@ class SessionRepository:
             .join(User, User.id == Session.user_id)
             .where(Session.token_hash == token_hash, *self._living(), User.erased_at.is_(None))
         )
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             row = (await connection.execute(query)).one_or_none()
         return Found(SignedIn(session_id=row.id, user_id=row.user_id), row.unseen) if row else None
 
@@ -75,7 +75,7 @@ class SessionRepository:
         """The living sessions, newest first."""
         columns = (Session.id, Session.created_at, Session.last_seen_at, Session.expires_at)
         query = select(*columns).where(Session.user_id == user_id, *self._living()).order_by(Session.id.desc())
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             rows = (await connection.execute(query)).all()
         return [SessionInfo(**row._mapping, current=row.id == current) for row in rows]
 

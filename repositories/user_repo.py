@@ -53,7 +53,7 @@ class UserRepository:
             .join(Profile, Profile.user_id == User.id)
             .where(User.id == user_id, User.erased_at.is_(None))
         )
-        async with connect(self._postgres.engine) as connection:
+        async with connect(self._postgres.reads) as connection:
             row = (await connection.execute(query)).one_or_none()
         return FullProfile(**row._mapping) if row else None
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from database.unit_of_work import PostgresUnitOfWork
 from models.activity import happened
@@ -11,7 +12,7 @@ from models.order import Order, OrderIn, OrderPage, OrderPlaced
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
 from services.effects import RecordActivity
-from services.errors import Conflict, NotFound, OrderCancelled
+from services.errors import Conflict, NotFound, OrderCancelled, StoreUnavailable
 from services.order_saga import OrderSaga
 from services.outbox import Outbox
 from services.saga import Sagas
@@ -33,28 +34,30 @@ class OrderService:
         self._sagas = sagas
         self._outbox = outbox
 
-    async def place(self, user_id: uuid.UUID, order: OrderIn, key: IdempotencyKey | None) -> Order:
+    async def place(self, user_id: uuid.UUID, new: OrderIn, key: IdempotencyKey | None) -> Order:
         """The order as it is when the answer is due: confirmed, or still pending; with the same key again, as it is
         then. Raises OrderCancelled, NotFound, InProgress, InvalidInput, StoreUnavailable."""
-        placed = await self._place(user_id, order, key)
-        found = await self.get(user_id, placed.order_id)
-        if found.status == "cancelled":
-            raise OrderCancelled(found.id, str(found.reason))
-        return found
+        order = await self._place(user_id, new, key)
+        if order.status == "cancelled":
+            raise OrderCancelled(order.id, str(order.reason))
+        return order
 
-    async def _place(self, user_id: uuid.UUID, order: OrderIn, key: IdempotencyKey | None) -> OrderPlaced:
+    async def _place(self, user_id: uuid.UUID, new: OrderIn, key: IdempotencyKey | None) -> Order:
         placed = OrderPlaced(order_id=new_id())
         async with self._unit_of_work() as uow:
-            if answer := await self._idempotency.replay(uow.session, key, order):
-                return OrderPlaced.model_validate(answer)
-            if not await self._orders.add(uow.session, placed.order_id, user_id, order):
+            if answer := await self._idempotency.replay(uow.session, key, new):
+                return await self.get(user_id, OrderPlaced.model_validate(answer).order_id)
+            order = await self._orders.add(uow.session, placed.order_id, user_id, new)
+            if order is None:
                 raise NotFound("There is no such course.")
-            await self._sagas.begin(uow, OrderSaga.name, placed.order_id)
-            await self._idempotency.keep(uow.session, key, order, placed, user_id)
+            await self._sagas.begin(uow, OrderSaga.name, order.id)
+            await self._idempotency.keep(uow.session, key, new, placed, user_id)
             uow.effects.append(RecordActivity(activity=happened(user_id, "order_placed")))
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        return placed
+        with suppress(StoreUnavailable):  # it is placed: whoever asks later learns what has become of it
+            return await self._orders.outcome(order)
+        return order
 
     async def get(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:
         """Raises NotFound, also for another's, StoreUnavailable."""

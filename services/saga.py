@@ -87,7 +87,8 @@ class Sagas:
         """Go on in this direction to the end, or as far as possible. Raises NotYet, StoreUnavailable."""
         move_on = self._advance if direction == "running" else self._go_back
         while (saga := await self._repository.get(saga_id)) and saga.state == direction:
-            await move_on(saga)
+            if not await move_on(saga):
+                return
 
     async def compensate(self, uow: PostgresUnitOfWork, saga_id: uuid.UUID, reason: str) -> None:
         """Undo a saga that runs, or is done, in the caller's transaction; the caller also delivers what it owes. Raises
@@ -99,16 +100,18 @@ class Sagas:
             raise Conflict("It is being undone already, or was, or has just gone on.")
         await self._supersede(uow.session, ContinueSaga(saga_id=saga_id).aggregate)
 
-    async def _advance(self, saga: SagaState) -> None:
+    async def _advance(self, saga: SagaState) -> bool:
+        """False when it went as far as it can go in this direction."""
         try:
-            await self._next_steps(saga)
+            return await self._take_steps(saga)
         except (Refused, TooLate) as refused:
             async with self._unit_of_work() as uow:
                 if not await self._turn_round(uow, saga, str(refused) or "deadline"):
-                    return  # another process was quicker
+                    return True  # another process was quicker
                 await uow.commit()
+        return False
 
-    async def _next_steps(self, saga: SagaState) -> None:
+    async def _take_steps(self, saga: SagaState) -> bool:
         """One step in another store, if that is the next, and all that follow it in PostgreSQL."""
         if saga.seconds_left < 0:
             raise TooLate
@@ -122,11 +125,12 @@ class Sagas:
         state: Direction = "done" if reached == len(steps) else "running"
         async with self._unit_of_work() as uow:
             if not await self._repository.move(uow.session, saga, state, reached):
-                return
+                return True
             for record in records:
                 await record.do(uow, saga)
             await uow.commit()
         self.counts[state] += 1
+        return state == "running"
 
     async def _turn_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> bool:
         """False when somebody else has moved the saga."""
@@ -141,7 +145,7 @@ class Sagas:
         uow.effects.append(ContinueSaga(saga_id=saga.id, undo=True, after_seconds=wait))
         return True
 
-    async def _go_back(self, saga: SagaState) -> None:
+    async def _go_back(self, saga: SagaState) -> bool:
         """Undo one step in another store, if that is the next, and all before it in PostgreSQL."""
         step, left = self._kinds[saga.name].steps[saga.step - 1], saga.step
         owed: Sequence[Effect] = ()
@@ -154,9 +158,10 @@ class Sagas:
             left -= 1
         async with self._unit_of_work() as uow:
             if not await self._undo(uow, saga, left):
-                return
+                return True
             uow.effects += owed
             await uow.commit()
+        return left > 0
 
     async def _undo(
         self,
