@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     cache_absent_ttl: float = Field(30, ge=1)
     cache_load_lease: float = Field(3, ge=2, le=5)
     cache_fallback_concurrency: int = Field(10, ge=1)
+    near_cache: bool = True
+    near_cache_entries: int = Field(20_000, ge=1)
+    near_profile_seconds: float = Field(10, gt=0, le=60)
+    near_session_seconds: float = Field(1, gt=0, le=10)
     session_seconds: int = Field(90 * 86_400, ge=60)
     session_idle_seconds: int = Field(14 * 86_400, ge=120)
     cache_session_ttl: float = Field(30, ge=1, le=60)

@@ -10,7 +10,9 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
+from fastapi.security.base import SecurityBase
+from pydantic import TypeAdapter
 
 from config import Settings
 from database import mongodb, redis
@@ -19,13 +21,14 @@ from database.unit_of_work import PostgresUnitOfWork
 from models.base import INT64
 from models.idempotency import IdempotencyKey
 from models.session import SignedIn
-from models.user import Caller, FullProfile, Role
+from models.user import Caller, Role
 from repositories.activity_repo import ActivityRepository
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
 from repositories.idempotency_repo import IdempotencyRepository
+from repositories.near_cache import NearCache
 from repositories.order_repo import OrderRepository
 from repositories.outbox_repo import OutboxRepository
 from repositories.rate_limit_repo import RateLimitRepository
@@ -52,6 +55,7 @@ from services.saga import Sagas
 from services.user_service import UserService
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+CALLER = TypeAdapter(Caller)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Services:
 
     def start(self) -> None:
         """Start what runs beside the requests."""
+        self.cache.start()
         self.outbox.start()
         self.live.start()
         self.metrics.start()
@@ -90,14 +95,20 @@ class Services:
 def wire(settings: Settings, stores: Stores) -> Services:
     """Build every service once; they live as long as the stores."""
     breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
+    wake_ups = WakeUpRepository(stores.redis, breaker)
+    near = None
+    if settings.near_cache:
+        near = NearCache(settings.near_cache_entries, wake_ups.is_alive)
+        wake_ups.listen(lambda names: near.drop(name.removeprefix("cache:") for name in names), near.clear)
     cache = CacheRepository(
         stores.redis,
         breaker,
+        near=near,
+        announce=lambda key: wake_ups.message(f"cache:{key}"),
         lease_seconds=settings.cache_load_lease,
         absent_ttl=settings.cache_absent_ttl,
         fallback_concurrency=settings.cache_fallback_concurrency,
     )
-    wake_ups = WakeUpRepository(stores.redis, breaker)
     conversations = ConversationRepository(stores.mongodb, wake_ups.send)
     activity = ActivityRepository(stores.mongodb)
     seats = SeatRepository(stores.mongodb)
@@ -136,6 +147,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         hasher=hasher,
         lasts=timedelta(seconds=settings.session_seconds),
         copy_ttl=settings.cache_session_ttl,
+        near_ttl=settings.near_session_seconds,
     )
     live = LiveService(
         conversations=conversations,
@@ -166,6 +178,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
             outbox=outbox,
             hasher=hasher,
             profile_ttl=settings.cache_profile_ttl,
+            near_ttl=settings.near_profile_seconds,
         ),
         conversations=ConversationService(
             unit_of_work=unit_of_work,
@@ -229,7 +242,6 @@ HealthChecks = Annotated[HealthService, _service("health")]
 Limits = Annotated[RateLimits, _service("limits")]
 MetricsOfAll = Annotated[Metrics, _service("metrics")]
 Auth = Annotated[AuthService, _service("auth")]
-BEARER = OAuth2PasswordBearer(tokenUrl="auth/token", auto_error=False)
 
 
 def address_of(request: Request) -> str:
@@ -237,25 +249,36 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-async def get_session(auth: Auth, limits: Limits, token: Annotated[str | None, Depends(BEARER)]) -> SignedIn:
-    """The session of the request's bearer token. Raises NotAuthenticated, TooManyRequests."""
-    if not token or not TOKEN.fullmatch(token):
-        raise NotAuthenticated
-    session = await auth.authenticate(token)
-    limits.request(session.user_id)
-    return session
+class SessionOfToken(SecurityBase):
+    """The session of the request's bearer token. Raises NotAuthenticated, TooManyRequests. A security scheme by itself,
+    so that the API's document shows it and the request pays for one dependency, not for two."""
+
+    def __init__(self) -> None:
+        self.scheme_name = "OAuth2PasswordBearer"
+        self.model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="auth/token", scopes={})))
+
+    async def __call__(self, request: Request) -> SignedIn:
+        token = bearer_token(request)
+        if not TOKEN.fullmatch(token):
+            raise NotAuthenticated
+        services: Services = request.app.state.services
+        session = await services.auth.authenticate(token)
+        services.limits.request(session.user_id)
+        return session
 
 
-CurrentSession = Annotated[SignedIn, Depends(get_session)]
+def bearer_token(request: Request) -> str:
+    """What the request came with, empty if it came with none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+CurrentSession = Annotated[SignedIn, Depends(SessionOfToken())]
 
 
 async def get_caller(users: Users, session: CurrentSession) -> Caller:
     """The user of the request's session, with the role as of now. Raises NotAuthenticated."""
-    try:
-        profile = FullProfile.model_validate_json(await users.get_user_profile(session.user_id))
-    except NotFound:
-        raise NotAuthenticated from None
-    return Caller(profile.id, profile.role)
+    return CALLER.validate_json(await users.own_profile(session))
 
 
 CurrentUser = Annotated[Caller, Depends(get_caller)]
@@ -307,25 +330,27 @@ async def get_listener(
     live: Live,
     auth: Auth,
     who: CurrentSession,
-    token: Annotated[str, Depends(BEARER)],
+    request: Request,
     conversation_id: uuid.UUID,
     last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)] = None,
 ) -> AsyncIterator[Listener]:
     """A listener to a conversation of the caller, until the response has ended. Raises NotAuthenticated, NotFound,
     TooManyRequests, Overloaded."""
-    async with live.listen(conversation_id, who, last_event_id, partial(auth.authenticate, token)) as listener:
+    async with live.listen(
+        conversation_id, who, last_event_id, partial(auth.authenticate, bearer_token(request))
+    ) as listener:
         yield listener
 
 
 Listening = Annotated[Listener, Depends(get_listener)]
 
 
-async def require_scraper(request: Request, token: Annotated[str | None, Depends(BEARER)]) -> None:
+async def require_scraper(request: Request) -> None:
     """Let pass whoever has the metrics' token. Without one configured, only development has metrics. Raises NotFound,
     NotAuthenticated."""
     settings: Settings = request.app.state.settings
     if settings.metrics_token is None:
         if settings.environment == "production":
             raise NotFound
-    elif not secrets.compare_digest((token or "").encode(), settings.metrics_token.get_secret_value().encode()):
+    elif not secrets.compare_digest(bearer_token(request).encode(), settings.metrics_token.get_secret_value().encode()):
         raise NotAuthenticated

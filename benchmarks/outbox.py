@@ -112,6 +112,7 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         outbox=outbox,
         hasher=PasswordHasher(CryptContext(schemes=["plaintext"])),
         profile_ttl=300,
+        near_ttl=10,
     )
 
 

@@ -79,3 +79,5 @@ class SignedIn(BaseModel):
 
     session_id: uuid.UUID
     user_id: uuid.UUID
+    profile: bytes | None = Field(None, exclude=True, repr=False)
+    """The user's profile, where the same look into PostgreSQL has found it."""

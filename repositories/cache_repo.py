@@ -21,12 +21,15 @@ from redis.asyncio import Redis
 from database.postgres import within_budget
 from database.redis import RedisStore, within_timeout
 from repositories.breaker import CircuitBreaker
+from repositories.near_cache import NearCache
 from services.errors import StoreUnavailable
 
 FORMAT = 1
 """Part of each key. Raise it when the shape of cached bytes changes: a rolling deploy must not serve the old one."""
 TOMBSTONE_SECONDS = 60.0
 POLL_SECONDS = 0.02
+RENEW_SECONDS = 0.4
+RENEWED_AT_ONCE = 500
 
 # Returns the entry, or 1 when the caller now holds the load lease, or 0 while somebody else does.
 LEASE = """
@@ -53,6 +56,7 @@ redis.call('DEL', KEYS[2])
 local entry = redis.call('GET', KEYS[1])
 if entry and tonumber(string.match(entry, '^%a(%d+):')) >= tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], 't' .. ARGV[1] .. ':', 'PX', ARGV[2])
+if ARGV[3] then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return 1
 """
 
@@ -76,19 +80,26 @@ Load = Callable[[], Awaitable[Versioned | None]]
 
 
 class CacheRepository:
-    """Keys are plain names such as `user:<id>`. Times are seconds."""
+    """Keys are plain names such as `user:<id>`. Times are seconds. Without a near cache every read asks Redis."""
 
     def __init__(
         self,
         redis: RedisStore,
         breaker: CircuitBreaker,
         *,
+        near: NearCache | None = None,
+        announce: Callable[[str], tuple[str, ...]] = lambda key: (),
         lease_seconds: float = 3,
         absent_ttl: float = 30,
         fallback_concurrency: int = 10,
     ) -> None:
         self._redis = redis
         self.breaker = breaker
+        self._near = near
+        self._announce = announce
+        self._renewing: asyncio.Task[None] | None = None
+        self._wanted: dict[str, list[asyncio.Future[bytes | None]]] = {}
+        self._batches: set[asyncio.Task[None]] = set()
         self._lease_seconds = lease_seconds
         self._absent_ttl = absent_ttl
         self._fallback = asyncio.Semaphore(fallback_concurrency)
@@ -99,24 +110,37 @@ class CacheRepository:
         self._invalidate = redis.client.register_script(INVALIDATE)
         self.counts: Counter[str] = Counter()
 
-    async def get_or_load(self, key: str, load: Load, ttl: float) -> bytes | None:
+    def start(self) -> None:
+        """Begin to renew what the near cache holds."""
+        if self._near:
+            self._renewing = asyncio.create_task(self._renew_repeatedly(self._near))
+
+    async def get_or_load(self, key: str, load: Load, ttl: float, near: float = 0) -> bytes | None:
         """The cached bytes, else what `load` finds; None when it does not exist. One load a key at a time, over all
-        processes. When Redis is down: loads from the source, a bounded number at once."""
+        processes. When Redis is down: loads from the source, a bounded number at once. With `near`, this process keeps
+        it for so long at most."""
+        if near and self._near and (body := self._near.get(key)) is not None:
+            self.counts["near"] += 1
+            return body
         try:
-            return await self._get_or_load(key, load, ttl)
+            return await self._get_or_load(key, load, ttl, near)
         except StoreUnavailable as error:
             if error.store != "redis":
                 raise
         self.counts["fallback"] += 1
         return await self._load_unshared(load)
 
-    async def _get_or_load(self, key: str, load: Load, ttl: float) -> bytes | None:
+    async def _get_or_load(self, key: str, load: Load, ttl: float, near: float) -> bytes | None:
         joined = False
         while True:
-            entry: bytes | None = await self._call(key, lambda client, names: client.get(names[0]))
+            claim = self._near.claim(key) if near and self._near else None
+            entry = await self._read(key)
             if entry and not entry.startswith(b"t"):
                 self.counts["hit" if entry.startswith(b"v") else "absent"] += 1
-                return _body(entry)
+                body = _body(entry)
+                if claim and body is not None and self._near:
+                    self._near.keep(key, claim, body, near)
+                return body
             flight = self._flights.get(key)
             if flight and not joined:
                 # That load began before this read, so a write may have come between the two. Only a load that was
@@ -128,6 +152,57 @@ class CacheRepository:
                 continue
             loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
             return loaded.found.body if loaded.found else None
+
+    async def _read(self, key: str) -> bytes | None:
+        """Reads of one turn of the loop go to Redis together: a round trip costs more than many keys."""
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        if not self._wanted:
+            asyncio.get_running_loop().call_soon(self._start_batch)
+        self._wanted.setdefault(key, []).append(answer)
+        return await answer
+
+    def _start_batch(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        task = asyncio.create_task(self._read_batch(wanted))
+        self._batches.add(task)
+        task.add_done_callback(self._batches.discard)
+
+    async def _read_batch(self, wanted: dict[str, list[asyncio.Future[bytes | None]]]) -> None:
+        try:
+            entries = await self._read_many(list(wanted))
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+            for answers in wanted.values():
+                for answer in answers:
+                    if not answer.done():
+                        answer.set_exception(error)
+            return
+        for answers, entry in zip(wanted.values(), entries, strict=True):
+            for answer in answers:
+                if not answer.done():
+                    answer.set_result(entry)
+
+    async def _read_many(self, keys: list[str]) -> list[bytes | None]:
+        with self.breaker:
+            entries: list[bytes | None] = await self._on_server(
+                lambda client, run_id: client.mget([_names(run_id, key)[0] for key in keys])
+            )
+        return entries
+
+    async def _renew_repeatedly(self, near: NearCache) -> None:
+        """Read again, many at once, what is in use and would soon be too old: that costs a fraction of reading it again
+        one by one."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            keys = near.to_renew()
+            for some in (keys[i : i + RENEWED_AT_ONCE] for i in range(0, len(keys), RENEWED_AT_ONCE)):
+                claims = [near.claim(key) for key, _ in some]
+                try:
+                    entries = await self._read_many([key for key, _ in some])
+                except StoreUnavailable:
+                    break
+                for (key, ceiling), claim, entry in zip(some, claims, entries, strict=True):
+                    if entry and (body := _body(entry)) is not None:
+                        near.keep(key, claim, body, ceiling)
 
     def _start_flight(self, key: str, load: Load, ttl: float) -> asyncio.Task[Loaded]:
         self.counts["miss"] += 1
@@ -209,13 +284,19 @@ class CacheRepository:
         be read there until the breaker closes here; when the attempt is refused, Redis was down after the commit, and
         what it will hold is loaded after it."""
         self.counts["invalidated"] += 1
-        arguments = (version, _milliseconds(TOMBSTONE_SECONDS))
-        with self.breaker.watching():
-            await self._on_server(key, lambda client, names: self._invalidate(keys=names, args=arguments))
+        arguments: list[str | int] = [version, _milliseconds(TOMBSTONE_SECONDS), *self._announce(key)]
+        try:
+            with self.breaker.watching():
+                await self._on_server(lambda _, run_id: self._invalidate(keys=_names(run_id, key), args=arguments))
+        finally:
+            self._drop_near(
+                key
+            )  # now: what was read before this is not kept, and who reads after it finds the tombstone
 
     async def forget(self, key: str) -> None:
         """Remove an entry with its fence: for one that nobody will load again. Raises StoreUnavailable when Redis is
         down."""
+        self._drop_near(key)
         await self._call(key, lambda client, names: client.delete(*names))
 
     async def get(self, key: str) -> bytes | None:
@@ -245,24 +326,31 @@ class CacheRepository:
             return False
 
     async def close(self) -> None:
-        """Wait for the loads that are under way."""
-        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        """Wait for what is under way."""
+        if self._renewing:
+            self._renewing.cancel()
+        under_way = [*self._flights.values(), *self._batches, *([self._renewing] if self._renewing else [])]
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    def _drop_near(self, key: str) -> None:
+        if self._near:
+            self._near.drop([key])
 
     async def _script(self, script: Any, key: str, *arguments: Any) -> Any:
         return await self._call(key, lambda client, names: script(keys=names, args=arguments))
 
     async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
         with self.breaker:
-            return await self._on_server(key, operation)
+            return await self._on_server(lambda client, run_id: operation(client, _names(run_id, key)))
 
-    async def _on_server(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
+    async def _on_server(self, operation: Callable[[Redis, str], Awaitable[Any]]) -> Any:
         identity = self._redis.identity
         async with within_timeout(self._redis):
             if not identity.run_id:
                 await self._redis.client.ping()  # connects, and so learns it
             while True:
                 run_id = identity.run_id
-                result = await operation(self._redis.client, _names(run_id, key))
+                result = await operation(self._redis.client, run_id)
                 if run_id == identity.run_id:
                     return result
                 # Redis was restarted in between, and what it brought back from disk is not ours: ask again.

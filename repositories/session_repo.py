@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from database.postgres import Postgres, connect
+from database.postgres import HotQuery, Postgres, connect
 from models.session import Session, SessionInfo, SignedIn
-from models.user import User
+from models.user import FullProfile, Profile, User
+from repositories.user_repo import PROFILE, USER
 
 TOUCH_EVERY = timedelta(minutes=1)
 
@@ -40,6 +41,13 @@ class SessionRepository:
     def __init__(self, postgres: Postgres, idle: timedelta) -> None:
         self._postgres = postgres
         self._idle = idle
+        unseen = (Session.last_seen_at < func.now() - TOUCH_EVERY).label("unseen")
+        self._find = HotQuery(
+            select(Session.id.label("session_id"), unseen, *USER, *PROFILE)
+            .join(User, User.id == Session.user_id)
+            .join(Profile, Profile.user_id == User.id)
+            .where(Session.token_hash == bindparam("token_hash"), *self._living(), User.erased_at.is_(None))
+        )
 
     async def credentials(self, name: str) -> Credentials | None:
         """Of the user with this username or email, whatever its case."""
@@ -56,16 +64,12 @@ class SessionRepository:
         return Credentials(row.id, row.password_hash) if row else None
 
     async def find(self, token_hash: bytes) -> Found | None:
-        """The living session of a token."""
-        unseen = (Session.last_seen_at < func.now() - TOUCH_EVERY).label("unseen")
-        query = (
-            select(Session.id, Session.user_id, unseen)
-            .join(User, User.id == Session.user_id)
-            .where(Session.token_hash == token_hash, *self._living(), User.erased_at.is_(None))
-        )
-        async with connect(self._postgres.reads) as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return Found(SignedIn(session_id=row.id, user_id=row.user_id), row.unseen) if row else None
+        """The living session of a token, with the profile of its user: without Redis both are wanted at once."""
+        row = await self._find.row(self._postgres, token_hash=token_hash)
+        if row is None:
+            return None
+        profile = FullProfile.model_validate(dict(row)).model_dump_json().encode()
+        return Found(SignedIn(session_id=row["session_id"], user_id=row["id"], profile=profile), row["unseen"])
 
     async def touch(self, session: AsyncSession, session_id: uuid.UUID) -> None:
         """Note that it is in use."""

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from database.postgres import Postgres, connect
+from database.postgres import HotQuery, Postgres
 from models.user import FullProfile, Profile, User
 from services.errors import AlreadyTaken
 
@@ -28,6 +28,11 @@ USER: tuple[Any, ...] = (
     User.updated_at,
 )
 PROFILE: tuple[Any, ...] = (Profile.display_name, Profile.bio)
+GET = HotQuery(
+    select(*USER, *PROFILE)
+    .join(Profile, Profile.user_id == User.id)
+    .where(User.id == bindparam("user_id"), User.erased_at.is_(None))
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,8 @@ class UserRepository:
 
     async def get(self, user_id: uuid.UUID) -> FullProfile | None:
         """The profile as committed on the primary, or None."""
-        query = (
-            select(*USER, *PROFILE)
-            .join(Profile, Profile.user_id == User.id)
-            .where(User.id == user_id, User.erased_at.is_(None))
-        )
-        async with connect(self._postgres.reads) as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return FullProfile(**row._mapping) if row else None
+        row = await GET.row(self._postgres, user_id=user_id)
+        return FullProfile.model_validate(dict(row)) if row else None
 
     async def add(self, session: AsyncSession, user: NewUser) -> FullProfile:
         """Insert the user with a profile. Raises AlreadyTaken naming the field."""

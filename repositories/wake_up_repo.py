@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,9 +17,14 @@ from services.errors import StoreUnavailable
 
 CHANNEL = "wake-ups:1"
 """Ends with the format's number. Raise it when the format changes: during a rolling deploy both are in use."""
-QUIET_SECONDS = 5.0
+QUIET_SECONDS = 0.4
 """After so long without a word Redis is asked whether it is still there, and given as long to answer."""
+ALIVE_SECONDS = 1.0
+"""After so long without a word the connection is not known to live."""
 RETRY_SECONDS = 1.0
+
+Receive = Callable[[Iterable[str]], None]
+Missed = Callable[[], None]
 
 log = structlog.get_logger()
 
@@ -35,14 +41,25 @@ class WakeUpRepository:
         self._sender: asyncio.Task[None] | None = None
         self._subscriber: asyncio.Task[None] | None = None
         self._connected = True
-        self._receive: Callable[[Iterable[str]], None] = lambda names: None
-        self._missed: Callable[[], None] = lambda: None
+        self._heard_at = -ALIVE_SECONDS
+        self._listeners: list[tuple[Receive, Missed]] = []
         self.counts: Counter[str] = Counter()
 
-    def start(self, receive: Callable[[Iterable[str]], None], missed: Callable[[], None]) -> None:
-        """Subscribe. `receive` gets the names; `missed` is called whenever some may have been lost."""
-        self._receive, self._missed = receive, missed
+    def listen(self, receive: Receive, missed: Missed) -> None:
+        """`receive` gets the names; `missed` is called whenever some may have been lost."""
+        self._listeners.append((receive, missed))
+
+    def start(self) -> None:
+        """Subscribe."""
         self._subscriber = asyncio.create_task(self._subscribe_repeatedly())
+
+    def is_alive(self) -> bool:
+        """Whether Redis was heard of just now: then nothing that it was told to tell is older than that."""
+        return time.monotonic() - self._heard_at < ALIVE_SECONDS
+
+    def message(self, *names: str) -> tuple[str, str]:
+        """Channel and text that tell the other processes these names, for a script that publishes them itself."""
+        return CHANNEL, " ".join((self._me, *names))
 
     def send(self, name: str) -> None:
         """Tell this process at once, also without Redis, and the others as soon as it takes the message."""
@@ -65,7 +82,7 @@ class WakeUpRepository:
             try:
                 with self._breaker:
                     async with within_timeout(self._redis):
-                        await self._redis.client.publish(CHANNEL, " ".join((self._me, *names)))
+                        await self._redis.client.publish(*self.message(*names))
                 self.counts["sent"] += len(names)
             except StoreUnavailable:
                 self.counts["not_sent"] += len(names)
@@ -80,6 +97,7 @@ class WakeUpRepository:
                 self._note(connected=False, reason=error.reason)
             except Exception:
                 log.exception("subscription_failed")
+            self._heard_at = -ALIVE_SECONDS
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1))
 
     async def _subscribe(self) -> None:
@@ -90,14 +108,20 @@ class WakeUpRepository:
                     self._handle(await _next_message(pubsub))
 
     def _handle(self, message: dict[str, Any]) -> None:
+        self._heard_at = time.monotonic()
         if message["type"] == "subscribe":  # also when the client has connected anew by itself
             self._note(connected=True)
-            self._missed()
+            for _, missed in self._listeners:
+                missed()
         elif message["type"] == "message":
             sender, *names = message["data"].decode().split()
             if sender != self._me:
                 self.counts["received"] += len(names)
                 self._receive(names)
+
+    def _receive(self, names: Iterable[str]) -> None:
+        for receive, _ in self._listeners:
+            receive(names)
 
     def _note(self, *, connected: bool, **more: str) -> None:
         if connected != self._connected:

@@ -25,9 +25,9 @@ async def register(
 
 
 @router.get("/me", summary="The caller's profile", response_model=FullProfile, responses=problems(401))
-async def read_me(users: Users, caller: CurrentUser) -> Response:
+async def read_me(users: Users, who: CurrentSession) -> Response:
     # The cache holds the response's own bytes, so a hit is neither parsed nor serialized again.
-    return Response(await users.get_user_profile(caller.id), media_type="application/json")
+    return Response(await users.own_profile(who), media_type="application/json")
 
 
 @router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(401, 409))

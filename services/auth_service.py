@@ -13,7 +13,7 @@ from models.activity import happened
 from models.base import new_id
 from models.session import PasswordChange, SessionList, SignedIn, SignIn, Token
 from repositories.cache_repo import CacheRepository, Versioned
-from repositories.session_repo import Credentials, Revoked, SessionRepository
+from repositories.session_repo import Credentials, Found, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity, session_key
 from services.errors import InvalidInput, NotAuthenticated
 from services.outbox import Outbox
@@ -36,6 +36,7 @@ class AuthService:
         hasher: PasswordHasher,
         lasts: timedelta,
         copy_ttl: float,
+        near_ttl: float,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._sessions = sessions
@@ -44,6 +45,7 @@ class AuthService:
         self._hasher = hasher
         self._lasts = lasts
         self._copy_ttl = copy_ttl
+        self._near_ttl = near_ttl
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
         self._turnstile = Turnstile(2 * hasher.threads)
         self.counts: Counter[str] = Counter()
@@ -93,8 +95,10 @@ class AuthService:
         """Whose token it is: from Redis for at most the copy's lifetime, else from PostgreSQL. Raises NotAuthenticated,
         StoreUnavailable when neither can answer."""
         token_hash = _hash(token)
+        found: Found | None = None
 
         async def load() -> Versioned | None:
+            nonlocal found
             found = await self._sessions.find(token_hash)
             if found is None:
                 return None
@@ -104,10 +108,10 @@ class AuthService:
                     await uow.commit()
             return _copy(found.who)
 
-        copy = await self._cache.get_or_load(session_key(token_hash), load, self._copy_ttl)
+        copy = await self._cache.get_or_load(session_key(token_hash), load, self._copy_ttl, self._near_ttl)
         if copy is None:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
-        return SignedIn.model_validate_json(copy)
+        return found.who if found else SignedIn.model_validate_json(copy)
 
     async def sessions(self, who: SignedIn) -> SessionList:
         """The user's living sessions, newest first. Raises StoreUnavailable."""

@@ -83,7 +83,8 @@ class LiveService:
         self.counts: Counter[str] = Counter()
 
     def start(self) -> None:
-        self._wake_ups.start(self._wake, self._poll_now.set)
+        self._wake_ups.listen(self._wake, self._poll_now.set)
+        self._wake_ups.start()
         self._poller = asyncio.create_task(self._poll())
 
     def end_all(self) -> None:

@@ -9,12 +9,13 @@ from models.activity import happened
 from models.base import new_id, now
 from models.conversation import Conversation
 from models.idempotency import IdempotencyKey
+from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
 from repositories.cache_repo import CacheRepository, Versioned
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
-from services.errors import NotFound
+from services.errors import NotAuthenticated, NotFound
 from services.outbox import Outbox
 from services.passwords import PasswordHasher, refuse_common
 
@@ -32,6 +33,7 @@ class UserService:
         outbox: Outbox,
         hasher: PasswordHasher,
         profile_ttl: float,
+        near_ttl: float,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._users = users
@@ -40,6 +42,7 @@ class UserService:
         self._outbox = outbox
         self._hasher = hasher
         self._profile_ttl = profile_ttl
+        self._near_ttl = near_ttl
 
     async def register_user(self, registration: Registration, key: IdempotencyKey | None = None) -> Registered:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer.
@@ -73,10 +76,18 @@ class UserService:
             profile = await self._users.get(user_id)
             return _cached(profile) if profile else None
 
-        body = await self._cache.get_or_load(user_key(user_id), load, self._profile_ttl)
+        body = await self._cache.get_or_load(user_key(user_id), load, self._profile_ttl, self._near_ttl)
         if body is None:
             raise NotFound
         return body
+
+    async def own_profile(self, who: SignedIn) -> bytes:
+        """The caller's, as bytes of its JSON. Raises NotAuthenticated when there is no such user any more,
+        StoreUnavailable."""
+        try:
+            return who.profile or await self.get_user_profile(who.user_id)
+        except NotFound:
+            raise NotAuthenticated from None
 
     async def view_user(self, user_id: uuid.UUID, viewer: Caller) -> FullProfile | PublicProfile:
         """All of it for the user and for admins, the public part for others. Raises NotFound, StoreUnavailable."""

@@ -141,8 +141,8 @@ async def test_others_see_the_public_part_only(client: httpx.AsyncClient, stores
     public = await client.get(f"/users/{ana['X-User-Id']}", headers=ben)
     assert "email" in own.json()
     assert set(public.json()) == {"id", "username", "display_name", "bio", "language", "level", "created_at"}
-    await make_admin(stores, ben["X-User-Id"])
-    assert (await client.get(f"/users/{ana['X-User-Id']}", headers=ben)).json() == own.json()
+    admin = await register_admin(client, stores)
+    assert (await client.get(f"/users/{ana['X-User-Id']}", headers=admin)).json() == own.json()
 
 
 async def test_an_unknown_user_is_not_found(client: httpx.AsyncClient) -> None:

@@ -40,7 +40,8 @@ class Process:
 @asynccontextmanager
 async def running(redis: RedisStore) -> AsyncIterator[Process]:
     process = Process(replace(redis, subscriber=redis.client))  # a process has one connection to subscribe with
-    process.wake_ups.start(process.receive, process.missed)
+    process.wake_ups.listen(process.receive, process.missed)
+    process.wake_ups.start()
     await process.until(subscribed=1)
     yield process
     await process.wake_ups.close()

@@ -56,6 +56,7 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
         hasher=PasswordHasher(context),
         lasts=timedelta(days=1),
         copy_ttl=30,
+        near_ttl=1,
     )
 
 

@@ -44,7 +44,7 @@ def upgrade() -> None:
             name=op.f("ck_points_ledger_kind"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_points_ledger")),
-        sa.UniqueConstraint("order_id", "kind", name=op.f("uq_points_ledger_order_id")),
+        sa.UniqueConstraint("order_id", "kind", name=op.f("uq_points_ledger_order_id_kind")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_points_ledger_user_id_users")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_points_ledger_order_id_orders")),
     )
