@@ -68,7 +68,7 @@ class OrderIn(Model):
     model_config = example({"course_id": "0199d3c2-7b44-7000-8000-000000000000", "quantity": 1})
 
     course_id: uuid.UUID
-    quantity: Annotated[int, Number, Field(ge=1, le=100)] = 1
+    quantity: Annotated[int, Field(ge=1, le=100), Number] = 1
 
 
 class Order(BaseModel):
