@@ -43,20 +43,25 @@ class OrderService:
         return order
 
     async def _place(self, user_id: uuid.UUID, new: OrderIn, key: IdempotencyKey | None) -> Order:
-        placed = OrderPlaced(order_id=new_id())
         async with self._unit_of_work() as uow:
-            if answer := await self._idempotency.replay(uow.session, key, new):
-                return await self.get(user_id, OrderPlaced.model_validate(answer).order_id)
-            order = await self._orders.add(uow.session, placed.order_id, user_id, new)
-            if order is None:
-                raise NotFound("There is no such course.")
-            await self._sagas.begin(uow, OrderSaga.name, order.id)
-            await self._idempotency.keep(uow.session, key, new, placed, user_id)
-            uow.effects.append(RecordActivity(activity=happened(user_id, "order_placed")))
-            await uow.commit()
+            answer = await self._idempotency.replay(uow.session, key, new)
+            if answer is None:
+                order = await self._begin(uow, user_id, new)
+                await self._idempotency.keep(uow.session, key, new, OrderPlaced(order_id=order.id), user_id)
+                await uow.commit()
+        if answer is not None:  # a request that holds a connection must not wait for a second one
+            return await self.get(user_id, OrderPlaced.model_validate(answer).order_id)
         await self._outbox.deliver(uow.owed)
         with suppress(StoreUnavailable):  # it is placed: whoever asks later learns what has become of it
             return await self._orders.outcome(order)
+        return order
+
+    async def _begin(self, uow: PostgresUnitOfWork, user_id: uuid.UUID, new: OrderIn) -> Order:
+        order = await self._orders.add(uow.session, new_id(), user_id, new)
+        if order is None:
+            raise NotFound("There is no such course.")
+        await self._sagas.begin(uow, OrderSaga.name, order.id)
+        uow.effects.append(RecordActivity(activity=happened(user_id, "order_placed")))
         return order
 
     async def get(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:

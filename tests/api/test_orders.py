@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 
 from config import Settings
-from database.stores import Stores
+from database.stores import Stores, open_stores
 from main import create_app
 from models.base import new_id
 from tests.api.test_courses import admin, new_course
@@ -92,6 +92,19 @@ async def test_a_repeated_key_is_one_order_and_tells_its_present_state(
     assert other.json()["id"] != first.json()["id"]
     assert (await client.post(f"/orders/{first.json()['id']}/cancel", headers=learner)).status_code == 202
     assert (await order(client, learner, course, key="k")).status_code == 409
+
+
+async def test_a_request_waits_for_no_second_connection(settings: Settings) -> None:
+    """Requests that each hold one and wait for another would stop each other."""
+    async with open_stores(settings.model_copy(update={"postgres_pool_size": 1})) as stores:
+        async with client_of(create_app(settings, stores)) as client:
+            learner, course = await register(client), await new_course(client, await register_admin(client, stores))
+            first, again = [await order(client, learner, course, key="k") for _ in range(2)]
+            assert (first.status_code, again.status_code) == (201, 201)
+            path = f"/orders/{first.json()['id']}"
+            assert (await client.post(f"{path}/cancel", headers=learner)).status_code == 202
+            for shown in ("/orders", path, "/users/me/export"):
+                assert (await client.get(shown, headers=learner)).status_code == 200
 
 
 async def test_cancelling_takes_back_points_and_gives_back_seats_once(
