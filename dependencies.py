@@ -199,6 +199,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
             users=users,
             sessions=sessions,
             orders=orders,
+            idempotency=IdempotencyRepository(),
             conversations=conversations,
             activity=activity,
             outbox=outbox,

@@ -17,7 +17,7 @@ FORGOTTEN_AT_ONCE = 100
 
 
 class IdempotencyRepository:
-    """Never commits. Every method takes no key as well, and then does nothing."""
+    """Never commits. Without a key, nothing is replayed or kept."""
 
     async def replay(self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel) -> dict[str, Any] | None:
         """The answer that this key already got, or None: then the key is this transaction's until it ends. Raises
@@ -39,6 +39,10 @@ class IdempotencyRepository:
             raise InvalidInput("Idempotency-Key", "was already used for another request")
         answer: dict[str, Any] = row.answer
         return answer
+
+    async def forget(self, session: AsyncSession, user_id: uuid.UUID) -> None:
+        """All keys of a user: a fast hash of name and email tells who it was."""
+        await session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.user_id == user_id))
 
     async def keep(
         self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel, answer: BaseModel, user_id: uuid.UUID

@@ -11,6 +11,7 @@ from models.conversation import Conversation
 from models.session import SignedIn
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
@@ -30,6 +31,7 @@ class PrivacyService:
         users: UserRepository,
         sessions: SessionRepository,
         orders: OrderRepository,
+        idempotency: IdempotencyRepository,
         conversations: ConversationRepository,
         activity: ActivityRepository,
         outbox: Outbox,
@@ -39,6 +41,7 @@ class PrivacyService:
         self._users = users
         self._sessions = sessions
         self._orders = orders
+        self._idempotency = idempotency
         self._conversations = conversations
         self._activity = activity
         self._outbox = outbox
@@ -52,6 +55,7 @@ class PrivacyService:
             if version is None:
                 raise NotFound
             sessions = await self._sessions.forget(uow.session, user_id)
+            await self._idempotency.forget(uow.session, user_id)
             await self._orders.cancel_pending_of(uow.session, user_id, "erased")
             await self._outbox.supersede(uow.session, user_key(user_id))
             later = {"user_id": user_id, "after_seconds": self._purge_seconds}

@@ -1,6 +1,7 @@
 """Activity, export and erasure through the API."""
 
 import json
+import secrets
 import uuid
 from typing import Any
 
@@ -11,7 +12,8 @@ from sqlalchemy import text
 from config import Settings
 from database.stores import Stores
 from main import create_app
-from tests.api.test_users import account, register, sign_in
+from tests.api.test_courses import new_course
+from tests.api.test_users import account, register, register_admin, sign_in
 from tests.outbox import query
 from tests.stores import client_of
 
@@ -99,26 +101,33 @@ async def test_an_erased_user_is_gone_and_the_name_is_free(client: httpx.AsyncCl
 async def test_after_the_second_pass_only_the_id_and_the_time_are_left(
     settings: Settings, stores: Stores, body: dict[str, Any]
 ) -> None:
-    app = create_app(settings.model_copy(update={"purge_seconds": 1.0}), stores)
+    quick = {"purge_seconds": 1.0, "order_deadline": 3, "effects_deadline": 3}
+    app = create_app(settings.model_copy(update=quick), stores)
     async with client_of(app) as client:
-        user_id, texts = await busy_user(client, body)
+        user_id, texts = await busy_user(client, stores, body)
         await app.state.services.outbox.drain()
-    assert await traces(stores, user_id, *texts) == ["postgresql users"]
+    assert await traces(stores, *texts) == []
+    kept = {"postgresql users", "postgresql orders", "postgresql points_ledger"}
+    assert set(await traces(stores, user_id)) == kept
     [row] = await query(stores, "SELECT * FROM users WHERE id = :id", id=user_id)
     assert (row.username, row.email, row.password_hash) == (None, None, None)
     assert row.erased_at
 
 
-async def busy_user(client: httpx.AsyncClient, body: dict[str, Any]) -> tuple[str, list[str]]:
+async def busy_user(client: httpx.AsyncClient, stores: Stores, body: dict[str, Any]) -> tuple[str, list[str]]:
     """Register, leave a trace everywhere, and erase. Returns the id, and the texts that must be gone."""
-    await client.post("/users/register", json=body)
+    key = {"Idempotency-Key": secrets.token_hex(8)}
+    await client.post("/users/register", headers=key, json=body)
     headers = await sign_in(client, body["username"], body["password"])
+    course = await new_course(client, await register_admin(client, stores))
+    placed = await client.post("/orders", headers=headers | key, json={"course_id": course["id"]})
+    assert placed.json()["status"] == "confirmed"
     me = (await client.get("/users/me", headers=headers)).json()
     await client.patch("/users/me", headers=headers, json={"bio": f"bio of {body['username']}"})
     made = (await client.post("/conversations", headers=headers, json={"title": f"by {me['id']}"})).json()["id"]
     await client.post(f"/conversations/{made}/messages", headers=headers, json={"content": f"I am {me['id']}"})
     assert (await client.delete("/users/me", headers=headers)).status_code == 202
-    return me["id"], [body["username"], body["email"], made]
+    return me["id"], [body["username"], body["email"], made, key["Idempotency-Key"]]
 
 
 async def traces(stores: Stores, *texts: str) -> list[str]:
