@@ -204,6 +204,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
             activity=activity,
             outbox=outbox,
             purge_seconds=settings.purge_seconds,
+            page_seconds=settings.postgres_request_deadline,
         ),
         live=live,
         health=health,

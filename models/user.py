@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.activity import Activity
 from models.base import LEVELS, CefrLevel, Language, Model, PartialUpdate, Storable, Table, example, storable
 from models.conversation import Conversation, Message
+from models.order import Order
 from models.session import NewPassword, SessionInfo
 
 Role = Literal["learner", "admin"]
@@ -140,6 +141,7 @@ class Export(BaseModel):
 
     profile: FullProfile
     sessions: list[SessionInfo]
+    orders: list[Order]
     activity: list[Activity]
     conversations: list[ExportedConversation]
 

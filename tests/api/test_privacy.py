@@ -10,8 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from config import Settings
+from database.postgres import start_budget
 from database.stores import Stores
 from main import create_app
+from models.base import new_id
+from models.session import SignedIn
 from tests.api.test_courses import new_course
 from tests.api.test_users import account, register, register_admin, sign_in
 from tests.outbox import query
@@ -41,8 +44,11 @@ async def test_activity_is_kept_for_a_set_time_only(stores: Stores) -> None:
     assert indexes["expiry"]["expireAfterSeconds"] == 90 * 86_400
 
 
-async def test_exports_everything_as_one_document(client: httpx.AsyncClient) -> None:
+async def test_exports_everything_as_one_document(client: httpx.AsyncClient, stores: Stores) -> None:
     headers = await register(client)
+    course = await new_course(client, await register_admin(client, stores), price_cents=1000)
+    orders = [await client.post("/orders", headers=headers, json={"course_id": course["id"]}) for _ in range(3)]
+    await client.post(f"/orders/{orders[1].json()['id']}/cancel", headers=headers)
     made = [(await client.post("/conversations", headers=headers, json={"title": f"t{i}"})).json() for i in range(3)]
     for i in range(5):
         await client.post(f"/conversations/{made[0]['id']}/messages", headers=headers, json={"content": f"m{i}"})
@@ -51,7 +57,11 @@ async def test_exports_everything_as_one_document(client: httpx.AsyncClient) -> 
     exported = answer.json()
     assert exported["profile"] == (await client.get("/users/me", headers=headers)).json()
     assert [session["current"] for session in exported["sessions"]] == [True]
-    assert {item["action"] for item in exported["activity"]} == {"registered", "signed_in", "conversation_started"}
+    assert exported["orders"] == (await client.get("/orders", headers=headers)).json()["items"]
+    assert [order["points"] for order in exported["orders"]] == [10, 0, 10]
+    assert {order["course"]["title"] for order in exported["orders"]} == {course["title"]}
+    actions = {"registered", "signed_in", "conversation_started", "order_placed", "order_cancelled"}
+    assert {item["action"] for item in exported["activity"]} == actions
     conversations = {conversation["id"]: conversation for conversation in exported["conversations"]}
     assert set(conversations) >= {item["id"] for item in made}
     assert [m["content"] for m in conversations[made[0]["id"]]["messages"]] == ["m0", "m1", "m2", "m3", "m4"]
@@ -71,11 +81,33 @@ async def test_an_export_has_more_than_one_page_of_each(client: httpx.AsyncClien
     )
     activity = {"user_id": user_id, "action": "signed_in", "at": old["created_at"]}
     await stores.mongodb.database.activity.insert_many([{"_id": str(uuid.uuid4()), **activity} for _ in range(1000)])
+    await add_orders(stores, user_id, (await new_course(client, await register_admin(client, stores)))["id"], 350)
     exported = (await client.get("/users/me/export", headers=headers)).json()
+    assert len(exported["orders"]) == len({order["id"] for order in exported["orders"]}) == 350
     assert len({conversation["id"] for conversation in exported["conversations"]}) == 1102
     assert len({item["id"] for item in exported["activity"]}) == 1003
     [long] = [conversation for conversation in exported["conversations"] if conversation["messages"]]
     assert [message["seq"] for message in long["messages"]] == list(range(1, 1201))
+
+
+async def add_orders(stores: Stores, user_id: str, course_id: str, count: int) -> None:
+    orders = "INSERT INTO orders (id, user_id, course_id, quantity, price_cents)"
+    values = "SELECT gen_random_uuid(), :user_id, :course_id, 1, 0 FROM generate_series(1, :count)"
+    await query(stores, f"{orders} {values}", user_id=user_id, course_id=course_id, count=count)
+
+
+async def test_an_export_takes_the_time_it_needs(settings: Settings, stores: Stores) -> None:
+    """More than one request may wait for PostgreSQL: each page has its own."""
+    app = create_app(settings, stores)
+    async with client_of(app) as client:
+        headers = await register(client)
+        course = await new_course(client, await register_admin(client, stores))
+        await add_orders(stores, headers["X-User-Id"], course["id"], 250)
+        who = SignedIn(user_id=uuid.UUID(headers["X-User-Id"]), session_id=new_id())
+        pieces = await app.state.services.privacy.export(who)
+        start_budget(0)
+        exported = json.loads(b"".join([piece async for piece in pieces]))
+    assert len(exported["orders"]) == 250
 
 
 @pytest.fixture
