@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, func
@@ -14,6 +14,7 @@ from models.course import CourseBrief, CourseRow
 Status = Literal["pending", "confirmed", "cancelled"]
 Reason = Literal["sold out", "course deleted", "deadline", "erased", "by the user", "by an operator"]
 CENTS_PER_POINT = 100
+EXAMPLE: dict[str, Any] = {"course_id": "0199d3c2-7b44-7000-8000-000000000000", "quantity": 1}
 
 
 class LedgerEntry(Table):
@@ -65,7 +66,7 @@ class OrderRow(Table):
 class OrderIn(Model):
     """Body of POST /orders."""
 
-    model_config = example({"course_id": "0199d3c2-7b44-7000-8000-000000000000", "quantity": 1})
+    model_config = example(EXAMPLE)
 
     course_id: uuid.UUID
     quantity: Annotated[int, Field(ge=1, le=100), Number] = 1

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from models.order import EXAMPLE
 from tests.api.test_users import account, register
 
 JSON = {"Content-Type": "application/json"}
@@ -54,6 +55,7 @@ TEXT_FIELDS = [
     ("POST", "/conversations/{id}/messages", "id"),
     ("POST", "/conversations/{id}/messages", "role"),
     ("POST", "/conversations/{id}/messages", "content"),
+    ("POST", "/orders", "course_id"),
 ]
 ALLOWED = {("empty", "bio"), ("blank", "bio"), ("blank", "content")}
 
@@ -61,6 +63,8 @@ ALLOWED = {("empty", "bio"), ("blank", "bio"), ("blank", "content")}
 def valid(path: str) -> dict[str, Any]:
     if path == "/users/register":
         return account()
+    if path == "/orders":
+        return dict(EXAMPLE)
     return {"content": "hi"} if path.endswith("messages") else {}
 
 
@@ -87,6 +91,11 @@ async def test_bad_text_names_its_field(client: httpx.AsyncClient, method: str, 
             assert_names(await send(client, method, path, {**valid(path), field: bad}), field)
 
 
+@pytest.mark.parametrize("bad", [None, 0, -1, 101, 1.5, 10**30, 1e300, float("nan"), "1", True, [1]])
+async def test_a_bad_quantity_names_its_field(client: httpx.AsyncClient, bad: Any) -> None:
+    assert_names(await send(client, "POST", "/orders", EXAMPLE | {"quantity": bad}), "quantity")
+
+
 @pytest.mark.parametrize("kind", BAD_METADATA)
 async def test_bad_metadata_names_its_field(client: httpx.AsyncClient, kind: str) -> None:
     body = {"content": "hi", "metadata": BAD_METADATA[kind]}
@@ -103,6 +112,8 @@ async def test_bad_metadata_names_its_field(client: httpx.AsyncClient, kind: str
         ("/conversations/{id}/messages", "limit"),
         ("/conversations/{id}/messages", "after_seq"),
         ("/conversations/{id}/messages", "before_seq"),
+        ("/orders", "limit"),
+        ("/orders", "cursor"),
     ],
 )
 async def test_bad_query_names_its_parameter(client: httpx.AsyncClient, path: str, name: str, bad: str) -> None:
@@ -113,7 +124,7 @@ async def test_bad_query_names_its_parameter(client: httpx.AsyncClient, path: st
 
 
 @pytest.mark.parametrize("bad", ["x", "%00", "123", "%ed%a0%80", "z" * 5000])
-@pytest.mark.parametrize("path", ["/users/{}", "/conversations/{}", "/conversations/{}/messages"])
+@pytest.mark.parametrize("path", ["/users/{}", "/conversations/{}", "/conversations/{}/messages", "/orders/{}"])
 async def test_a_bad_id_in_the_path_is_refused(client: httpx.AsyncClient, path: str, bad: str) -> None:
     answer = await client.get(path.format(bad), headers=await register(client))
     assert answer.status_code in {404, 414, 422}

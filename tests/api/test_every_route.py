@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from database.stores import Stores
 from models.course import EXAMPLE
+from models.order import EXAMPLE as ORDER
 from tests.api.test_courses import new_course
 from tests.api.test_users import account, register, register_admin, sign_in
 
@@ -36,6 +37,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/courses"): EXAMPLE,
     ("post", "/courses/batch"): {"courses": [EXAMPLE]},
     ("patch", "/courses/{course_id}"): {"title": "not mine"},
+    ("post", "/orders"): ORDER,
 }
 
 
@@ -50,8 +52,13 @@ class Operation:
         return self.method, self.path
 
     async def send(self, client: httpx.AsyncClient, headers: dict[str, str], ids: dict[str, str]) -> httpx.Response:
-        body = BODIES[self.name] if "requestBody" in self.document else None
+        body = about(ids, BODIES[self.name]) if "requestBody" in self.document else None
         return await client.request(self.method, self.path.format(**ids), headers=headers, json=body)
+
+
+def about(ids: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
+    """The body with these ids where it names an object."""
+    return body | {name: ids[name] for name in body.keys() & ids.keys()}
 
 
 async def secured(client: httpx.AsyncClient) -> list[Operation]:
@@ -70,20 +77,19 @@ def operations_of(document: dict[str, Any]) -> list[Operation]:
     ]
 
 
-async def owned(client: httpx.AsyncClient) -> tuple[dict[str, str], dict[str, str]]:
-    """A user with one of everything: the headers to send, and the ids as routes name them."""
-    headers = await register(client)
+async def stock(client: httpx.AsyncClient, headers: dict[str, str], admin: dict[str, str]) -> dict[str, str]:
+    """Give a user one of everything, and an admin a course. Returns the ids as routes name them."""
     conversation = (await client.post("/conversations", headers=headers, json={"title": "private"})).json()
-    ids = {"user_id": headers["X-User-Id"], "conversation_id": conversation["id"]}
-    await client.post(f"/conversations/{ids['conversation_id']}/messages", headers=headers, json={"content": "secret"})
-    return headers, ids
+    await client.post(f"/conversations/{conversation['id']}/messages", headers=headers, json={"content": "secret"})
+    course = await new_course(client, admin)
+    order = (await client.post("/orders", headers=headers, json={"course_id": course["id"]})).json()
+    made = {"conversation_id": conversation["id"], "course_id": course["id"], "order_id": order["id"]}
+    return {"user_id": headers["X-User-Id"], **made}
 
 
 async def stocked(client: httpx.AsyncClient, stores: Stores) -> dict[str, str]:
     """The ids of what a user owns, and of a course."""
-    _, ids = await owned(client)
-    course = await new_course(client, await register_admin(client, stores))
-    return {**ids, "course_id": course["id"]}
+    return await stock(client, await register(client), await register_admin(client, stores))
 
 
 async def bad_token(client: httpx.AsyncClient, stores: Stores, kind: str) -> dict[str, str]:
@@ -155,6 +161,9 @@ async def everything_of(stores: Stores, ids: dict[str, str]) -> list[Any]:
             "SELECT * FROM users WHERE id = :id",
             "SELECT * FROM profiles WHERE user_id = :id",
             "SELECT id, token_hash, expires_at, revoked_at FROM sessions WHERE user_id = :id",
+            "SELECT * FROM orders WHERE user_id = :id",
+            "SELECT * FROM points_ledger WHERE user_id = :id",
+            "SELECT sagas.* FROM sagas JOIN orders USING (id) WHERE user_id = :id",
             "SELECT * FROM courses WHERE :id = :id ORDER BY id",
         ):
             rows = (await connection.execute(text(sql), {"id": user_id})).all()

@@ -10,9 +10,8 @@ import pytest
 from config import Settings
 from database.stores import Stores
 from main import create_app
-from tests.api.test_courses import new_course
-from tests.api.test_every_route import Operation, operations_of, owned
-from tests.api.test_users import account, make_admin, register
+from tests.api.test_every_route import Operation, about, operations_of, stock
+from tests.api.test_users import account, register, register_admin
 from tests.stores import client_of
 
 PROBLEM = "application/problem+json"
@@ -55,6 +54,7 @@ def is_told(status: str, response: dict[str, Any]) -> bool:
 def missing_in(operation: Operation, document: dict[str, Any]) -> list[str]:
     told = operation.document
     statuses = told["responses"].keys()
+    names = {parameter["name"] for parameter in told.get("parameters", [])}
     parts = {
         "summary": told["summary"].replace(" ", "_").lower() != told["operationId"],  # FastAPI's own is the name
         "tags": told.get("tags"),
@@ -64,6 +64,7 @@ def missing_in(operation: Operation, document: dict[str, Any]) -> list[str]:
         "401, 429 and 503": "security" not in told or statuses >= {"401", "429", "503"},
         "400, 413 and 422": "requestBody" not in told or statuses >= {"400", "413", "422"},
         "404": "{" not in operation.path or "404" in statuses,
+        "409": "Idempotency-Key" not in names or "409" in statuses,
         "422": "parameters" not in told or "422" in statuses,
     }
     return [part for part, is_there in parts.items() if not is_there]
@@ -107,14 +108,13 @@ def test_each_operation_has_a_name_of_its_own_that_reads_as_code(operations: lis
 
 async def as_admin(client: httpx.AsyncClient, stores: Stores) -> tuple[dict[str, str], dict[str, str]]:
     """A fresh user that may do everything: the headers to send, and the ids of what it has."""
-    headers, ids = await owned(client)
-    await make_admin(stores, ids["user_id"])
-    return headers, {**ids, "course_id": (await new_course(client, headers))["id"]}
+    headers = await register_admin(client, stores)
+    return headers, await stock(client, headers, headers)
 
 
-def body_of(operation: Operation, example: dict[str, Any]) -> dict[str, Any]:
+def body_of(operation: Operation, example: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
     """The request's body, with which httpx sends the media type that the operation takes."""
-    return {"data" if media_type_of(operation) == FORM else "json": example}
+    return {"data" if media_type_of(operation) == FORM else "json": about(ids, example)}
 
 
 async def test_every_example_of_a_body_is_accepted(
@@ -128,7 +128,7 @@ async def test_every_example_of_a_body_is_accepted(
         for example in examples_of(operation, document):
             headers, ids = await as_admin(client, stores)
             answer = await client.request(
-                operation.method, operation.path.format(**ids), headers=headers, **body_of(operation, example)
+                operation.method, operation.path.format(**ids), headers=headers, **body_of(operation, example, ids)
             )
             assert answer.is_success, (operation.name, answer.text)
             assert str(answer.status_code) in operation.document["responses"]
@@ -154,13 +154,13 @@ async def test_what_does_not_exist_is_answered_as_documented(
     client: httpx.AsyncClient, stores: Stores, document: dict[str, Any], operations: list[Operation]
 ) -> None:
     headers, ids = await as_admin(client, stores)
+    unknown = dict.fromkeys(ids, UNKNOWN_ID)
     for operation in operations:
-        if "{" in operation.path:
+        examples = examples_of(operation, document) if "requestBody" in operation.document else []
+        if "{" in operation.path or any(example.keys() & ids.keys() for example in examples):
             assert "404" in operation.document["responses"], operation.name
-            body = (
-                body_of(operation, examples_of(operation, document)[0]) if "requestBody" in operation.document else {}
-            )
-            path = operation.path.format(**dict.fromkeys(ids, UNKNOWN_ID))
+            body = body_of(operation, examples[0], unknown) if examples else {}
+            path = operation.path.format(**unknown)
             assert (await client.request(operation.method, path, headers=headers, **body)).status_code == 404, path
 
 

@@ -12,7 +12,12 @@ from tests.fuzz.visitors import Role, Site, Visitor
 from tests.stores import Servers, fresh_databases
 
 # A busy machine is no finding.
-PATIENT = {"POSTGRES_REQUEST_DEADLINE": "30", "MONGODB_TIMEOUT": "30", "HEALTH_TIMEOUT": "0.99"}
+PATIENT = {
+    "POSTGRES_REQUEST_DEADLINE": "30",
+    "MONGODB_TIMEOUT": "30",
+    "EFFECTS_DEADLINE": "3",
+    "HEALTH_TIMEOUT": "0.99",
+}
 LIVELY = {"LIVE_HEARTBEAT_SECONDS": "0.2"}  # a stream without events is left after its first sign of life
 RUNS = pytest.StashKey[list[Run]]()
 

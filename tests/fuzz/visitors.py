@@ -16,7 +16,7 @@ from urllib3 import HTTPResponse
 
 from commands.users import create_admin
 from config import Settings
-from models.course import EXAMPLE
+from models.course import EXAMPLE, MAX_CAPACITY
 from tests.api.test_users import account
 
 Role = Literal["nobody", "learner", "admin"]
@@ -24,8 +24,10 @@ Whose = Literal["own", "foreign", "generated"]
 SIGN_IN = "/auth/token"
 PARTS = (ParameterLocation.PATH, ParameterLocation.QUERY, ParameterLocation.HEADER, ParameterLocation.BODY)
 NO_TOKENS: tuple[dict[str, str], ...] = ({}, {"Authorization": f"Bearer {'-' * 43}"}, {"Authorization": "Basic YTpi"})
-LOST: dict[Role, set[int]] = {"nobody": set(), "learner": {401, 404}, "admin": {401, 403, 404}}
-"""What a role is answered when an earlier case took its session, its role, or the object that is named."""
+LOST: dict[Role, set[int]] = {"nobody": set(), "learner": {401, 404, 409}, "admin": {401, 403, 404, 409}}
+"""What a role is answered when an earlier case took its session, its role, or the object that is named, cancelled the
+order, or changed the course so that no seat is left."""
+OF_OBJECTS = {404, 409}
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Account:
     user_id: str = ""
     conversation_id: str = ""
     course_id: str = ""
+    order_id: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -47,7 +50,8 @@ class Account:
             "user_id": self.user_id,
             "conversation_id": self.conversation_id,
             "course_id": self.course_id,
-            "cursor": self.conversation_id,
+            "order_id": self.order_id,
+            "cursor": self.order_id,  # the newest
             "current_password": self.password,
             "Last-Event-ID": "0",  # before the first message
             "Idempotency-Key": secrets.token_hex(8),  # one that was used for another request is refused
@@ -67,14 +71,16 @@ class Site:
         self._settings = settings
 
     def new_account(self, role: Role) -> Account:
-        """An account that is signed in, with a conversation of two messages, and a course to try things on."""
+        """An account that is signed in, with a conversation of two messages, and a course that it has ordered."""
         new = self._register(role)
         new.user_id = self._ask("GET", "/users/me", headers=new.headers)["id"]
         new.conversation_id = self._ask("POST", "/conversations", headers=new.headers, json={"title": "t"})["id"]
         for content in ("one", "two"):
             path = f"/conversations/{new.conversation_id}/messages"
             self._ask("POST", path, headers=new.headers, json={"content": content})
-        new.course_id = self._ask("POST", "/courses", headers=self._keeper.headers, json=EXAMPLE)["id"]
+        course = EXAMPLE | {"capacity": MAX_CAPACITY}
+        new.course_id = self._ask("POST", "/courses", headers=self._keeper.headers, json=course)["id"]
+        new.order_id = self._ask("POST", "/orders", headers=new.headers, json={"course_id": new.course_id})["id"]
         return new
 
     @cached_property
@@ -136,7 +142,8 @@ class Visitor:
         return case.call(self._site.url, session=self._site.session, headers=headers, timeout=60)
 
     def _has_lost_something(self, case: Case[Any], whose: Whose, status: int) -> bool:
-        return is_protected(case.operation) and status in LOST[self._role] and (status != 404 or whose == "own")
+        is_mine = status not in OF_OBJECTS or whose == "own"
+        return is_protected(case.operation) and status in LOST[self._role] and is_mine
 
 
 def hang_up_on_events(response: requests.Response, **_: Any) -> None:
