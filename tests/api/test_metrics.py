@@ -39,7 +39,7 @@ async def test_counts_what_the_service_does(client: httpx.AsyncClient) -> None:
     assert value(samples, "http_request_seconds_count", method="other", route="none", status="404") == 1
     assert value(samples, "sign_ins_total", event="signed_in") == 1
     assert value(samples, "sign_ins_total", event="wrong") == 1
-    assert value(samples, "cache_events_total", event="hit") >= 3
+    assert value(samples, "cache_events_total", event="hit") >= 2  # the near cache may have the others
     assert value(samples, "outbox_events_total", event="applied") >= 2
     for store in ("postgresql", "redis", "mongodb"):
         assert value(samples, "store_up", store=store) == 1
