@@ -21,5 +21,6 @@ async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
 
 @pytest.fixture(scope="session")
 async def app(lab: Lab) -> AsyncIterator[App]:
-    async with lab.app() as app:
+    # A command that has stopped reading a stream ends with the next heartbeat.
+    async with lab.app(LIVE_HEARTBEAT_SECONDS="1") as app:
         yield app
