@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -22,6 +22,12 @@ from tests.live import Stream, connect, listening
 POLL = Settings.model_fields["live_poll_seconds"].default
 SLACK = 1.5
 """For a query, and for a machine that does other things as well."""
+
+
+@pytest.fixture(scope="module")
+async def other(lab: Lab) -> AsyncIterator[App]:
+    async with lab.app() as app:
+        yield app
 
 
 class Writer:
@@ -61,19 +67,19 @@ class Writer:
         return max(event.at - max(self.answered[event.id], stream.opened_at) for event in stream.events)
 
 
-async def test_a_day_of_dropped_listeners_a_dead_redis_and_a_dead_app(lab: Lab) -> None:
-    async with lab.app() as one, lab.doomed_app() as two, AsyncExitStack() as exits:
-        ana = await register(one.client)
-        assert (await one.client.patch("/users/me", headers=ana, json={"level": "B2"})).json()["level"] == "B2"
-        conversation = await start_conversation(one.client, ana)
+async def test_a_day_of_dropped_listeners_a_dead_redis_and_a_dead_app(lab: Lab, app: App) -> None:
+    async with lab.doomed_app() as two, AsyncExitStack() as exits:
+        ana = await register(app.client)
+        assert (await app.client.patch("/users/me", headers=ana, json={"level": "B2"})).json()["level"] == "B2"
+        conversation = await start_conversation(app.client, ana)
         path = f"{conversation}/events"
         writer = Writer(conversation, ana)
-        calm = await exits.enter_async_context(listening(one.client.base_url, path, ana))
+        calm = await exits.enter_async_context(listening(app.client.base_url, path, ana))
         doomed = await exits.enter_async_context(listening(two.client.base_url, path, ana))
-        async with listening(one.client.base_url, path, ana) as dropped:
-            writing = asyncio.gather(*(writer.write([one, two], range(i, i + 50)) for i in range(0, 500, 50)))
+        async with listening(app.client.base_url, path, ana) as dropped:
+            writing = asyncio.gather(*(writer.write([app, two], range(i, i + 50)) for i in range(0, 500, 50)))
             await writer.until(answered=100)
-        async with listening(one.client.base_url, path, ana, after=dropped.ids[-1]) as resumed:
+        async with listening(app.client.base_url, path, ana, after=dropped.ids[-1]) as resumed:
             async with lab.without("redis", "killed"):
                 await writer.until(answered=200)
             await writer.until(answered=300)
@@ -82,7 +88,7 @@ async def test_a_day_of_dropped_listeners_a_dead_redis_and_a_dead_app(lab: Lab) 
             assert await two.process.wait() == -signal.SIGKILL
             await doomed.until(over=True)
             assert doomed.cut
-            async with listening(one.client.base_url, path, ana, after=doomed.ids[-1]) as moved:
+            async with listening(app.client.base_url, path, ana, after=doomed.ids[-1]) as moved:
                 await writing
                 for stream, already in ((calm, 0), (resumed, len(dropped.ids)), (moved, len(doomed.ids))):
                     await stream.until(events=500 - already, seconds=POLL + SLACK)
@@ -109,22 +115,23 @@ async def test_a_message_whose_app_died_before_its_wake_up_comes_with_the_next_p
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_without_redis_one_process_is_quick_and_two_take_a_poll(lab: Lab, fault: Fault) -> None:
-    async with lab.app() as one, lab.app() as two:
-        ana = await register(one.client)
-        conversation = await start_conversation(one.client, ana)
-        async with (
-            listening(one.client.base_url, f"{conversation}/events", ana) as here,
-            listening(two.client.base_url, f"{conversation}/events", ana) as there,
-        ):
-            async with lab.without("redis", fault):
-                for i in range(1, 4):
-                    await post(one.client, conversation, ana, "x")
-                    await here.until(events=i, seconds=POLL / 4)
-                    await there.until(events=i, seconds=POLL + SLACK)
-            await until(lambda: is_quick(one, conversation, ana, there), 10)
-            await here.until(events=len(there.ids))
-        assert here.ids == there.ids == list(range(1, here.ids[-1] + 1))
+async def test_without_redis_one_process_is_quick_and_two_take_a_poll(
+    lab: Lab, app: App, other: App, fault: Fault
+) -> None:
+    ana = await register(app.client)
+    conversation = await start_conversation(app.client, ana)
+    async with (
+        listening(app.client.base_url, f"{conversation}/events", ana) as here,
+        listening(other.client.base_url, f"{conversation}/events", ana) as there,
+    ):
+        async with lab.without("redis", fault):
+            for i in range(1, 4):
+                await post(app.client, conversation, ana, "x")
+                await here.until(events=i, seconds=POLL / 4)
+                await there.until(events=i, seconds=POLL + SLACK)
+        await until(lambda: is_quick(app, conversation, ana, there), 10)
+        await here.until(events=len(there.ids))
+    assert here.ids == there.ids == list(range(1, here.ids[-1] + 1))
 
 
 async def is_quick(app: App, conversation: str, headers: dict[str, str], stream: Stream) -> bool:

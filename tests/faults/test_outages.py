@@ -195,21 +195,21 @@ async def test_a_restarted_postgresql_costs_no_request(lab: Lab, app: App) -> No
     assert {answer.status_code for answer in await asyncio.gather(*changes)} == {200}
 
 
-async def test_500_messages_by_50_writers_from_two_processes_are_numbered_without_gaps(lab: Lab) -> None:
-    async with lab.app() as one, lab.app() as two:
-        headers = await register(one.client)
-        created = await one.client.post("/conversations", headers=headers, json={"title": "t"})
+async def test_500_messages_by_50_writers_from_two_processes_are_numbered_without_gaps(lab: Lab, app: App) -> None:
+    async with lab.app() as other:
+        headers = await register(app.client)
+        created = await app.client.post("/conversations", headers=headers, json={"title": "t"})
         path = f"/conversations/{created.json()['id']}/messages"
 
         started = time.monotonic()
-        writers = (post_repeatedly((one, two)[i % 2], path, headers, {"content": "x"}, 10) for i in range(50))
+        writers = (post_repeatedly((app, other)[i % 2], path, headers, {"content": "x"}, 10) for i in range(50))
         answers = [answer for some in await asyncio.gather(*writers) for answer in some]
         print(f"{500 / (time.monotonic() - started):.0f} messages a second")
         assert {status for status, _ in answers} == {201}
         assert sorted(message["seq"] for _, message in answers) == list(range(1, 501))
         seen: list[int] = []
         while page := (
-            await one.client.get(path, headers=headers, params={"after_seq": len(seen), "limit": 100})
+            await app.client.get(path, headers=headers, params={"after_seq": len(seen), "limit": 100})
         ).json()["items"]:
             seen += [message["seq"] for message in page]
         assert seen == list(range(1, 501))
