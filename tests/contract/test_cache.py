@@ -119,12 +119,18 @@ async def test_a_fill_older_than_a_tombstone_is_refused(cache: CacheRepository) 
 async def test_a_reader_that_starts_after_a_write_does_not_join_a_load_from_before(
     cache: CacheRepository, source: Source
 ) -> None:
-    source.versions["a"] = 1
-    source.delay = lambda: 0.05
-    early = asyncio.ensure_future(cache.get_or_load("a", source.loader("a"), 60))
-    await asyncio.sleep(0.07)  # it has read version 1 and not yet stored it
+    has_read, may_store = asyncio.Event(), asyncio.Event()
+
+    async def load_first() -> Versioned:
+        has_read.set()
+        await may_store.wait()
+        return Versioned(1, b"1")
+
+    early = asyncio.ensure_future(cache.get_or_load("a", load_first, 60))
+    await has_read.wait()
     source.versions["a"] = 2
     await cache.invalidate("a", 2)
+    asyncio.get_running_loop().call_later(0.05, may_store.set)  # by then the next reader waits for that load
     late = await cache.get_or_load("a", source.loader("a"), 60)
     assert (await early, late) == (b"1", b"2")
 
