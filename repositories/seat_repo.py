@@ -1,13 +1,15 @@
 """Seats taken of each course, in MongoDB. How many there are is PostgreSQL's, what is left is derived.
 
 A course is one document, so each change of it is atomic: `taken`, and a marker for each change that may still be asked
-for again, or arrive late. A marker's change is made at most once, and not after `until`, by MongoDB's own clock. So
-after that time its marker can be dropped, and the document keeps no history.
+for again, or arrive late. A marker's change is made at most once, and not when it reaches MongoDB after `until`, by its
+own clock. What reached it before may wait there for a lock, and be made later: MongoDB looks at the clock first, and
+ends it after the timeout that each operation carries. So after both its marker can be dropped, and the document keeps
+no history.
 """
 
 import uuid
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pymongo import ReturnDocument
@@ -65,7 +67,7 @@ class SeatRepository:
                 return "made"
             if capacity is not None and document["taken"] + quantity > capacity:
                 return "full"
-            return "late" if await database.seats.find_one(_expired(course_id, until), {"_id": 1}) else "not yet"
+            return "late" if await database.seats.find_one(self._expired(course_id, until), {"_id": 1}) else "not yet"
 
     async def undo(self, course_id: uuid.UUID, marker: str, until: datetime) -> bool:
         """Take back what a marker changed, if it did, and drop it. False when it is too early: it may change still."""
@@ -80,9 +82,9 @@ class SeatRepository:
 
     async def _settle(self, course_id: uuid.UUID, until: datetime, change: Any) -> bool:
         async with self._mongodb.operation() as database:
-            result = await database.seats.update_one(_expired(course_id, until), change)
+            result = await database.seats.update_one(self._expired(course_id, until), change)
         return result.matched_count == 1
 
-
-def _expired(course_id: uuid.UUID, until: datetime) -> Document:
-    return {"_id": str(course_id), "$expr": {"$gte": ["$$NOW", until]}}
+    def _expired(self, course_id: uuid.UUID, until: datetime) -> Document:
+        ended = until + timedelta(seconds=self._mongodb.timeout)
+        return {"_id": str(course_id), "$expr": {"$gte": ["$$NOW", ended]}}

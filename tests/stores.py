@@ -65,7 +65,8 @@ async def _migrated(store: MongoStore) -> MongoStore:
 
 
 REDIS = {"fakeredis": fake_redis, "redis": real_redis}
-MONGODB = {"mongomock": mongomock, "motor": real_mongodb("motor"), "pymongo": real_mongodb("pymongo")}
+REAL_MONGODB = {"motor": real_mongodb("motor"), "pymongo": real_mongodb("pymongo")}
+MONGODB = {"mongomock": mongomock, **REAL_MONGODB}
 
 
 @asynccontextmanager
