@@ -16,6 +16,9 @@ LEASE_SECONDS = 5.0
 LEASE_TIME = timedelta(seconds=LEASE_SECONDS)
 SWEPT_AT_ONCE = 5000
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds between attempts, doubling, with jitter
+PATIENT = "NotYet"
+"""The error of an effect that will be possible (services/effects.py): it is asked again for as long as it takes, and
+keeps half of its attempts for faults of its own."""
 
 # The streams' rows are locked before the effects get their ids, so within a stream ids follow the order of commits.
 # Ordered, so that two transactions that add to the same streams cannot deadlock.
@@ -81,8 +84,9 @@ WITH outcome AS (
 ), settled AS (
   UPDATE outbox_streams s SET
     pending = s.pending - n, lease_token = NULL, lease_until = NULL, last_error = error,
-    attempts = CASE WHEN error IS NOT NULL THEN 1 ELSE 0 END + CASE WHEN n = 0 THEN s.attempts ELSE 0 END,
-    dead = error IS NOT NULL AND n = 0 AND s.attempts + 1 >= :max_attempts,
+    attempts = least(CASE WHEN error IS NOT NULL THEN 1 ELSE 0 END + CASE WHEN n = 0 THEN s.attempts ELSE 0 END,
+      CASE WHEN error = :patient THEN :max_attempts / 2 END),
+    dead = coalesce(error <> :patient, false) AND n = 0 AND s.attempts + 1 >= :max_attempts,
     due_at = clock_timestamp() + CASE WHEN error IS NULL THEN interval '0' ELSE make_interval(secs =>
       least(:longest, :first * 2 ^ CASE WHEN n = 0 THEN least(s.attempts, 20) ELSE 0 END) * (0.5 + random() / 2)) END
   FROM done WHERE s.aggregate = done.aggregate AND s.store = done.store AND s.lease_token = done.token
@@ -215,6 +219,7 @@ class OutboxRepository:
             "errors": [outcome.error for outcome in outcomes],
             "ids": [id_ for outcome in outcomes for id_ in outcome.done],
             "max_attempts": self._max_attempts,
+            "patient": PATIENT,
             "first": FIRST_DELAY,
             "longest": LONGEST_DELAY,
         }

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Row, Select, cast, extract, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Float, Row, Select, case, cast, extract, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from database.postgres import Postgres, connect
@@ -66,8 +66,8 @@ class SagaRepository:
     async def unfinished(self, saga_id: uuid.UUID | None = None, limit: int = 100) -> Sequence[Row[Any]]:
         """Of all sagas that are not at an end, or of one in any state: its row, with `attempts`, `last_error`, `dead`
         and `due_at` of what continues it. The oldest first."""
-        aggregate = func.concat("saga:", SagaRow.id)
-        continues = or_(OutboxStream.aggregate == aggregate, OutboxStream.aggregate == aggregate.concat(":undo"))
+        suffix = case((SagaRow.state == "compensating", ":undo"), else_="")
+        continues = OutboxStream.aggregate == func.concat("saga:", SagaRow.id, suffix)
         stream = (OutboxStream.attempts, OutboxStream.last_error, OutboxStream.dead, OutboxStream.due_at)
         query: Select[Any] = (
             select(*STATE, SagaRow.created_at, *stream)

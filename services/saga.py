@@ -21,8 +21,9 @@ from repositories.saga_repo import SagaRepository
 from services.effects import ContinueSaga, NotYet
 from services.errors import Conflict, NotFound
 
-MARGIN = 0.2
-"""Seconds by which the other stores' clocks may differ before a compensation comes too early, and is asked again."""
+MARGIN = 1.0
+"""Seconds after the deadline until a compensation is tried. The other stores' clocks may differ, and they may still be
+at work on what they were asked just before it. A compensation that is too early all the same is asked again."""
 
 
 class Refused(Exception):
@@ -75,6 +76,7 @@ class Sagas:
         self._unit_of_work = unit_of_work
         self._repository = repository
         self._supersede = supersede
+        self.unfinished = repository.unfinished
         self._kinds = {saga.name: saga for saga in kinds}
         self.counts: Counter[str] = Counter()
 
@@ -99,6 +101,18 @@ class Sagas:
         if saga.state not in {"running", "done"} or not await self._turn_round(uow, saga, reason):
             raise Conflict("It is being undone already, or was, or has just gone on.")
         await self._supersede(uow.session, ContinueSaga(saga_id=saga_id).aggregate)
+
+    async def give_up(self, saga_id: uuid.UUID, reason: str) -> None:
+        """Compensate in a transaction of its own, and leave the rest to the relays. Raises NotFound, Conflict."""
+        async with self._unit_of_work() as uow:
+            await self.compensate(uow, saga_id, reason)
+            await uow.commit()
+
+    def next_step(self, name: str, state: Direction, step: int) -> str:
+        """What is the next to do, or to undo; "-" at the end, and for a saga that this release does not know."""
+        if state not in {"running", "compensating"} or name not in self._kinds:
+            return "-"
+        return self._kinds[name].steps[step if state == "running" else step - 1].name
 
     async def _advance(self, saga: SagaState) -> bool:
         """False when it went as far as it can go in this direction."""
@@ -154,7 +168,9 @@ class Sagas:
                 owed = await step.undo(saga)
             except TooLate:  # so nothing that was sent until now takes effect any more: a new deadline is safe
                 await self._renew(saga)
-                raise NotYet from None
+                if saga.seconds_left > 0:  # its clock is ahead of PostgreSQL's: not round and round
+                    raise NotYet from None
+                return True
             left -= 1
         async with self._unit_of_work() as uow:
             if not await self._undo(uow, saga, left):
