@@ -298,6 +298,15 @@ def _outbox_command(arguments: tuple[str, ...]) -> None:
     outbox_commands(_running_settings).main(arguments, prog_name="manage.py outbox")
 
 
+@cli.command("saga", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def _saga_command(arguments: tuple[str, ...]) -> None:
+    """Orders and the like that are not at their end: list, show, retry, compensate."""
+    from commands.sagas import saga_commands
+
+    saga_commands(_running_settings).main(arguments, prog_name="manage.py saga")
+
+
 @cli.group()
 def stores() -> None:
     """Real servers on loopback for the stores that have no DSN."""

@@ -1,42 +1,20 @@
 """`manage.py outbox`: what is owed to Redis and MongoDB, and what to do with what is dead."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
-from typing import TypeVar, get_args
+from typing import get_args
 
 import click
 
-from config import Settings
-from database.stores import open_stores
-from dependencies import Services, wire
+from commands.stores import RunningSettings, runner
+from dependencies import Services
 from models.outbox import TargetStore
 from repositories.outbox_repo import OutboxRepository
-from services.errors import StoreUnavailable
 
-T = TypeVar("T")
 STREAM = (click.argument("aggregate"), click.argument("store", type=click.Choice(get_args(TargetStore))))
 
 
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[tuple[OutboxRepository, Services]]:
-    async with open_stores(settings) as stores:
-        yield OutboxRepository(stores.postgres, settings.outbox_max_attempts), wire(settings, stores)
-
-
-def outbox_commands(running_settings: Callable[[], AbstractContextManager[Settings]]) -> click.Group:
+def outbox_commands(running_settings: RunningSettings) -> click.Group:
     """The commands, on the stores of the settings that `running_settings` gives."""
-
-    def run(action: Callable[[OutboxRepository, Services], Awaitable[T]]) -> T:
-        async def in_stores(settings: Settings) -> T:
-            async with _opened(settings) as (repository, services):
-                return await action(repository, services)
-
-        with running_settings() as settings:
-            try:
-                return asyncio.run(in_stores(settings))
-            except StoreUnavailable as error:
-                raise click.ClickException(str(error)) from None
+    run = runner(running_settings)
 
     @click.group()
     def outbox() -> None:

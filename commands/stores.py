@@ -1,0 +1,40 @@
+"""How a command gets the stores and services."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+import click
+
+from config import Settings
+from database.stores import open_stores
+from dependencies import Services, wire
+from repositories.outbox_repo import OutboxRepository
+from services.errors import ChatLingoError
+
+T = TypeVar("T")
+RunningSettings = Callable[[], AbstractContextManager[Settings]]
+"""Gives settings whose stores run."""
+
+
+class Run(Protocol):
+    def __call__(self, action: Callable[[OutboxRepository, Services], Awaitable[T]]) -> T: ...
+
+
+def runner(running_settings: RunningSettings) -> Run:
+    """Runs one action on the stores of these settings; what goes wrong there is one line for the operator."""
+
+    def run(action: Callable[[OutboxRepository, Services], Awaitable[T]]) -> T:
+        async def in_stores(settings: Settings) -> T:
+            async with open_stores(settings) as stores:
+                repository = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
+                return await action(repository, wire(settings, stores))
+
+        with running_settings() as settings:
+            try:
+                return asyncio.run(in_stores(settings))
+            except ChatLingoError as error:
+                raise click.ClickException(str(error)) from None
+
+    return run
