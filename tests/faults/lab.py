@@ -57,9 +57,9 @@ class Lab:
         uvicorn = ("uvicorn", "--app-dir", str(PROJECT), "main:app", "--log-level", "warning")
         return self._process(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
 
-    def doomed_app(self) -> AbstractAsyncContextManager["App"]:
+    def doomed_app(self, **more: str) -> AbstractAsyncContextManager["App"]:
         """An app process that kills itself when told: see doomed.py."""
-        return self._process("tests.faults.doomed")
+        return self._process("tests.faults.doomed", **more)
 
     @asynccontextmanager
     async def _process(self, *module: str, **more: str) -> AsyncIterator["App"]:
@@ -74,7 +74,7 @@ class Lab:
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=HOOKS) as client:
             try:
-                await until(lambda: answers(client, "/health/live"), 30)
+                await until(lambda: answers(client, "/health/live"), 60)
                 yield App(process, client)
             finally:
                 if process.returncode is None:
@@ -131,9 +131,12 @@ class RawConnection:
     async def to(cls, app: App) -> AsyncIterator["RawConnection"]:
         base = app.client.base_url
         reader, writer = await asyncio.open_connection(base.host, base.port)
-        yield cls(reader, writer)
-        writer.close()
-        await writer.wait_closed()
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):  # the app may have been killed
+                await writer.wait_closed()
 
     async def post(self, path: str, headers: dict[str, str], body: object) -> tuple[int, Any]:
         """Status and JSON of the answer."""
