@@ -147,7 +147,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         hasher=hasher,
         lasts=timedelta(seconds=settings.session_seconds),
         copy_ttl=settings.cache_session_ttl,
-        near_ttl=settings.near_session_seconds,
+        near_ttl=settings.near_session_seconds if near else 0,
     )
     live = LiveService(
         conversations=conversations,
@@ -178,7 +178,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
             outbox=outbox,
             hasher=hasher,
             profile_ttl=settings.cache_profile_ttl,
-            near_ttl=settings.near_profile_seconds,
+            near_ttl=settings.near_profile_seconds if near else 0,
         ),
         conversations=ConversationService(
             unit_of_work=unit_of_work,

@@ -1,5 +1,6 @@
 """Sign-in with opaque tokens: the session is PostgreSQL's, Redis keeps a short-lived copy."""
 
+import asyncio
 import hashlib
 import secrets
 from collections import Counter
@@ -123,7 +124,7 @@ class AuthService:
             only = None if everywhere else who.session_id
             uow.effects += revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
             await uow.commit()
-        await self._outbox.deliver(uow.owed)
+        await self._outlast_copies(uow)
 
     async def change_password(self, who: SignedIn, change: PasswordChange) -> None:
         """Set a new password and end the user's other sessions. Raises InvalidInput, StoreUnavailable."""
@@ -142,7 +143,12 @@ class AuthService:
             uow.effects += revocations(revoked)
             uow.effects.append(RecordActivity(activity=happened(who.user_id, "password_changed")))
             await uow.commit()
-        await self._outbox.deliver(uow.owed)
+        await self._outlast_copies(uow)
+
+    async def _outlast_copies(self, uow: PostgresUnitOfWork) -> None:
+        """Deliver, and where Redis could not be told, wait until no near cache can have a revoked session any more."""
+        if "redis" in await self._outbox.deliver(uow.owed):
+            await asyncio.sleep(self._near_ttl)
 
     async def _verify(self, password: SecretStr, credentials: Credentials | None) -> str | None:
         """Returns a new hash where the old one has outdated parameters. Raises NotAuthenticated."""

@@ -74,22 +74,24 @@ class Outbox:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    async def deliver(self, owed: Sequence[Owed]) -> None:
+    async def deliver(self, owed: Sequence[Owed]) -> set[TargetStore]:
         """Apply now what this process holds the lease for, within the deadline (seconds); the relay does the rest.
-        Never raises: the transaction is committed, so the request has succeeded."""
+        Returns the stores of what is not known to be applied. Never raises: the transaction is committed, so the
+        request has succeeded."""
         streams: dict[Stream, list[tuple[int, Applicable]]] = {}
         for item in owed:
             if item.stream:
                 streams.setdefault(item.stream, []).append((item.id, cast(Applicable, item.effect)))
-        overtaking = [item.effect for item in owed if not item.stream and item.effect.any_order]
+        others = [cast(Applicable, item.effect) for item in owed if not item.stream]
         slots = asyncio.Semaphore(DELIVERED_AT_ONCE)
-        await asyncio.gather(
+        applied = await asyncio.gather(
             *(self._deliver_stream(stream, effects, slots) for stream, effects in streams.items()),
-            *(self._overtake(cast(Applicable, effect), slots) for effect in overtaking),
+            *(self._overtake(effect, slots) for effect in others),
         )
-        for item in owed:
-            if not item.stream:
-                self._wake[item.effect.store].set()
+        for effect in others:
+            self._wake[effect.store].set()
+        stores = [stream.store for stream in streams] + [effect.store for effect in others]
+        return {store for store, is_applied in zip(stores, applied, strict=True) if not is_applied}
 
     async def backlog(self) -> dict[str, float]:
         """See OutboxRepository.backlog."""
@@ -103,8 +105,8 @@ class Outbox:
         await self.close()
 
     async def _deliver_stream(
-        self, stream: Stream, effects: Iterable[tuple[int, Applicable]], slots: asyncio.Semaphore
-    ) -> None:
+        self, stream: Stream, effects: Sequence[tuple[int, Applicable]], slots: asyncio.Semaphore
+    ) -> bool:
         done: list[int] = []
         error = None
         try:
@@ -117,15 +119,22 @@ class Outbox:
             self._outcomes.put_nowait(Outcome(stream, tuple(done), error))
         except asyncio.QueueFull:
             self.counts["dropped"] += 1
+        return len(done) == len(effects)
 
-    async def _overtake(self, effect: Applicable, slots: asyncio.Semaphore) -> None:
+    async def _overtake(self, effect: Applicable, slots: asyncio.Semaphore) -> bool:
+        """Apply now what need not wait for its turn. False when it must, or could not be applied."""
+        if not effect.any_order:
+            return False
         try:
             async with asyncio.timeout(self._deadline), slots:
                 await effect.apply(self._targets)
         except (StoreUnavailable, TimeoutError):
             self._pause(effect.store)
+            return False
         except Exception:
             log.exception("effect_failed", effect=type(effect).__name__)  # it stays owed: the relay counts its attempts
+            return False
+        return True
 
     async def _apply(
         self, store: TargetStore, effects: Iterable[tuple[int, Applicable]], done: list[int]
