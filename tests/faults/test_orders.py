@@ -135,12 +135,12 @@ async def test_500_orders_for_100_seats_while_apps_are_killed_sell_exactly_100(
     shop: Lab, app: App, stores: Stores, admin: Headers
 ) -> None:
     course = await new_course(app.client, admin, capacity=100)
-    learners = await asyncio.gather(*(register(app.client) for _ in range(20)))
+    learners = await asyncio.gather(*(register(app.client) for _ in range(25)))
     kill_after = [20, 60, 100, 200, 350]  # answers
     kills = answered = 0
     over = asyncio.Event()
     apps: list[App] = []
-    under_way = asyncio.Semaphore(50)  # with all of them a busy machine gets nothing done but refusing them in time
+    under_way = asyncio.Semaphore(25)  # with all of them a busy machine gets nothing done but refusing them in time
 
     async def keep_running() -> None:
         while not over.is_set():
@@ -154,7 +154,7 @@ async def test_500_orders_for_100_seats_while_apps_are_killed_sell_exactly_100(
     async def buy(number: int) -> int:
         nonlocal kills, answered
         async with under_way:
-            status = await until_answered(apps, learners[number % 20], course, f"buy-{number}")
+            status = await until_answered(apps, learners[number % 25], course, f"buy-{number}")
         answered += 1
         if answered in kill_after and apps:
             kills += 1
