@@ -22,6 +22,8 @@ from services.passwords import PasswordHasher, refuse_common
 from services.turnstile import Turnstile
 
 WRONG = "Username or password is wrong."
+PATIENCE = 5.0
+"""Seconds that a sign-in may wait for its turn."""
 LIVING = 1
 """Version of a session's copy. A revocation is the next one, and there is none after it."""
 
@@ -48,7 +50,7 @@ class AuthService:
         self._copy_ttl = copy_ttl
         self._near_ttl = near_ttl
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
-        self._turnstile = Turnstile(2 * hasher.threads)
+        self._turnstile = Turnstile(2 * hasher.threads, PATIENCE)
         self.counts: Counter[str] = Counter()
 
     @property

@@ -16,6 +16,10 @@ from services.errors import Conflict, NotFound, OrderCancelled, StoreUnavailable
 from services.order_saga import OrderSaga
 from services.outbox import Outbox
 from services.saga import Sagas
+from services.turnstile import Turnstile
+
+AT_ONCE, PATIENCE = 8, 1.0
+"""An order is some fifteen statements. Hundreds at once would each get a few of them, and then all be too late."""
 
 
 class OrderService:
@@ -33,11 +37,13 @@ class OrderService:
         self._idempotency = idempotency
         self._sagas = sagas
         self._outbox = outbox
+        self._turnstile = Turnstile(AT_ONCE, PATIENCE)
 
     async def place(self, user_id: uuid.UUID, new: OrderIn, key: IdempotencyKey | None) -> Order:
         """The order as it is when the answer is due: confirmed, or still pending; with the same key again, as it is
-        then. Raises OrderCancelled, NotFound, InProgress, InvalidInput, StoreUnavailable."""
-        order = await self._place(user_id, new, key)
+        then. Raises OrderCancelled, NotFound, InProgress, InvalidInput, Overloaded, StoreUnavailable."""
+        async with self._turnstile.turn():
+            order = await self._place(user_id, new, key)
         if order.status == "cancelled":
             raise OrderCancelled(order.id, str(order.reason))
         return order

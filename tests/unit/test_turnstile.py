@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.errors import NotAuthenticated, StoreUnavailable
+from services.errors import NotAuthenticated, Overloaded, StoreUnavailable
 from services.turnstile import Turnstile
 
 
@@ -15,7 +15,7 @@ async def until_waiting(turnstile: Turnstile, number: int) -> None:
 
 
 async def test_lets_in_as_many_as_there_are_places_in_the_order_they_came() -> None:
-    turnstile, leave = Turnstile(2), asyncio.Event()
+    turnstile, leave = Turnstile(2, patience=60), asyncio.Event()
     came_in = []
 
     async def come(number: int) -> None:
@@ -41,7 +41,7 @@ async def test_those_in_line_are_told_at_once_of_a_store_that_is_unavailable(
     error: Exception, served: list[int]
 ) -> None:
     """And of nothing else that went wrong before them."""
-    turnstile, fail = Turnstile(1), asyncio.Event()
+    turnstile, fail = Turnstile(1, patience=60), asyncio.Event()
     let_in = []
 
     async def first() -> None:
@@ -62,3 +62,17 @@ async def test_those_in_line_are_told_at_once_of_a_store_that_is_unavailable(
     let_in.clear()
     await come(3)
     assert let_in == [3]  # who comes later tries anew
+
+
+async def test_who_has_waited_long_enough_is_sent_away_and_takes_no_place() -> None:
+    turnstile = Turnstile(1, patience=0.05)
+
+    async def come() -> None:
+        async with turnstile.turn():
+            pass
+
+    async with turnstile.turn():
+        with pytest.raises(Overloaded):
+            await asyncio.create_task(come())
+        assert turnstile.waiting == 0
+    await come()
