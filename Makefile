@@ -23,6 +23,9 @@ test: $(VENV)/installed ## All tests, on real databases of their own
 test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
 	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
 
+chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant)
+	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) $(BIN)/python -m tests.chaos
+
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/clients/browser $(ARGS)
 
@@ -59,4 +62,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check test test-faults test-browser fuzz bench-outbox bench-sign-in bench-live migrate lock
+.PHONY: help run check test test-faults chaos test-browser fuzz bench-outbox bench-sign-in bench-live migrate lock

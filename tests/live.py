@@ -72,17 +72,27 @@ class Stream:
         self.events.append(Event(int(fields["id"]), fields["data"], time.monotonic()))
 
 
+class NotOpened(AssertionError):
+    """The server answers with something else than a stream; says what."""
+
+    @property
+    def status(self) -> int:
+        return int(str(self).split()[1])
+
+
 async def connect(
     base: httpx.URL, path: str, headers: Mapping[str, str], after: int | None = None
 ) -> tuple[Stream, asyncio.StreamReader, asyncio.StreamWriter]:
-    """A stream of which nothing has been read yet but its head."""
+    """A stream of which nothing has been read yet but its head. Raises NotOpened."""
     reader, writer = await asyncio.open_connection(base.host, base.port)
     lines = [f"GET {path} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
     if after is not None:
         lines.append(f"Last-Event-ID: {after}")
     writer.write("\r\n".join([*lines, "", ""]).encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-    assert head.startswith("http/1.1 200"), head
+    if not head.startswith("http/1.1 200"):
+        writer.close()
+        raise NotOpened(head)
     return Stream(head), reader, writer
 
 

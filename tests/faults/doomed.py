@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -34,12 +35,15 @@ class Doom:
         if collection == self.collection:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def call(self, *_: Any, **__: Any) -> None:
+    def call(self, name: str) -> None:
         if self.left is None:
             return
         self.left -= 1
         if self.left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.end(name)
+
+    def end(self, name: str) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class MongoCalls(monitoring.CommandListener):
@@ -52,34 +56,38 @@ class MongoCalls(monitoring.CommandListener):
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         if event.command_name == "insert":
             self._inserts[event.request_id] = event.command["insert"]
-        self._count(event.command_name)
+        self._count(event.command_name, "sent")
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
         self._doom.inserted_into(self._inserts.pop(event.request_id, ""))
-        self._count(event.command_name)
+        self._count(event.command_name, "answered")
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        self._count(event.command_name)
+        self._count(event.command_name, "failed")
 
-    def _count(self, name: str) -> None:
+    def _count(self, name: str, state: str) -> None:
         if name in COUNTED_COMMANDS:
-            self._doom.call()
+            self._doom.call(f"mongodb {name} {state}")
 
 
 def watch(stores: Stores, doom: Doom) -> None:
     for engine in (stores.postgres.engine, stores.postgres.background):
         for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
-            event.listen(engine.sync_engine, name, doom.call)
+            event.listen(engine.sync_engine, name, _calling(doom, f"postgresql {name}"))
     client: Any = stores.redis.client
     execute = client.execute_command
 
     async def counted(*args: Any, **options: Any) -> Any:
-        doom.call()
+        doom.call(f"redis {args[0]} sent")
         answer = await execute(*args, **options)
-        doom.call()
+        doom.call(f"redis {args[0]} answered")
         return answer
 
     client.execute_command = counted
+
+
+def _calling(doom: Doom, name: str) -> Callable[..., None]:
+    return lambda *_, **__: doom.call(name)
 
 
 class Arm:

@@ -121,7 +121,7 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 class RawConnection:
-    """Posts over one connection. For load: httpx takes more processor time for a request than the app that it tests."""
+    """Requests over one connection. For load: httpx takes more processor time for one than the app that it tests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -140,13 +140,22 @@ class RawConnection:
 
     async def post(self, path: str, headers: dict[str, str], body: object) -> tuple[int, Any]:
         """Status and JSON of the answer."""
-        content = json.dumps(body).encode()
-        lines = [f"POST {path} HTTP/1.1", "Host: test", "Content-Type: application/json"]
-        lines += [f"Content-Length: {len(content)}", *(f"{name}: {value}" for name, value in headers.items())]
+        return await self.request(
+            "POST", path, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
+        )
+
+    async def request(self, method: str, path: str, headers: dict[str, str], content: bytes = b"") -> tuple[int, Any]:
+        """Status and JSON of the answer, None where it has no body. Raises ValueError for a body that is not JSON."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: test", f"Content-Length: {len(content)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         self._writer.write("\r\n".join([*lines, "", ""]).encode() + content)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
-        return int(head.split()[1]), json.loads(await self._reader.readexactly(length))
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
+        return int(head.split()[1]), json.loads(await self._reader.readexactly(length)) if length else None
+
+    def abort(self) -> None:
+        """Hang up without a word."""
+        self._writer.transport.abort()
 
 
 async def post_repeatedly(

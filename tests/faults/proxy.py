@@ -58,7 +58,8 @@ class Proxy:
                 asyncio.create_task(self._pump(upstream, writer, from_app=False)),
             ]
             self._tasks.update(tasks)
-            await asyncio.gather(*tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._tasks.difference_update(tasks)
             self._links.discard(link)
         writer.close()  # also when the store refused
 

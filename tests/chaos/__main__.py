@@ -1,0 +1,73 @@
+"""`make chaos`: see README. SEED, MINUTES and BREAK come from the environment."""
+
+import asyncio
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from tests.chaos.broken import VARIANTS
+from tests.chaos.plans import course
+from tests.chaos.run import Run, prepared
+from tests.chaos.schedule import NO_KILLED_APPS, rounds
+from tests.chaos.summary import Summary
+
+RESULTS = Path(".data/chaos")
+
+
+async def main(seed: int, minutes: float, variant: str) -> bool:
+    """Run, report, and return whether it went as it should."""
+    this = course(minutes, variant)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    async with prepared(seed, folder, variant, this) as run:
+        for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds), 1):
+            await run.round(faults, this.seconds)
+            print(f"round {number} of {this.rounds}: {len(run.tally.violations)} violations", flush=True)
+            if run.tally.violations:
+                break
+        if this.quiet_seconds and not run.tally.violations:
+            [faults] = rounds(seed, NO_KILLED_APPS, 1, this.quiet_seconds)
+            await run.quiet_round(faults, this.quiet_seconds)
+        summary = summarize(run, seed, minutes, variant)
+    if summary.violations:
+        print(f"the logs are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    summary.write(RESULTS / f"{variant or 'seed'}-{seed}.json")
+    print(summary.text)
+    found = bool(summary.violations)
+    if variant:
+        print(f"{variant}: {'found, as it must be' if found else 'NOT FOUND: the lab is blind to it'}")
+    return found == bool(variant)
+
+
+def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
+    faults: dict[str, Counter[str]] = {}
+    for fault in run.arena.suffered:
+        faults.setdefault(fault.kind, Counter())[fault.target] += 1
+    tally = run.tally
+    return Summary(
+        seed=seed,
+        variant=variant,
+        minutes=minutes,
+        operations=dict(tally.operations),
+        acknowledged=tally.acknowledged.total(),
+        acknowledged_under_fault=tally.under_fault,
+        refused=tally.refused,
+        unanswered=tally.unanswered,
+        faults={kind: dict(targets) for kind, targets in faults.items()},
+        kills_by_call=dict(Counter(run.arena.killed_at_calls())),
+        seconds_to_converge=[round(seconds, 1) for seconds in run.converged],
+        violations=tally.violations,
+    )
+
+
+if __name__ == "__main__":
+    variant = os.environ.get("BREAK", "")
+    if variant and variant not in VARIANTS:
+        sys.exit(f"BREAK must be one of {', '.join(VARIANTS)}")
+    seed = int(os.environ.get("SEED") or random.randrange(10**6))
+    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant)))

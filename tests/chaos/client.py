@@ -1,0 +1,307 @@
+"""A client: learners one after the other, each signed up, busy for a while, and then erased or left in peace."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tests.chaos.arena import Arena
+from tests.chaos.buyer import Buyer, Catalogue
+from tests.chaos.connections import Answer
+from tests.chaos.learner import PASSWORD, Learner
+from tests.chaos.listener import Listener
+from tests.chaos.memory import History, Talk, Tally, Value, Written
+
+THINKING = (0.02, 0.2)
+ARRIVING = (0.0, 1.5)
+NO_MORE_ERASURES = 4.0
+"""Seconds before the end of a round: the second pass of an erasure takes PURGE_SECONDS."""
+SESSIONS, TALKS, LISTENERS, READERS = 3, 5, 2, 3
+
+
+class Operation(Protocol):
+    __name__: str
+
+    def __call__(self, learner: Learner) -> Awaitable[bool | None]: ...
+
+
+@dataclass(frozen=True)
+class Habits:
+    life: tuple[int, int] = (25, 70)
+    """Operations of a learner."""
+    erasing: float = 0.5
+    """The share of learners who are erased in the end."""
+    more: Mapping[str, int] = field(default_factory=dict)
+    """How many times as often an operation is done."""
+
+
+class Client(Buyer):
+    """Every operation returns whether it was acknowledged, None when it was refused for good."""
+
+    def __init__(self, arena: Arena, tally: Tally, seed: str, catalogue: Catalogue, habits: Habits) -> None:
+        super().__init__(arena, tally, seed, catalogue)
+        self._habits = habits
+        self.learners: list[Learner] = []
+        self._left = 0
+        operations: list[tuple[Operation, int]] = [
+            (self.write, 46),
+            (self.change_profile, 18),
+            (self.read_while_changing, 8),
+            (self.start_talk, 6),
+            (self.rename_talk, 4),
+            (self.delete_talk, 2),
+            (self.write_again_otherwise, 3),
+            (self.take_a_name, 3),
+            (self.sign_in, 5),
+            (self.sign_in_wrongly, 1),
+            (self.sign_out, 3),
+            (self.sign_out_everywhere, 1),
+            (self.listen, 4),
+            (self.order, 12),
+            (self.cancel_order, 5),
+            (self.open_course, 1),
+            (self.close_course, 1),
+        ]
+        self._operations = [(do, weight * habits.more.get(do.__name__, 1)) for do, weight in operations]
+
+    async def work(self, until: float) -> None:
+        """Go on until then, and return when nothing is without its answer any more."""
+        self._until = until
+        await asyncio.sleep(self._chance.uniform(*ARRIVING))
+        while time.monotonic() < until:
+            await self._step()
+            await asyncio.sleep(self._chance.uniform(*THINKING))
+
+    async def rest(self) -> None:
+        """Hang up, and listen no more."""
+        self._connections.close()
+        for learner in self.learners:
+            await asyncio.gather(*(listener.close() for listener in learner.listeners))
+            learner.listeners.clear()
+
+    async def _step(self) -> None:
+        learner = self.learners[-1] if self.learners else None
+        if learner is None or self._left <= 0 or learner.state != "living":
+            if learner and learner.state == "living" and self._may_erase() and self._wants_to_go():
+                await self._do(self.erase, learner)
+                return
+            learner = Learner(History(self._tally.began))
+            self.learners.append(learner)
+            self._left = self._chance.randint(*self._habits.life)
+            await self._do(self.register, learner)
+        elif not learner.tokens:
+            await self._do(self.sign_in, learner)
+        elif not learner.living_talks:
+            await self._do(self.start_talk, learner)
+        else:
+            operations, weights = zip(*self._operations, strict=True)
+            await self._do(self._chance.choices(operations, weights)[0], learner)
+        self._left -= 1
+
+    def _wants_to_go(self) -> bool:
+        return self._chance.random() < self._habits.erasing
+
+    def _may_erase(self) -> bool:
+        return time.monotonic() < self._until - NO_MORE_ERASURES
+
+    async def _do(self, operation: Operation, learner: Learner) -> None:
+        name = operation.__name__
+        started = time.monotonic()
+        self._tally.operations[name] += 1
+        acknowledged = await operation(learner)
+        if acknowledged is None:
+            self._tally.refused += 1
+        elif acknowledged:
+            self._tally.acknowledged[name] += 1
+            self._tally.under_fault += self._arena.struck_between(started, time.monotonic())
+        else:
+            self._tally.unanswered += 1
+
+    async def register(self, learner: Learner) -> bool:
+        answer = await self._ask_until_answered(
+            learner, "POST", "/users/register", body=learner.account, key=learner.name
+        )
+        if not self._is_done(learner, answer, "its registration"):
+            return False
+        learner.id, learner.welcome = answer.body["user_id"], answer.body["welcome_conversation_id"]
+        learner.state = "living"
+        return True
+
+    async def sign_in(self, learner: Learner) -> bool:
+        if len(learner.tokens) >= SESSIONS:
+            return await self._read_profile(learner)
+        form = {"username": learner.name, "password": PASSWORD}
+        answer = await self._ask(learner, "POST", "/auth/token", body=form, form=True)
+        if not self._is_done(learner, answer, "its sign-in"):
+            return False
+        learner.sessions[answer.body["access_token"]] = "living"
+        return True
+
+    async def sign_in_wrongly(self, learner: Learner) -> None:
+        form = {"username": learner.name, "password": "not this one"}
+        answer = await self._ask(learner, "POST", "/auth/token", body=form, form=True)
+        if answer.is_success:
+            self._violation(learner, "a wrong password signs in", learner.name)
+
+    async def sign_out(self, learner: Learner) -> bool:
+        return await self._end_sessions(learner, "/auth/logout", [self._chance.choice(learner.tokens)])
+
+    async def sign_out_everywhere(self, learner: Learner) -> bool:
+        return await self._end_sessions(learner, "/auth/logout-all", learner.tokens)
+
+    async def _end_sessions(self, learner: Learner, path: str, tokens: list[str]) -> bool:
+        for token in tokens:
+            learner.sessions[token] = "ending"
+        answer = await self._ask_until_answered(learner, "POST", path, tokens[0])
+        if answer.status not in {204, 401}:  # 401: an earlier attempt got through
+            return False
+        for token in tokens:
+            learner.sessions[token] = "ended"
+        return True
+
+    async def _read_profile(self, learner: Learner) -> bool:
+        answer = await self._ask(learner, "GET", "/users/me", self._chance.choice(learner.tokens))
+        return self._is_done(learner, answer, "reading its profile")
+
+    async def change_profile(self, learner: Learner) -> bool:
+        bio = f"bio {self._word()}"
+        return await self._change(learner, bio, {"bio": bio})
+
+    async def _change(self, learner: Learner, bio: str, body: dict[str, str]) -> bool:
+        token = self._chance.choice(learner.tokens)
+
+        def sent() -> None:
+            learner.bio.ask_for(bio)
+            learner.changes_sent += 1
+
+        answer = await self._ask_until_answered(learner, "PATCH", "/users/me", token, body, before=sent)
+        if not self._is_done(learner, answer, f"its {bio}"):
+            return False
+        learner.bio.acknowledge(bio)
+        learner.changes_acknowledged += 1
+        return True
+
+    async def read_while_changing(self, learner: Learner) -> bool:
+        """A race of fills with writes."""
+        changing = asyncio.create_task(self._change_twice(learner))
+
+        async def read() -> None:
+            while not changing.done():
+                await self._read_profile(learner)
+
+        await asyncio.gather(*(read() for _ in range(READERS)))
+        return await changing
+
+    async def _change_twice(self, learner: Learner) -> bool:
+        return await self.change_profile(learner) and await self.change_profile(learner)
+
+    async def take_a_name(self, learner: Learner) -> bool | None:
+        """Somebody else's."""
+        others = [other for other in self.learners if other.state == "living" and other is not learner]
+        if not others:
+            return await self.change_profile(learner)
+        refused = f"refused {self._word()}"
+        body = {"username": others[-1].name, "bio": refused}
+        answer = await self._ask(learner, "PATCH", "/users/me", self._chance.choice(learner.tokens), body)
+        learner.refused.add(refused)
+        if answer.is_success:
+            self._violation(learner, "a name that was taken is given away", others[-1].name, refused)
+        return None if answer.status == 409 else False
+
+    async def start_talk(self, learner: Learner) -> bool:
+        if len(learner.living_talks) >= TALKS:
+            return await self.write(learner)
+        title = f"talk {self._word()}"
+        answer = await self._ask(
+            learner, "POST", "/conversations", self._chance.choice(learner.tokens), {"title": title}
+        )
+        if not self._is_done(learner, answer, f"starting {title}"):
+            learner.titles_asked_for.add(title)
+            return False
+        learner.talks[answer.body["id"]] = Talk(answer.body["id"], Value(title))
+        return True
+
+    async def rename_talk(self, learner: Learner) -> bool:
+        talk, title = self._chance.choice(learner.living_talks), f"talk {self._word()}"
+        answer = await self._ask_until_answered(
+            learner, "PATCH", f"/conversations/{talk.id}", self._chance.choice(learner.tokens), {"title": title},
+            before=lambda: talk.title.ask_for(title),
+        )  # fmt: skip
+        if not self._is_done(learner, answer, f"renaming {talk.id}"):
+            return False
+        talk.title.acknowledge(title)
+        return True
+
+    async def delete_talk(self, learner: Learner) -> bool:
+        if not self._may_erase():
+            return await self.write(learner)
+        talk = self._chance.choice(learner.living_talks)
+        talk.state = "ending"
+        path = f"/conversations/{talk.id}"
+        answer = await self._ask_until_answered(learner, "DELETE", path, self._chance.choice(learner.tokens))
+        if answer.status not in {204, 404}:  # 404: an earlier attempt got through
+            return False
+        talk.state = "ended"
+        return True
+
+    async def write(self, learner: Learner) -> bool:
+        talk = self._chance.choice(learner.living_talks)
+        if self._chance.random() < 0.8:
+            return await self._write(learner, talk)
+        return all(await asyncio.gather(*(self._write(learner, talk) for _ in range(3))))
+
+    async def _write(self, learner: Learner, talk: Talk) -> bool:
+        id_ = self._word()
+        written = talk.messages[id_] = Written(f"message {id_}")
+        answer = await self._post(learner, talk, id_, written.content)
+        if not self._is_done(learner, answer, f"message {id_} to {talk.id}"):
+            return False
+        written.seq = answer.body["seq"]
+        return True
+
+    async def _post(self, learner: Learner, talk: Talk, id_: str, content: str) -> Answer:
+        token, body = self._chance.choice(learner.tokens), {"id": id_, "content": content}
+        return await self._ask_until_answered(learner, "POST", f"/conversations/{talk.id}/messages", token, body)
+
+    async def write_again_otherwise(self, learner: Learner) -> bool | None:
+        """Another text under an id that is taken."""
+        talk = self._chance.choice(learner.living_talks)
+        taken = [id_ for id_, written in talk.messages.items() if written.seq]
+        if not taken:
+            return await self._write(learner, talk)
+        refused = f"refused {self._word()}"
+        learner.refused.add(refused)
+        answer = await self._post(learner, talk, self._chance.choice(taken), refused)
+        if answer.is_success:
+            self._violation(learner, "another message under the same id", talk.id)
+        return None if answer.status == 422 else False
+
+    async def listen(self, learner: Learner) -> bool:
+        if sum(not listener.is_over for listener in learner.listeners) >= LISTENERS:
+            return await self.write(learner)
+        talk, token = self._chance.choice(learner.living_talks), learner.tokens[0]
+        learner.listeners.append(Listener(self._arena.apps, self._chance.randint(0, 1), talk.id, token))
+        return True
+
+    async def erase(self, learner: Learner) -> bool:
+        """While other requests of the same user are under way."""
+        token = self._chance.choice(learner.tokens) if learner.tokens else ""
+        if not token:
+            return await self.sign_in(learner)
+        learner.state = "ending"
+        talks = learner.living_talks
+        busy = [asyncio.create_task(self._write_while_erased(learner, talk, token)) for talk in talks for _ in range(3)]
+        await asyncio.sleep(self._chance.uniform(0, 0.1))
+        answer = await self._ask_until_answered(learner, "DELETE", "/users/me", token)
+        await asyncio.gather(*busy)
+        if answer.status not in {202, 401}:  # 401: an earlier attempt got through
+            return False
+        learner.state = "ended"
+        await asyncio.gather(*(listener.close() for listener in learner.listeners))
+        return True
+
+    async def _write_while_erased(self, learner: Learner, talk: Talk, token: str) -> None:
+        await asyncio.sleep(self._chance.uniform(0, 0.1))
+        body = {"id": self._word(), "content": "while erased"}
+        await self._ask(learner, "POST", f"/conversations/{talk.id}/messages", token, body)

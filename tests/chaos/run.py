@@ -1,0 +1,128 @@
+"""A run: rounds of faults under load, and after each, when all faults have ended and nothing is owed, the checks."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pymongo import AsyncMongoClient
+from redis.asyncio import Redis
+
+from tests.chaos.arena import Arena, arena_in
+from tests.chaos.buyer import CAPACITIES, Catalogue
+from tests.chaos.checks import Checks
+from tests.chaos.client import Client
+from tests.chaos.leaks import holdings, leaks
+from tests.chaos.learner import Learner
+from tests.chaos.memory import History, Tally, Violation
+from tests.chaos.plans import Course
+from tests.chaos.schedule import Fault
+from tests.chaos.snapshot import query, take
+from tests.faults.lab import until
+
+CLIENTS = 20
+CONVERGE_SECONDS = 10.0
+WARM_UP_SECONDS = 5.0
+TOKENS_TRIED = 200
+OWED = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM outbox_streams WHERE pending > 0) AS n"
+
+
+@dataclass
+class Run:
+    arena: Arena
+    tally: Tally
+    clients: list[Client]
+    catalogue: Catalogue
+    converged: list[float] = field(default_factory=list)
+
+    @property
+    def learners(self) -> list[Learner]:
+        return [self.catalogue.keeper, *(learner for client in self.clients for learner in client.learners)]
+
+    async def furnish(self) -> None:
+        """An admin and the first courses."""
+        keeper = self.catalogue.keeper
+        assert await self.clients[0].register(keeper)
+        await query(self.arena.settings, f"UPDATE users SET role = 'admin' WHERE id = '{keeper.id}'")
+        async with Redis.from_url(self.arena.settings.dsn("redis_dsn")) as redis:
+            await redis.flushall()
+        assert await self.clients[0].sign_in(keeper)
+        for capacity in CAPACITIES:
+            assert await self.clients[0].open_course_of(keeper, capacity)
+
+    async def round(self, faults: Sequence[Fault], seconds: float) -> None:
+        """Load and faults for so long, then the checks."""
+        end = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as tasks:  # if one fails, nothing goes on behind the back of who cleans up
+            tasks.create_task(self.arena.suffer(faults))
+            for client in self.clients:
+                tasks.create_task(client.work(end))
+        try:
+            await until(self._is_converged, CONVERGE_SECONDS)
+        except TimeoutError:
+            self.tally.violations.append(Violation(f"not converged within {CONVERGE_SECONDS:.0f} s"))
+        if faults:
+            self.converged.append(time.monotonic() - max(end, self.arena.last_fault_ended_at()))
+        self.tally.violations += Checks(await take(self.arena.settings), self.learners).all()
+        await self._try_tokens()
+
+    async def quiet_round(self, faults: Sequence[Fault], seconds: float) -> None:
+        """A round in which no app is killed, and none may keep anything of it."""
+        await self.round([], WARM_UP_SECONDS)
+        await self._rest()
+        before = await holdings(self.arena)
+        await self.round(faults, seconds)
+        await self._rest()
+        self.tally.violations += await leaks(self.arena, before, await holdings(self.arena))
+
+    async def _rest(self) -> None:
+        for client in self.clients:
+            await client.rest()
+
+    async def _is_converged(self) -> bool:
+        [row] = await query(self.arena.settings, OWED)
+        return row["n"] == 0 and await self._all_heard()
+
+    async def _all_heard(self) -> bool:
+        async with AsyncMongoClient[dict[str, Any]](self.arena.settings.dsn("mongodb_dsn")) as client:
+            messages = client[self.arena.settings.mongodb_database].messages
+            counted = await messages.aggregate([{"$group": {"_id": "$conversation_id", "n": {"$sum": 1}}}])
+            counts = {document["_id"]: document["n"] for document in await counted.to_list(None)}
+        return all(
+            len(listener.numbers) >= counts.get(listener.conversation, 0)
+            for learner in self.learners
+            for listener in learner.listeners
+            if not listener.is_over
+        )
+
+    async def _try_tokens(self) -> None:
+        """Both apps must tell the same of the newest sessions."""
+        known = [
+            (learner, token, 200 if state == "living" and learner.state == "living" else 401)
+            for learner in self.learners
+            for token, state in learner.sessions.items()
+            if state in {"living", "ended"} and learner.state in {"living", "ended"}
+        ]
+        for client, (learner, token, expected) in zip(self.clients * TOKENS_TRIED, known[-TOKENS_TRIED:], strict=False):
+            for status in await client.try_token(learner, token):
+                if status != expected:
+                    what = f"session {token[:6]} of {learner.name} is answered {status}, not {expected}"
+                    self.tally.violation(what, learner.history.about(token[:6]))
+
+
+@asynccontextmanager
+async def prepared(seed: int, folder: Path, variant: str, course: Course) -> AsyncIterator[Run]:
+    async with arena_in(folder, variant) as arena:
+        tally = Tally()
+        catalogue = Catalogue(Learner(History(tally.began)))
+        clients = [Client(arena, tally, f"{seed}/{i}", catalogue, course.habits) for i in range(CLIENTS)]
+        run = Run(arena, tally, clients, catalogue)
+        try:
+            await run.furnish()
+            yield run
+        finally:
+            for client in clients:
+                await client.rest()

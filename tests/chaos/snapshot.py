@@ -1,0 +1,123 @@
+"""What the three stores hold, read with the raw drivers and past the proxies."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from pymongo import AsyncMongoClient
+from redis.asyncio import Redis
+
+from config import Settings
+
+CACHE_KEY = re.compile(r"cache:\d+:(?P<run_id>[0-9a-f]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}")
+PROFILES = """
+SELECT CAST(u.id AS text) AS id, username, email, role, version, language_preference AS language, cefr_level AS level,
+       display_name, bio, erased_at, password_hash
+FROM users u LEFT JOIN profiles p ON p.user_id = u.id
+"""
+SESSIONS = """
+SELECT encode(token_hash, 'hex') AS token_hash, CAST(user_id AS text) AS user_id, revoked_at FROM sessions
+"""
+COURSES = "SELECT CAST(id AS text) AS id, capacity, is_deleted FROM courses"
+ORDERS = """
+SELECT CAST(id AS text) AS id, CAST(user_id AS text) AS user_id, CAST(course_id AS text) AS course, quantity,
+       price_cents, status, reason
+FROM orders
+"""
+LEDGER = "SELECT CAST(order_id AS text) AS order_id, CAST(user_id AS text) AS user_id, points FROM points_ledger"
+SAGAS = "SELECT CAST(id AS text) AS id, state, step, reason FROM sagas"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Of the cache. `kind` v: a value, n: known not to exist, t: a tombstone."""
+
+    of: str
+    """user or session"""
+    id: str
+    kind: str
+    version: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    users: dict[str, Row]
+    sessions: dict[str, Row]
+    """By the token's hash."""
+    outbox: Sequence[Row]
+    streams: Sequence[Row]
+    idempotency_keys: Sequence[Row]
+    conversations: dict[str, Row]
+    messages: dict[str, list[Row]]
+    """Of each conversation, in the order of their numbers."""
+    activity: dict[str, list[Row]]
+    """Of each user, in the order in which it was written."""
+    cache: Sequence[Entry]
+    courses: dict[str, Row]
+    orders: dict[str, Row]
+    ledger: dict[str, list[Row]]
+    """Of each order."""
+    sagas: dict[str, Row]
+    seats: dict[str, Row]
+
+
+async def query(settings: Settings, sql: str) -> list[Row]:
+    connection = await asyncpg.connect(settings.dsn("postgres_dsn").replace("+asyncpg", ""))
+    try:
+        return [dict(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
+async def take(settings: Settings) -> Snapshot:
+    users, sessions = await query(settings, PROFILES), await query(settings, SESSIONS)
+    async with AsyncMongoClient[dict[str, Any]](settings.dsn("mongodb_dsn")) as client:
+        database = client[settings.mongodb_database]
+        seats = await database.seats.find({}).to_list(None)
+        conversations = await database.conversations.find({}).to_list(None)
+        messages = await database.messages.find({}).sort([("conversation_id", 1), ("seq", 1)]).to_list(None)
+        activity = {document["_id"]: document for document in await database.activity.find({}).to_list(None)}
+        # A killed mongod applies its log anew, in parallel: only the log itself tells in which order it was written.
+        logged = client.local["oplog.rs"].find({"op": "i", "ns": f"{database.name}.activity"}, {"o._id": 1})
+        in_order = dict.fromkeys(entry["o"]["_id"] for entry in await logged.sort("$natural", 1).to_list(None))
+    return Snapshot(
+        users={row["id"]: row for row in users},
+        sessions={row["token_hash"]: row for row in sessions},
+        outbox=await query(settings, "SELECT * FROM outbox"),
+        streams=await query(settings, "SELECT * FROM outbox_streams"),
+        idempotency_keys=await query(settings, "SELECT key, CAST(user_id AS text) AS user_id FROM idempotency_keys"),
+        conversations={document["_id"]: document for document in conversations},
+        messages=_grouped(messages, "conversation_id"),
+        activity=_grouped([activity[id_] for id_ in in_order if id_ in activity], "user_id"),
+        cache=await _cache(settings),
+        courses={row["id"]: row for row in await query(settings, COURSES)},
+        orders={row["id"]: row for row in await query(settings, ORDERS)},
+        ledger=_grouped(await query(settings, LEDGER), "order_id"),
+        sagas={row["id"]: row for row in await query(settings, SAGAS)},
+        seats={document["_id"]: document for document in seats},
+    )
+
+
+async def _cache(settings: Settings) -> list[Entry]:
+    entries = []
+    async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
+        run_id = (await redis.info("server"))["run_id"]
+        async for key in redis.scan_iter("cache:*", count=1000):
+            match = CACHE_KEY.fullmatch(key.decode())
+            value: Any = await redis.get(key) if match else None
+            if match and value and match["run_id"] == run_id:
+                head, _, body = value.partition(b":")
+                entries.append(Entry(match["kind"], match["id"], head[:1].decode(), int(head[1:]), body))
+    return entries
+
+
+def _grouped(documents: Sequence[Row], by: str) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for document in documents:
+        groups[document[by]].append(document)
+    return groups
