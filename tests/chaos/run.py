@@ -60,12 +60,13 @@ class Run:
             tasks.create_task(self.arena.suffer(faults))
             for client in self.clients:
                 tasks.create_task(client.work(end))
+        quiet_since = max(end, self.arena.last_fault_ended_at())
         try:
-            await until(self._is_converged, CONVERGE_SECONDS)
+            await until(self._is_converged, CONVERGE_SECONDS - (time.monotonic() - quiet_since))
         except TimeoutError:
             self.tally.violations.append(Violation(f"not converged within {CONVERGE_SECONDS:.0f} s"))
         if faults:
-            self.converged.append(time.monotonic() - max(end, self.arena.last_fault_ended_at()))
+            self.converged.append(time.monotonic() - quiet_since)
         self.tally.violations += Checks(await take(self.arena.settings), self.learners).all()
         await self._try_tokens()
 
