@@ -51,12 +51,13 @@ RELEASE = """
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 0
 """
+# Tells the processes also when the entry is new enough: a near cache may have one from before.
 INVALIDATE = """
 redis.call('DEL', KEYS[2])
+if ARGV[3] then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 local entry = redis.call('GET', KEYS[1])
 if entry and tonumber(string.match(entry, '^%a(%d+):')) >= tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], 't' .. ARGV[1] .. ':', 'PX', ARGV[2])
-if ARGV[3] then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return 1
 """
 
@@ -203,6 +204,8 @@ class CacheRepository:
                 for (key, ceiling), claim, entry in zip(some, claims, entries, strict=True):
                     if entry and (body := _body(entry)) is not None:
                         near.keep(key, claim, body, ceiling)
+                    else:
+                        near.drop([key])
 
     def _start_flight(self, key: str, load: Load, ttl: float) -> asyncio.Task[Loaded]:
         self.counts["miss"] += 1

@@ -77,5 +77,5 @@ class NearCache:
         return [
             (key, entry.ceiling)
             for key, entry in self._entries.items()
-            if entry.used and entry.until - now < entry.ceiling * 2 / 3
+            if entry.used and 0 < entry.until - now < entry.ceiling * 2 / 3
         ]
