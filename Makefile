@@ -32,6 +32,9 @@ test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt
 fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the OpenAPI document; FUZZ_SEED=... repeats a run
 	FUZZ=$(or $(CASES),10000) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
+bench: $(VENV)/installed ## The app against what FastAPI and the drivers can do, and the straightforward wiring (SMOKE=1: for errors only)
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
 bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, registration, drain, memory
 	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
@@ -62,4 +65,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check test test-faults chaos test-browser fuzz bench-outbox bench-sign-in bench-live migrate lock
+.PHONY: help run check test test-faults chaos test-browser fuzz bench bench-outbox bench-sign-in bench-live migrate lock

@@ -1,0 +1,437 @@
+"""Question: how much of what FastAPI and the drivers can do is left of a request, and what does the straightforward
+wiring leave? Run: `make bench` (SMOKE=1: under a minute, for its errors alone; ARGS="profiles health": only these).
+
+Method: embedded servers of its own; one uvicorn process each for the app as shipped, its variants, the ceilings and the
+straightforward wiring; wrk sends on 32 connections, the servers alone on one core where there are two. Contestants take
+turns, round after round. "Good" are answers below 400; CPU is the server process's time for one request. The exit
+status is 1 when the app made an error; figures do not change it.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+
+from benchmarks.comparison import Bar, Comparisons, Contestant, load_some, median, send
+from benchmarks.load import OTHER_CORES, SERVER_CORES, Request, load, pin, require_wrk, write_requests
+from benchmarks.users import User, add_users, draw
+from database.embedded import STORES, EmbeddedServers
+from database.embedded import Server as Served
+from database.stores import Stores, open_stores
+from models.base import now
+from services.passwords import CONTEXT
+from tests.faults.lab import PROJECT, App, Lab, answers, free_port, until
+from tests.log_of_run import LOG
+from tests.stores import fresh_databases
+
+PLACE = "#" * 12
+"""Where wrk.lua puts the number of the request."""
+NOBODY = "redis://127.0.0.1:1"
+BARE, REDIS_GET, RAW_ROW, RAW, WIRING = "bare route", "one Redis GET", "one raw row", "raw drivers", "straightforward"
+QUIET = {"LOG_LEVEL": "WARNING", "ACCESS_LOG": "false"}
+PACKAGES = "fastapi starlette uvicorn uvloop httptools sqlalchemy asyncpg redis hiredis motor pymongo pydantic".split()
+
+
+@dataclass(frozen=True)
+class Size:
+    users: int = 10_000
+    rounds: int = 3
+    seconds: int = 5
+    crowds: tuple[int, ...] = (256, 1000)
+    memory: tuple[int, int] = (20_000, 200_000)
+    shapes: tuple[str, ...] = ("uniform", "Zipf")
+    together: bool = False
+    """Whether contestants send at the same time: quicker, and good for nothing but finding errors."""
+
+
+SMOKE = Size(50, rounds=1, seconds=1, crowds=(256,), memory=(500, 1000), shapes=("uniform",), together=True)
+
+
+@dataclass(frozen=True)
+class Bench:
+    size: Size
+    lab: Lab
+    apps: dict[str, App]
+    users: list[User]
+    folder: Path
+    compare: Comparisons
+
+    def requests(self, name: str, of_one: Callable[[User], Request], users: Iterable[User] | None = None) -> Path:
+        """A file of requests, drawn uniformly unless `users` says otherwise."""
+        return write_requests(self.folder / name, map(of_one, draw(self.users) if users is None else users))
+
+
+@dataclass(frozen=True)
+class Server:
+    """An app process: what uvicorn serves, and in which environment."""
+
+    name: str
+    module: str = "main:app"
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+SERVERS = (
+    Server("app"),
+    Server("second"),
+    Server("near cache off", environment=(("NEAR_CACHE", "false"),)),
+    Server("Redis off", environment=(("REDIS_DSN", NOBODY),)),
+    Server("trivial hashing", "benchmarks.trivial_hashing:app"),
+    Server("ceilings", "benchmarks.ceilings:app"),
+    Server(WIRING, "benchmarks.straightforward:app"),
+    Server("straightforward, less", "benchmarks.straightforward:app", (("CACHED", "no"), ("HASHED", "no"))),
+)
+
+
+def main(size: Size, chosen: list[str]) -> bool:
+    require_wrk()
+    _allow_many_files()
+    compare = Comparisons(size.rounds, size.seconds, size.together)
+    asyncio.run(measure(size, compare, [row for row in ROWS if not chosen or row.__name__ in chosen]))
+    file = Path(os.environ.get("BENCH_JSON", PROJECT / ".data" / "bench.json"))
+    file.parent.mkdir(exist_ok=True)
+    result = {"size": asdict(size), **circumstances(), "facts": compare.facts, "runs": compare.runs}
+    file.write_text(json.dumps(result, indent=1))
+    print(f"\n{compare.errors} errors of the app. All figures: {file}")
+    return not compare.errors
+
+
+async def measure(size: Size, compare: Comparisons, rows: Iterable["Row"]) -> None:
+    folder = Path(tempfile.mkdtemp())
+    embedded = EmbeddedServers(folder)
+    try:
+        await count_statements(embedded.start("postgresql"))
+        embedded.stop("postgresql")
+        servers = embedded.start_all()
+        for pid in [os.getpid(), *(pid for store in STORES for pid in embedded.pids(store))]:
+            pin(pid, OTHER_CORES)
+        async with fresh_databases(servers) as settings, AsyncExitStack() as exits:
+            lab = Lab(embedded, servers, settings)
+            users = await add_users(settings, size.users)
+            apps = {server.name: await exits.enter_async_context(serving(lab, server)) for server in SERVERS}
+            bench = Bench(size, lab, apps, users, folder, compare)
+            for row in rows:
+                await row(bench)
+    finally:
+        for store in STORES:
+            embedded.stop(store)
+        LOG.unlink(missing_ok=True)
+
+
+async def count_statements(postgres: Served) -> None:
+    connection = await asyncpg.connect(postgres.dsn.replace("+asyncpg", ""))
+    await connection.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
+    await connection.close()
+
+
+@asynccontextmanager
+async def serving(lab: Lab, server: Server) -> AsyncIterator[App]:
+    uvicorn = ("uvicorn", "--app-dir", str(PROJECT), server.module, "--no-access-log", "--log-level", "warning")
+    how = ("--loop", os.environ.get("LOOP") or "auto", "--http", "httptools", "--timeout-keep-alive", "75")
+    async with lab._process(*uvicorn, *how, "--port", **QUIET, **dict(server.environment)) as app:
+        pin(app.process.pid, SERVER_CORES)
+        yield app
+
+
+async def profiles(bench: Bench) -> None:
+    apps, ceilings, users = bench.apps, bench.apps["ceilings"], bench.users
+    all_mine = bench.requests("all mine", _me, users)
+    all_by_id = bench.requests("all by id", _by_id, users)
+    fixed = bench.requests("fixed", lambda user: Request("/health/live"), users[:1])
+    for shape in bench.size.shapes:
+        drawn = draw(users, zipf=shape == "Zipf")
+        mine = bench.requests(f"mine {shape}", _me, drawn)
+        by_id = bench.requests(f"by id {shape}", _by_id, drawn)
+        gets = bench.requests(f"gets {shape}", lambda user: Request("/redis", user.token), drawn)
+        await bench.compare.run(
+            f"GET /users/me, warm, {shape}",
+            {
+                "app": Contestant(apps["app"], mine, warm=all_mine, ours=True),
+                "near cache off": Contestant(apps["near cache off"], mine, warm=all_mine, ours=True),
+                BARE: Contestant(ceilings, fixed),
+                REDIS_GET: Contestant(ceilings, gets),
+                WIRING: Contestant(apps[WIRING], by_id, warm=all_by_id),
+            },
+            against=(BARE, REDIS_GET, WIRING),
+            bars=(Bar("app", BARE, 0.55), Bar("app", REDIS_GET, 1.3), Bar("near cache off", REDIS_GET, 0.85)),
+        )
+
+
+async def without_redis(bench: Bench) -> None:
+    """The sessions were seen within the last minute: noting that is a write, at most one a minute for each."""
+    async with open_stores(bench.lab.settings) as stores:
+        await query(stores, "UPDATE sessions SET last_seen_at = now()")
+    mine, by_id, rows = bench.requests("mine", _me), bench.requests("by id", _by_id), bench.requests("rows", _row)
+    some = bench.users[:200]  # to connect and compile
+    few = bench.requests("few", _me, some)
+    few_by_id, rows_of_few = bench.requests("few by id", _by_id, some), bench.requests("rows of few", _row, some)
+    await bench.compare.run(
+        "GET /users/me, Redis off",
+        {
+            "app": Contestant(bench.apps["Redis off"], mine, warm=few, ours=True),
+            RAW_ROW: Contestant(bench.apps["ceilings"], rows, warm=rows_of_few),
+            WIRING: Contestant(bench.apps["straightforward, less"], by_id, warm=few_by_id),
+        },
+        against=(RAW_ROW, WIRING),
+        bars=(Bar("app", RAW_ROW, 0.6),),
+    )
+
+
+async def registration(bench: Bench) -> None:
+    body = {"username": f"u{PLACE}", "email": f"{PLACE}@example.com", "password": "correct horse 9"}
+    wanted = write_requests(bench.folder / "register", [Request("/users/register", body=json.dumps(body))])
+    raw_wanted = write_requests(bench.folder / "register raw", [Request("/register", body=json.dumps(body))])
+    hash_us = seconds_per_hash() * 1e6
+    runs = await bench.compare.run(
+        "POST /users/register",
+        {
+            "app": Contestant(bench.apps["app"], wanted, ours=True),
+            WIRING: Contestant(bench.apps[WIRING], wanted),
+        },
+        against=(WIRING,),
+    )
+    share = hash_us / median(runs["app"], lambda run: run.cpu_us)
+    bench.compare.judge(f"Share of its processor time that is hashing ({hash_us / 1000:.1f} ms a hash)", share, 0.75)
+    await bench.compare.run(
+        "POST /users/register, trivial hashing",
+        {
+            "app": Contestant(bench.apps["trivial hashing"], wanted, ours=True),
+            RAW: Contestant(bench.apps["ceilings"], raw_wanted),
+            WIRING: Contestant(bench.apps["straightforward, less"], wanted),
+        },
+        against=(RAW, WIRING),
+        bars=(Bar("app", RAW, 0.35),),
+    )
+
+
+async def messages(bench: Bench) -> None:
+    body = json.dumps({"content": "Combien ça coûte ?"}, ensure_ascii=False)
+
+    def post(user: User) -> Request:
+        return Request(f"/conversations/{user.conversation_id}/messages", user.token, body)
+
+    def post_raw(user: User) -> Request:
+        return Request(f"/users/{user.id}{post(user).path}", body=body)
+
+    posts, raw_posts = bench.requests("posts", post), bench.requests("raw posts", post_raw)
+    all_mine = bench.requests("all mine", _me, bench.users)
+    await bench.compare.run(
+        "POST a message",
+        {
+            "app": Contestant(bench.apps["app"], posts, warm=all_mine, ours=True),
+            RAW: Contestant(bench.apps["ceilings"], raw_posts),
+            WIRING: Contestant(bench.apps[WIRING], posts),
+        },
+        against=(RAW, WIRING),
+        bars=(Bar("app", RAW, 0.6),),
+    )
+
+
+async def health(bench: Bench) -> None:
+    check = bench.requests("health", lambda user: Request("/health"), bench.users[:1])
+    fixed = bench.requests("fixed", lambda user: Request("/health/live"), bench.users[:1])
+    app = bench.apps["app"]
+    await bench.compare.run(
+        "GET /health, 200 connections",
+        {
+            "app": Contestant(app, check, connections=200, ours=True),
+            BARE: Contestant(bench.apps["ceilings"], fixed, connections=200),
+            WIRING: Contestant(bench.apps[WIRING], check, connections=200),
+        },
+        against=(BARE, WIRING),
+        bars=(Bar("app", BARE, 0.75),),
+    )
+    seconds = bench.compare.seconds
+    async with open_stores(bench.lab.settings) as stores:
+        idle = await probes_during(stores, asyncio.sleep(seconds))
+        busy = await probes_during(stores, load(app, check, seconds, 200))
+    for store in STORES:
+        seen = max(0, busy[store] - idle[store]) / seconds
+        bench.compare.fact(f"Probes a second that {store} sees", round(seen, 1), "at most 2", met=seen <= 2)
+
+
+async def probes_during(stores: Stores, action: Awaitable[object]) -> dict[str, int]:
+    before = await probes(stores)
+    await action
+    return {store: count - before[store] for store, count in (await probes(stores)).items()}
+
+
+async def probes(stores: Stores) -> dict[str, int]:
+    """How often each store was asked what the app's probes ask, by whomever."""
+    commands = await stores.redis.client.info("commandstats")
+    status = await stores.mongodb.probe.admin.command("serverStatus")
+    return {
+        "postgresql": await calls(stores, "SELECT $1"),
+        "redis": commands.get("cmdstat_ping", {}).get("calls", 0),
+        "mongodb": status["metrics"]["commands"]["hello"]["total"],
+    }
+
+
+async def first_reads(bench: Bench) -> None:
+    """Of one user, by a thousand at once, half of them in each of two processes."""
+    crowd = bench.size.crowds[-1] // 2
+    newcomers = await add_users(bench.lab.settings, bench.compare.rounds)
+    apps = [bench.apps["app"], bench.apps["second"]]
+    async with open_stores(bench.lab.settings) as stores:
+        for newcomer in newcomers:
+            mine = bench.requests("newcomer", _me, [newcomer])
+            before = [await calls(stores, pattern) for pattern in LOADS]
+            runs = await asyncio.gather(*(load_some(app, mine, 1, crowd) for app in apps))
+            loads = [await calls(stores, LOADS[i]) - before[i] for i in range(len(LOADS))]
+            what = f"Loads of one profile, of one session, for {2 * crowd} concurrent first reads in two processes"
+            bench.compare.fact(what, loads, "at most 2 each", met=max(loads) <= 2)
+            errors = sum(run.errors for run in runs)
+            bench.compare.errors += errors
+            bench.compare.fact("Errors, and 503 among them", [errors, sum(run.refused for run in runs)])
+
+
+LOADS = ("SELECT%FROM%profiles%WHERE%", "SELECT%FROM%sessions%token_hash =%")
+
+
+async def crowds(bench: Bench) -> None:
+    """A joined statement that reads session and profile counts as one of each."""
+    apps, mine, by_id = bench.apps, bench.requests("mine", _me), bench.requests("by id", _by_id)
+    all_mine, all_by_id = bench.requests("all mine", _me, bench.users), bench.requests("all by id", _by_id, bench.users)
+    counts = (32, *bench.size.crowds)
+    for name, app, warm in (("app", apps["app"], all_mine), ("Redis off", apps["Redis off"], None)):
+        contestants = {f"{n} connections": Contestant(app, mine, n, warm, ours=True) for n in counts}
+        bars = [Bar(f"{n} connections", "32 connections", 0.9) for n in counts[1:]]
+        await bench.compare.run(f"GET /users/me, {name}, crowded", contestants, ("32 connections",), bars)
+    contestants = {f"{n} connections": Contestant(apps[WIRING], by_id, n, all_by_id) for n in counts}
+    await bench.compare.run("The straightforward wiring, crowded", contestants, ("32 connections",))
+
+
+async def memory(bench: Bench) -> None:
+    mine = bench.requests("mine", _me)
+    few, many = bench.size.memory
+    async with serving(bench.lab, Server("fresh")) as app:
+        process = psutil.Process(app.process.pid)
+        idle = process.memory_info().rss / 2**20
+        bench.compare.fact("Memory of the idle process, MB", round(idle), "below 150", met=idle < 150)
+        await send(app, mine, few)
+        after_few = process.memory_info().rss
+        started = time.monotonic()
+        sent = await send(app, mine, many - few)
+        growth = process.memory_info().rss / after_few - 1
+        what = f"Growth of memory from {few} requests to {many}"
+        bench.compare.fact(what, f"{growth:.1%}", "at most 5 %", met=growth <= 0.05)
+        bench.compare.fact("Requests a second meanwhile", round(sent / (time.monotonic() - started)))
+
+
+async def start(bench: Bench) -> None:
+    """`make run`, installed: with an empty data folder, and again with what the first left there."""
+    for which in ("first", "second"):
+        took = await seconds_to_ready(bench.folder / "run")
+        bench.compare.fact(f"Seconds of the {which} `make run` to ready", round(took, 1), "at most 5", met=took <= 5)
+
+
+async def seconds_to_ready(data: Path) -> float:
+    port = free_port()
+    mine = {"DATA_DIR": str(data), "PORT": str(port), "POSTGRES_DSN": "", "REDIS_DSN": "", "MONGODB_DSN": ""}
+    process = await asyncio.create_subprocess_exec(
+        *("make", "-s", "run"), cwd=PROJECT, env={**os.environ, **mine, **QUIET}, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            return await until(lambda: answers(client, "/health/ready"), 60)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+Row = Callable[[Bench], Awaitable[None]]
+ROWS: tuple[Row, ...] = (profiles, without_redis, registration, messages, health, first_reads, crowds, memory, start)
+
+
+def _me(user: User) -> Request:
+    return Request("/users/me", user.token)
+
+
+def _by_id(user: User) -> Request:
+    return Request(f"/users/{user.id}")
+
+
+def _row(user: User) -> Request:
+    return Request(f"/row/{user.id}")
+
+
+async def query(stores: Stores, statement: str, *values: object) -> Any:
+    """The first value of the answer."""
+    connection = await asyncpg.connect(stores.postgres.engine.url.set(drivername="postgresql").render_as_string(False))
+    try:
+        return await connection.fetchval(statement, *values)
+    finally:
+        await connection.close()
+
+
+async def calls(stores: Stores, pattern: str) -> int:
+    await query(stores, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    count = "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query LIKE $1"
+    return int(await query(stores, count, pattern))
+
+
+def seconds_per_hash(times: int = 20) -> float:
+    """Of processor time."""
+    started = time.process_time()
+    for _ in range(times):
+        CONTEXT.hash("correct horse 9")
+    return (time.process_time() - started) / times
+
+
+def circumstances() -> dict[str, Any]:
+    """Where and of what the figures are."""
+    return {
+        "at": now().isoformat(),
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_since": _git("status", "--porcelain").splitlines(),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 2**30),
+            "system": platform.platform(),
+            "load": os.getloadavg(),
+        },
+        "loop": os.environ.get("LOOP") or "auto",
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(("git", *words), cwd=PROJECT, capture_output=True, text=True).stdout.strip()
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _allow_many_files() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 20_000), most))
+
+
+if __name__ == "__main__":
+    good = main(SMOKE if os.environ.get("SMOKE") else Size(), sys.argv[1:])
+    sys.exit(not good)
