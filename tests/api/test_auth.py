@@ -1,7 +1,9 @@
 """Signing in and out through the API, also as another process sees it."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -177,3 +179,20 @@ async def test_a_common_password_is_refused(client: httpx.AsyncClient) -> None:
 async def test_a_bad_sign_in_names_its_field(client: httpx.AsyncClient, field: str, bad: str) -> None:
     answer = await client.post("/auth/token", data={"username": "ana", "password": "correct horse 9", field: bad})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
+async def test_the_near_cache_answers_unless_it_is_off(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        services = []
+        clients = []
+        for is_on in (False, True):
+            stores = await stack.enter_async_context(open_stores(settings))
+            app = create_app(settings.model_copy(update={"near_cache": is_on}), stores)
+            clients.append(await stack.enter_async_context(client_of(app)))
+            services.append(app.state.services)
+        headers = await register(clients[0])
+        async with asyncio.timeout(10):
+            while services[1].cache.counts["near"] < 10:
+                assert [await status(client, headers) for client in clients] == [200, 200]
+        assert services[0].cache.counts["near"] == 0
+        assert services[0].cache.counts["hit"] >= 10

@@ -1,0 +1,323 @@
+"""CacheRepository with a near cache, fed by a WakeUpRepository, on fakeredis and on Redis: the same bodies."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from database.redis import RedisStore
+from repositories.breaker import CircuitBreaker
+from repositories.cache_repo import FORMAT, CacheRepository
+from repositories.near_cache import Claim, NearCache
+from repositories.wake_up_repo import WakeUpRepository
+from services.errors import StoreUnavailable
+from tests.contract.test_cache import Source
+from tests.stores import Servers, real_redis, settings_for
+
+LONG = 60.0
+"""Seconds. A ceiling that no test reaches: what is seen earlier was not seen because of it."""
+
+
+class WatchedCache(CacheRepository):
+    """Notes which keys were read from Redis, and lets a test hold the answers back."""
+
+    batches: list[list[str]]
+    hold: Callable[[], Awaitable[object]] | None = None
+
+    async def _read_many(self, keys: list[str]) -> list[bytes | None]:
+        entries = await super()._read_many(keys)
+        self.batches.append(keys)
+        if self.hold:
+            await self.hold()
+        return entries
+
+
+class Process:
+    """Stands for an app process."""
+
+    def __init__(self, redis: RedisStore, source: Source, entries: int, near: type[NearCache]) -> None:
+        breaker = CircuitBreaker("redis", 1000, 0.01)
+        self._source = source
+        self.feed = WakeUpRepository(redis, breaker)
+        self.near = near(entries, self.feed.is_alive)
+        self.cache = WatchedCache(
+            redis, breaker, near=self.near, announce=lambda key: self.feed.message(f"cache:{key}"), lease_seconds=1
+        )
+        self.cache.batches = []
+        self.pushed: list[str] = []
+        self.subscribed = 0
+        self._news = asyncio.Event()
+        self.feed.listen(self._drop, self._clear)
+
+    def _drop(self, names: Iterable[str]) -> None:
+        keys = [name.removeprefix("cache:") for name in names]
+        self.near.drop(keys)
+        self.pushed += keys
+        self._news.set()
+
+    def _clear(self) -> None:
+        self.near.clear()
+        self.subscribed += 1
+        self._news.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until what the feed has brought makes it true."""
+        async with asyncio.timeout(10):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+    async def read(self, key: str, ceiling: float = LONG) -> int:
+        body = await self.cache.get_or_load(key, self._source.loader(key), LONG, ceiling)
+        return int(body or 0)
+
+    async def write(self, key: str) -> None:
+        """Commit, then invalidate."""
+        self._source.versions[key] += 1
+        await self.cache.invalidate(key, self._source.versions[key])
+
+    async def warm(self, *keys: str, ceiling: float = LONG) -> None:
+        """Read until the near cache has them."""
+        for key in keys:
+            self._source.versions.setdefault(key, 1)
+            while self.near.get(key) is None:
+                await self.read(key, ceiling)
+
+
+@asynccontextmanager
+async def running(
+    redis: RedisStore, source: Source, entries: int = 1000, near: type[NearCache] = NearCache
+) -> AsyncIterator[Process]:
+    process = Process(replace(redis, subscriber=redis.client), source, entries, near)
+    process.feed.start()
+    await process.until(lambda: process.subscribed == 1)
+    yield process
+    await process.cache.close()
+    await process.feed.close()
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+async def here(redis_store: RedisStore, source: Source) -> AsyncIterator[Process]:
+    async with running(redis_store, source) as process:
+        yield process
+
+
+@pytest.fixture
+async def there(redis_store: RedisStore, source: Source) -> AsyncIterator[Process]:
+    async with running(redis_store, source) as process:
+        yield process
+
+
+def name_of(redis: RedisStore, key: str) -> str:
+    return f"cache:{FORMAT}:{redis.identity.run_id}:{{{key}}}"
+
+
+async def write_without_a_word(redis: RedisStore, key: str, version: int) -> None:
+    """Change Redis' copy so that no process hears of it."""
+    assert await redis.client.set(name_of(redis, key), b"v%d:%d" % (version, version), xx=True)
+
+
+# Reads after writes
+
+
+async def race(redis: RedisStore, source: Source, near: type[NearCache], steps: int) -> tuple[int, int]:
+    """So many reads and writes of 20 keys in two processes. Returns how many reads were older than a write that had
+    returned in their own process before they began, and how many reads the near caches answered."""
+    keys = [f"k{i}" for i in range(20)]
+    rng = random.Random(7)
+    stale = 0
+
+    async def answer_late() -> None:
+        if rng.random() < 0.3:
+            await asyncio.sleep(rng.choice([0, 0.001, 0.003]))
+
+    async def act(process: Process, returned: Counter[str]) -> None:
+        nonlocal stale
+        for _ in range(steps // 80):
+            key = rng.choice(keys)
+            if rng.random() < 0.2:
+                source.versions[key] += 1
+                version = source.versions[key]
+                await process.cache.invalidate(key, version)
+                returned[key] = max(returned[key], version)
+            else:
+                expected = returned[key]
+                stale += await process.read(key) < expected
+            await asyncio.sleep(0)
+
+    async with AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(running(redis, source, near=near)) for _ in range(2)]
+        source.versions.update(dict.fromkeys(keys, 1))
+        for process in processes:
+            process.cache.hold = answer_late
+            process.cache.start()
+        seen: list[Counter[str]] = [Counter(), Counter()]
+        await asyncio.gather(*(act(processes[i % 2], seen[i % 2]) for i in range(80)))
+        return stale, sum(process.cache.counts["near"] for process in processes)
+
+
+async def test_no_read_of_10_000_is_older_than_a_write_that_has_returned_in_its_process(
+    redis_store: RedisStore, source: Source
+) -> None:
+    stale, near = await race(redis_store, source, NearCache, 10_000)
+    assert (stale, near > 500) == (0, True)
+
+
+class KeepsWithoutAClaim(NearCache):
+    """What most in-process caches do: a write drops, a read keeps."""
+
+    def keep(self, key: str, claim: Claim, body: bytes, ceiling: float) -> None:
+        super().keep(key, self.claim(key), body, ceiling)
+
+
+async def test_the_race_catches_a_near_cache_that_keeps_what_was_read_before_a_write(
+    redis_store: RedisStore, source: Source
+) -> None:
+    assert (await race(redis_store, source, KeepsWithoutAClaim, 2000))[0] > 0
+
+
+async def test_an_entry_is_gone_also_when_redis_could_not_be_told(servers: Servers, source: Source) -> None:
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(real_redis(settings_for(servers, redis_timeout=2)))
+        here = await stack.enter_async_context(running(redis, source))
+        await here.warm("a")
+        await redis.client.client_pause(300, all=False)  # writes wait, reads do not
+        impatient = CacheRepository(replace(redis, timeout=0.05), CircuitBreaker("redis", 3, 1), near=here.near)
+        source.versions["a"] += 1
+        with pytest.raises(StoreUnavailable):
+            await impatient.invalidate("a", source.versions["a"])
+        assert here.near.get("a") is None
+        await redis.client.client_unpause()
+
+
+# Another process
+
+
+async def test_another_process_drops_an_entry_as_soon_as_it_is_told(
+    here: Process, there: Process, source: Source
+) -> None:
+    await there.warm("a", "b")
+    await here.write("a")
+    await there.until(lambda: there.pushed == ["a"])
+    assert await there.read("a") == 2
+    assert there.near.get("b") == b"1"
+
+
+async def test_another_process_is_told_also_when_redis_has_the_new_value_already(
+    redis_store: RedisStore, here: Process, there: Process, source: Source
+) -> None:
+    await there.warm("a")
+    await redis_store.client.delete(name_of(redis_store, "a"))  # its time has ended
+    source.versions["a"] = 2
+    assert await here.read("a") == 2  # before the writer comes to say so
+    assert await there.read("a") == 1
+    await here.cache.invalidate("a", 2)
+    await there.until(lambda: there.pushed == ["a"])
+    assert await there.read("a") == 2
+
+
+async def test_without_a_push_an_entry_is_served_no_longer_than_its_ceiling_after_it_was_read(
+    redis_store: RedisStore, there: Process
+) -> None:
+    ceiling = 0.4
+    await there.warm("a", ceiling=LONG)
+    there.near.clear()
+    await there.read("a", ceiling)
+    read_at = served_at = time.monotonic()
+    await write_without_a_word(redis_store, "a", 2)
+    while True:
+        asked_at = time.monotonic()
+        if await there.read("a", ceiling) == 2:
+            break
+        served_at = asked_at
+        await asyncio.sleep(0)
+    assert served_at - read_at < ceiling
+    assert there.pushed == []
+
+
+# Claims
+
+
+async def test_an_answer_under_way_when_its_key_changes_is_not_kept(
+    here: Process, there: Process, source: Source
+) -> None:
+    await there.warm("a")
+    there.near.clear()
+    has_read, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        has_read.set()
+        await may_answer.wait()
+
+    there.cache.hold = hold
+    early = asyncio.ensure_future(there.read("a"))
+    await has_read.wait()
+    await here.write("a")
+    await there.until(lambda: there.pushed == ["a"])
+    may_answer.set()
+    assert await early == 1
+    assert there.near.get("a") is None
+    assert await there.read("a") == 2
+
+
+# The feed
+
+
+async def test_nothing_is_served_from_before_a_new_subscription(servers: Servers, source: Source) -> None:
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(real_redis(settings_for(servers, redis_timeout=2)))
+        there = await stack.enter_async_context(running(redis, source))
+        await there.warm("a")
+        await write_without_a_word(redis, "a", 2)
+        assert await there.read("a") == 1
+        await redis.client.client_kill_filter(_type="pubsub")
+        await there.until(lambda: there.subscribed == 2)
+        assert await there.read("a") == 2
+        await there.warm("a")  # and it works again
+
+
+async def test_without_a_feed_nothing_is_kept(redis_store: RedisStore, source: Source) -> None:
+    process = Process(redis_store, source, 1000, NearCache)  # not subscribed
+    source.versions["a"] = 1
+    for _ in range(3):
+        await process.read("a")
+    await write_without_a_word(redis_store, "a", 2)
+    assert await process.read("a") == 2
+    assert process.cache.counts["near"] == 0
+
+
+# Renewal
+
+
+async def test_what_is_in_use_is_read_again_in_bulk_before_its_time_and_nothing_else_is(
+    redis_store: RedisStore, there: Process, source: Source
+) -> None:
+    used, unused, gone = [f"used{i}" for i in range(50)], "unused", "gone"
+    await there.warm(*used, gone, ceiling=2)
+    source.versions[unused] = 1
+    for _ in range(2):  # loaded, then read
+        await there.read(unused, 2)
+    await redis_store.client.delete(name_of(redis_store, gone))
+    there.cache.batches.clear()
+    there.cache.start()
+    started, hits = time.monotonic(), there.cache.counts["hit"]
+    while time.monotonic() - started < 5:
+        for key in used:
+            await there.read(key, 2)
+        await asyncio.sleep(0.05)
+    renewed = Counter(key for batch in there.cache.batches for key in batch)
+    assert renewed[unused] == 0
+    assert renewed[gone] <= 1
+    assert min(renewed[key] for key in used) >= 2  # 5 s are more than two ceilings
+    assert there.cache.counts["hit"] - hits <= 10  # single reads; without renewal there are 100 at least
+    assert len(there.cache.batches) <= 25
