@@ -95,7 +95,8 @@ class Client(Buyer):
         elif not learner.living_talks:
             await self._do(self.start_talk, learner)
         else:
-            operations, weights = zip(*self._operations, strict=True)
+            possible = [o for o in self._operations if self._may_erase() or o[0] != self.delete_talk]
+            operations, weights = zip(*possible, strict=True)
             await self._do(self._chance.choices(operations, weights)[0], learner)
         self._left -= 1
 

@@ -27,6 +27,9 @@ CLIENTS = 20
 CONVERGE_SECONDS = 10.0
 WARM_UP_SECONDS = 5.0
 TOKENS_TRIED = 200
+WAITING = """
+SELECT aggregate, store, pending, attempts, dead, last_error, due_at - now() AS due, lease_until - now() AS leased outbox_streams WHERE pending > 0
+"""
 OWED = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM outbox_streams WHERE pending > 0) AS n"
 
 
@@ -64,7 +67,9 @@ class Run:
         try:
             await until(self._is_converged, CONVERGE_SECONDS - (time.monotonic() - quiet_since))
         except TimeoutError:
-            self.tally.violations.append(Violation(f"not converged within {CONVERGE_SECONDS:.0f} s"))
+            what = f"not converged within {CONVERGE_SECONDS:.0f} s; every message was heard: {await self._all_heard()}"
+            waiting = [str(tuple(row.values())) for row in await query(self.arena.settings, WAITING)]
+            self.tally.violations.append(Violation(what, tuple(waiting)))
         if faults:
             self.converged.append(time.monotonic() - quiet_since)
         self.tally.violations += Checks(await take(self.arena.settings), self.learners).all()
