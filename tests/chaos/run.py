@@ -28,7 +28,8 @@ CONVERGE_SECONDS = 10.0
 WARM_UP_SECONDS = 5.0
 TOKENS_TRIED = 200
 WAITING = """
-SELECT aggregate, store, pending, attempts, dead, last_error, due_at - now() AS due, lease_until - now() AS leased outbox_streams WHERE pending > 0
+SELECT aggregate, store, pending, attempts, dead, last_error, due_at - now() AS due, lease_until - now() AS leased
+FROM outbox_streams WHERE pending > 0
 """
 OWED = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM outbox_streams WHERE pending > 0) AS n"
 
