@@ -248,5 +248,8 @@ async def test_no_read_is_stale_in_a_race_of_fills_writes_and_flushes(redis_stor
 
 
 async def test_the_race_catches_a_cache_that_only_deletes(redis_store: RedisStore, source: Source) -> None:
-    too_old, stale = await race(redis_store, source, DeletesOnly)
-    assert too_old + stale > 0
+    found = 0
+    for _ in range(5):  # on a busy machine one race in many finds nothing
+        if found := sum(await race(redis_store, source, DeletesOnly)):
+            break
+    assert found
