@@ -33,7 +33,7 @@ class CircuitBreaker:
         try:
             yield
         except StoreUnavailable as error:
-            self._count(error)
+            self.count(error)
             raise
         self._succeeded()
 
@@ -47,16 +47,18 @@ class CircuitBreaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StoreUnavailable):
-            self._count(error)
+            self.count(error)
         elif error is None:
             self._succeeded()
 
-    def _count(self, error: StoreUnavailable) -> None:
-        if error.reason == "busy":  # our own pool was empty: the store is well
+    def count(self, error: StoreUnavailable, times: int = 1) -> None:
+        """Count failures: of one call, or of those that waited for it as well."""
+        if error.reason == "busy" or times < 1:  # busy: our own pool was empty, and the store is well
             return
-        self._failures += 1
+        was_open = self.is_open
+        self._failures += times
         self._closed_again_at = time.monotonic() + self._seconds
-        if self._failures == self._allowed_failures:
+        if self.is_open and not was_open:
             log.warning("breaker_opened", store=self._store, reason=error.reason)
 
     def _succeeded(self) -> None:

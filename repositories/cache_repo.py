@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 
 from database.postgres import within_budget
@@ -30,6 +31,8 @@ TOMBSTONE_SECONDS = 60.0
 POLL_SECONDS = 0.02
 RENEW_SECONDS = 0.4
 RENEWED_AT_ONCE = 500
+
+log = structlog.get_logger()
 
 # Returns the entry, or 1 when the caller now holds the load lease, or 0 while somebody else does.
 LEASE = """
@@ -172,10 +175,11 @@ class CacheRepository:
         try:
             entries = await self._read_many(list(wanted))
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-            for answers in wanted.values():
-                for answer in answers:
-                    if not answer.done():
-                        answer.set_exception(error)
+            waiting = [answer for answers in wanted.values() for answer in answers if not answer.done()]
+            for answer in waiting:
+                answer.set_exception(error)
+            if isinstance(error, StoreUnavailable):
+                self.breaker.count(error, len(waiting) - 1)  # each has failed: several batches would take their time
             return
         for answers, entry in zip(wanted.values(), entries, strict=True):
             for answer in answers:
@@ -195,17 +199,22 @@ class CacheRepository:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             keys = near.to_renew()
-            for some in (keys[i : i + RENEWED_AT_ONCE] for i in range(0, len(keys), RENEWED_AT_ONCE)):
-                claims = [near.claim(key) for key, _ in some]
-                try:
-                    entries = await self._read_many([key for key, _ in some])
-                except StoreUnavailable:
-                    break
-                for (key, ceiling), claim, entry in zip(some, claims, entries, strict=True):
-                    if entry and (body := _body(entry)) is not None:
-                        near.keep(key, claim, body, ceiling)
-                    else:
-                        near.drop([key])
+            try:
+                for i in range(0, len(keys), RENEWED_AT_ONCE):
+                    await self._renew(near, keys[i : i + RENEWED_AT_ONCE])
+            except StoreUnavailable:
+                pass  # they grow too old, and are read again by whoever wants them
+            except Exception:
+                log.exception("renewal_failed")
+
+    async def _renew(self, near: NearCache, keys: list[tuple[str, float]]) -> None:
+        claims = [near.claim(key) for key, _ in keys]
+        entries = await self._read_many([key for key, _ in keys])
+        for (key, ceiling), claim, entry in zip(keys, claims, entries, strict=True):
+            if entry and (body := _body(entry)) is not None:
+                near.keep(key, claim, body, ceiling)
+            else:
+                near.drop([key])
 
     def _start_flight(self, key: str, load: Load, ttl: float) -> asyncio.Task[Loaded]:
         self.counts["miss"] += 1
