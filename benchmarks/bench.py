@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,8 @@ SERVERS = (
 def main(size: Size, chosen: list[str]) -> bool:
     require_wrk()
     _allow_many_files()
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that no server is left behind
+        signal.signal(number, signal.default_int_handler)
     compare = Comparisons(size.rounds, size.seconds, size.together)
     asyncio.run(measure(size, compare, [row for row in ROWS if not chosen or row.__name__ in chosen]))
     file = Path(os.environ.get("BENCH_JSON", PROJECT / ".data" / "bench.json"))
@@ -111,7 +114,7 @@ def main(size: Size, chosen: list[str]) -> bool:
 
 
 async def measure(size: Size, compare: Comparisons, rows: Iterable["Row"]) -> None:
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp(prefix="tristore-bench-"))
     embedded = EmbeddedServers(folder)
     try:
         await count_statements(embedded.start("postgresql"))

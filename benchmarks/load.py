@@ -74,7 +74,10 @@ def count_requests(file: Path) -> int:
 
 
 async def load(app: App, requests: Path, seconds: int, connections: int = 32, *, skip: int = 0) -> Run:
-    """Send the requests in turn, over and over, without the first `skip`. Raises RuntimeError when wrk does."""
+    """Send the requests in turn, over and over, without the first `skip`. Raises RuntimeError when wrk fails or the
+    server has ended."""
+    if app.process.returncode is not None:
+        raise RuntimeError(f"{app.client.base_url} ended with {app.process.returncode}")
     process = psutil.Process(app.process.pid)
     before = _cpu_seconds(process)
     wrk = await asyncio.create_subprocess_exec(
