@@ -36,7 +36,7 @@ CLIENT_REASONS: dict[type[BaseException], Reason | None] = {
     OSError: "unreachable",  # refused, reset, no such host
     asyncpg.InterfaceError: "unreachable",  # the connection was closed underneath
     asyncpg.exceptions.DataError: None,  # an argument of the wrong type: our own fault
-    asyncpg.InternalClientError: None,
+    asyncpg.InternalClientError: "unreachable",  # a server that is being killed has just said so: no statement is taken
 }
 
 

@@ -212,7 +212,7 @@ class CacheRepository:
         entries = await self._read_many([key for key, _ in keys])
         for (key, ceiling), claim, entry in zip(keys, claims, entries, strict=True):
             if entry and (body := _body(entry)) is not None:
-                near.keep(key, claim, body, ceiling)
+                near.keep(key, claim, body, ceiling, renewed=True)
             else:
                 near.drop([key])
 

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+IN_USE_SECONDS = 10.0
+"""After its last use an entry is renewed for so long: a user's next request often comes seconds later."""
+
 
 @dataclass(eq=False, slots=True)
 class Claim:
@@ -22,8 +25,7 @@ class Entry:
     body: bytes
     until: float
     ceiling: float
-    used: bool = False
-    """Since it was read."""
+    used_at: float
 
 
 class NearCache:
@@ -36,10 +38,10 @@ class NearCache:
         self._claims: dict[str, Claim] = {}
 
     def get(self, key: str) -> bytes | None:
-        entry = self._entries.get(key)
-        if entry is None or entry.until < time.monotonic() or not self._is_fed():
+        entry, now = self._entries.get(key), time.monotonic()
+        if entry is None or entry.until < now or not self._is_fed():
             return None
-        entry.used = True
+        entry.used_at = now
         return entry.body
 
     def claim(self, key: str) -> Claim:
@@ -48,15 +50,16 @@ class NearCache:
             self._claims.clear()
         return self._claims.setdefault(key, Claim(time.monotonic()))
 
-    def keep(self, key: str, claim: Claim, body: bytes, ceiling: float) -> None:
+    def keep(self, key: str, claim: Claim, body: bytes, ceiling: float, *, renewed: bool = False) -> None:
         """Keep what was read under the claim, unless it has changed since."""
         if self._claims.get(key) is not claim:
             return
         del self._claims[key]
         if not self._is_fed():
             return
-        self._entries.pop(key, None)  # the oldest are the first
-        self._entries[key] = Entry(body, claim.at + ceiling, ceiling)
+        earlier = self._entries.pop(key, None)  # the oldest are the first
+        used_at = earlier.used_at if renewed and earlier else claim.at
+        self._entries[key] = Entry(body, claim.at + ceiling, ceiling, used_at)
         if len(self._entries) > self._size:
             del self._entries[next(iter(self._entries))]
 
@@ -77,5 +80,5 @@ class NearCache:
         return [
             (key, entry.ceiling)
             for key, entry in self._entries.items()
-            if entry.used and 0 < entry.until - now < entry.ceiling * 2 / 3
+            if now - entry.used_at < IN_USE_SECONDS and 0 < entry.until - now < entry.ceiling * 2 / 3
         ]

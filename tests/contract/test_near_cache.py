@@ -13,7 +13,7 @@ import pytest
 from database.redis import RedisStore
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import FORMAT, CacheRepository
-from repositories.near_cache import Claim, NearCache
+from repositories.near_cache import NearCache
 from repositories.wake_up_repo import WakeUpRepository
 from services.errors import StoreUnavailable
 from tests.contract.test_cache import Source
@@ -173,19 +173,6 @@ async def test_no_read_of_10_000_is_older_than_a_write_that_has_returned_in_its_
     assert (stale, near > 500) == (0, True)
 
 
-class KeepsWithoutAClaim(NearCache):
-    """What most in-process caches do: a write drops, a read keeps."""
-
-    def keep(self, key: str, claim: Claim, body: bytes, ceiling: float) -> None:
-        super().keep(key, self.claim(key), body, ceiling)
-
-
-async def test_the_race_catches_a_near_cache_that_keeps_what_was_read_before_a_write(
-    redis_store: RedisStore, source: Source
-) -> None:
-    assert (await race(redis_store, source, KeepsWithoutAClaim, 2000))[0] > 0
-
-
 async def test_an_entry_is_gone_also_when_redis_could_not_be_told(servers: Servers, source: Source) -> None:
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(real_redis(settings_for(servers, redis_timeout=2)))
@@ -299,10 +286,10 @@ async def test_without_a_feed_nothing_is_kept(redis_store: RedisStore, source: S
 # Renewal
 
 
-async def test_what_is_in_use_is_read_again_in_bulk_before_its_time_and_nothing_else_is(
+async def test_what_was_used_a_moment_ago_is_read_again_in_bulk_before_its_time(
     redis_store: RedisStore, there: Process, source: Source
 ) -> None:
-    used, unused, gone = [f"used{i}" for i in range(50)], "unused", "gone"
+    used, unused, gone = [f"used{i}" for i in range(50)], "used once", "gone"
     await there.warm(*used, gone, ceiling=2)
     source.versions[unused] = 1
     for _ in range(2):  # loaded, then read
@@ -316,7 +303,7 @@ async def test_what_is_in_use_is_read_again_in_bulk_before_its_time_and_nothing_
             await there.read(key, 2)
         await asyncio.sleep(0.05)
     renewed = Counter(key for batch in there.cache.batches for key in batch)
-    assert renewed[unused] == 0
+    assert renewed[unused] >= 2  # for ten seconds after its last use; the unit tests tell of the end
     assert renewed[gone] <= 1
     assert min(renewed[key] for key in used) >= 2  # 5 s are more than two ceilings
     assert there.cache.counts["hit"] - hits <= 10  # single reads; without renewal there are 100 at least
