@@ -37,7 +37,7 @@ from tests.stores import Servers, fresh_databases
 T = TypeVar("T")
 SECONDS, TIMEOUT = 2.0, 0.5
 CAPACITY = 3
-EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 10
+EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 4
 Fate = Literal["answers", "answer is lost", "lands late"]
 FATES = st.sampled_from(["answers", "answers", "answer is lost", "lands late"])
 
