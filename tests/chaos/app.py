@@ -52,7 +52,7 @@ class Tell:
             "redis": redis.pool_use(self._stores.redis)[0],
             "mongodb": mongodb.pool_use(self._stores.mongodb)[0],
         }
-        tasks = sorted(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
+        tasks = sorted(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]  # all have one
         await JSONResponse({"tasks": tasks, "in_use": in_use})(scope, receive, send)
 
 

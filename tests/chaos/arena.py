@@ -225,7 +225,8 @@ def _lab_settings() -> dict[str, str]:
 
 def _behind(settings: Settings, lab: Lab, proxies: Mapping[Store, Proxy]) -> Settings:
     values = settings.model_dump()
-    for store, name in (("postgresql", "postgres_dsn"), ("redis", "redis_dsn"), ("mongodb", "mongodb_dsn")):
-        port = lab.servers[store].port  # type: ignore[index]
-        values[name] = values[name].get_secret_value().replace(f":{port}", f":{proxies[store].port}")  # type: ignore[index]
+    names: dict[Store, str] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
+    for store, name in names.items():
+        port = lab.servers[store].port
+        values[name] = values[name].get_secret_value().replace(f":{port}", f":{proxies[store].port}")
     return Settings(_env_file=None, **values)

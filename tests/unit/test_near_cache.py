@@ -1,5 +1,7 @@
 """NearCache by itself: what is kept, for how long, and how much of it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from repositories.near_cache import NearCache
@@ -24,9 +26,11 @@ def test_a_claim_serves_one_fill(near: NearCache) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda near: near.drop(["a"]), NearCache.clear], ids=["drop", "clear"])
-def test_a_change_takes_the_claim_and_a_later_reader_has_another(near: NearCache, change: object) -> None:
+def test_a_change_takes_the_claim_and_a_later_reader_has_another(
+    near: NearCache, change: Callable[[NearCache], None]
+) -> None:
     early = near.claim("a")
-    change(near)  # type: ignore[operator]
+    change(near)
     late = near.claim("a")
     near.keep("a", early, b"1", 60)
     assert near.get("a") is None
