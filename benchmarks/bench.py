@@ -145,7 +145,7 @@ async def count_statements(postgres: Served) -> None:
 async def serving(lab: Lab, server: Server) -> AsyncIterator[App]:
     uvicorn = ("uvicorn", "--app-dir", str(PROJECT), server.module, "--no-access-log", "--log-level", "warning")
     how = ("--loop", os.environ.get("LOOP") or "auto", "--http", "httptools", "--timeout-keep-alive", "75")
-    async with lab._process(*uvicorn, *how, "--port", **QUIET, **dict(server.environment)) as app:
+    async with lab.running(*uvicorn, *how, "--port", **QUIET, **dict(server.environment)) as app:
         pin(app.process.pid, SERVER_CORES)
         yield app
 

@@ -86,7 +86,7 @@ async def compare_first_times(lab: Lab, starts: int) -> None:
 
 
 async def measure_stalls(lab: Lab, rounds: int) -> None:
-    async with lab._process("benchmarks.probed_app", **QUIET) as app:
+    async with lab.running("benchmarks.probed_app", **QUIET) as app:
         connections = [connect(app) for _ in range(AT_ONCE)]
         at_once(connections, sign_in)  # opens the pools
         tokens = [token_of(connection, number) for number, connection in enumerate(connections)]

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -18,6 +17,7 @@ from anyio import to_thread
 
 from config import Settings
 from database.embedded import EmbeddedServers, Store
+from tests.faults.warm import WarmProcess
 from tests.log_of_run import LOG
 from tests.stores import HOOKS, Servers, environment
 
@@ -55,36 +55,32 @@ class Lab:
     def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
         """An app process of its own, stopped with SIGTERM at the end."""
         uvicorn = ("uvicorn", "--app-dir", str(PROJECT), "main:app", "--log-level", "warning")
-        return self._process(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
+        return self.running(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
 
     def doomed_app(self, **more: str) -> AbstractAsyncContextManager["App"]:
         """An app process that kills itself when told: see doomed.py."""
-        return self._process("tests.faults.doomed", **more)
+        return self.running("tests.faults.doomed", **more)
 
     @asynccontextmanager
-    async def _process(self, *module: str, **more: str) -> AsyncIterator["App"]:
+    async def running(self, *module: str, **more: str) -> AsyncIterator["App"]:
+        """A module that serves on the port that comes as its last argument."""
         port = free_port()
-        with LOG.open("a") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *module, str(port)),
-                cwd=self.servers["redis"].data,  # no .env there
-                env=environment(self.settings, PYTHONPATH=str(PROJECT), **more),
-                stderr=log,
-            )
+        env = environment(self.settings, PYTHONPATH=str(PROJECT), **more)
+        no_env_file_there = self.servers["redis"].data
+        process = WarmProcess(*module, str(port), cwd=no_env_file_there, env=env, log=LOG)
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=HOOKS) as client:
             try:
                 await until(lambda: answers(client, "/health/live"), 60)
                 yield App(process, client)
             finally:
-                if process.returncode is None:
-                    process.terminate()
+                process.terminate()
                 await process.wait()
 
 
 @dataclass(frozen=True)
 class App:
-    process: asyncio.subprocess.Process
+    process: WarmProcess
     client: httpx.AsyncClient
 
 
