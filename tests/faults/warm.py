@@ -48,6 +48,7 @@ class WarmProcess:
 
 
 def _run(module: str, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], log: Path) -> None:
+    multiprocessing.process._parent_process = None  # type: ignore[attr-defined]  # it is nobody's worker
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

@@ -1,6 +1,7 @@
 """Any interleaving of writers, relays, crashes and late settlements keeps the promises. On the real PostgreSQL."""
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -28,6 +29,7 @@ from tests.outbox import Noted, pass_leases, query
 from tests.stores import Servers, fresh_databases
 
 T = TypeVar("T")
+EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 30
 AGGREGATES = st.sampled_from(["a", "b", "c"])
 
 
@@ -166,6 +168,6 @@ def test_any_interleaving_keeps_the_promises(machine: type[OutboxMachine]) -> No
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
