@@ -35,6 +35,9 @@ fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the Ope
 bench: $(VENV)/installed ## The app against what FastAPI and the drivers can do, and the straightforward wiring (SMOKE=1: for errors only)
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
+bench-growth: $(VENV)/installed ## What a request costs as messages and conversations grow (SMOKE=1: for errors only)
+	$(BIN)/python -m benchmarks.growth
+
 bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, registration, drain, memory
 	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
@@ -65,4 +68,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check test test-faults chaos test-browser fuzz bench bench-outbox bench-sign-in bench-live migrate lock
+.PHONY: help run check test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in bench-live migrate lock

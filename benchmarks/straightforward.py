@@ -98,6 +98,25 @@ async def register(registration: Registration, session: Session, redis: Cache, d
     return {"user_id": str(user.id), "welcome_conversation_id": str(conversation["_id"])}
 
 
+@app.get("/users/{user_id}/conversations")
+async def list_conversations(
+    user_id: uuid.UUID, session: Session, redis: Cache, database: Database
+) -> list[dict[str, Any]]:
+    found = await database.chats.find({"user_id": str(user_id)}, {"messages": 0}).to_list(None)
+    return sorted(found, key=lambda chat: str(chat["_id"]), reverse=True)[:20]
+
+
+@app.get("/conversations/{conversation_id}")
+async def read_conversation(
+    conversation_id: uuid.UUID, session: Session, redis: Cache, database: Database
+) -> dict[str, Any]:
+    """With its last messages."""
+    chat = await database.chats.find_one({"_id": str(conversation_id)})
+    if chat is None:
+        raise HTTPException(404)
+    return {**chat, "messages": chat["messages"][-20:]}
+
+
 @app.post("/conversations/{conversation_id}/messages", status_code=201)
 async def post_message(
     conversation_id: uuid.UUID, new: NewMessage, session: Session, redis: Cache, database: Database

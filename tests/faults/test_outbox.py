@@ -291,7 +291,7 @@ async def own(lab: Lab) -> AsyncIterator[Stores]:
 
 async def test_10_000_effects_of_100_aggregates_are_applied_once_and_in_order(own: Stores) -> None:
     journal = InMongo(own.mongodb.database.noted)
-    outboxes = [make_outbox(own, journal, deadline=2) for _ in range(2)]
+    outboxes = [make_outbox(own, journal, deadline=10) for _ in range(2)]
     for outbox in outboxes:
         outbox.start()
     connections = asyncio.Semaphore(16)

@@ -57,3 +57,8 @@ def test_network_errors_and_bugs_are_told_apart(reason_of: object) -> None:
     assert reason_of(ConnectionRefusedError()) == "unreachable"
     assert reason_of(TimeoutError()) == "timeout"
     assert reason_of(KeyError()) is None
+
+
+def test_a_dying_postgresql_that_says_so_on_an_idle_connection_is_unreachable() -> None:
+    # What asyncpg makes of the next statement there, between that message and the end of the connection.
+    assert postgres.reason_of(asyncpg.InternalClientError("cannot switch to state 12")) == "unreachable"

@@ -1,0 +1,162 @@
+"""Question: does a request cost more as the data grows? Run: `make bench-growth` (SMOKE=1: for its errors alone).
+
+Method: embedded servers of its own; the app and the straightforward wiring on them; wrk sends on one connection, so the
+time of one request is what is measured. The sizes of one question take turns, round after round. Backlogs and listeners
+are measured by `make bench-outbox` and `make bench-live`. What is printed last are the plots of docs/performance.md.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import WIRING, Server, serving
+from benchmarks.comparison import Comparisons, Contestant, median
+from benchmarks.load import Request, require_wrk, write_requests
+from benchmarks.users import User, add_users
+from config import Settings
+from database.embedded import STORES, EmbeddedServers
+from database.stores import open_stores
+from models.base import new_id, now
+from tests.faults.lab import App, Lab
+from tests.stores import fresh_databases
+
+SMOKE = bool(os.environ.get("SMOKE"))
+MESSAGES = (0, 100, 1000) if SMOKE else (0, 1_000, 10_000, 100_000)
+CONVERSATIONS = (10, 100) if SMOKE else (10, 1_000, 10_000)
+ROUNDS, SECONDS = (1, 1) if SMOKE else (5, 2)
+AT_MOST = 1.15
+"""What the largest size may cost of the smallest."""
+BATCH = 5_000
+CONTENT = "Combien ça coûte ?"
+BODY = json.dumps({"content": CONTENT}, ensure_ascii=False)
+Owners = Mapping[int, Sequence[User]]
+"""By size: whose conversations have so many messages, or who has so many conversations."""
+
+
+async def main(compare: Comparisons) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tristore-growth-"))
+    embedded = EmbeddedServers(folder)
+    try:
+        servers = embedded.start_all()
+        async with fresh_databases(servers) as settings, AsyncExitStack() as exits:
+            # Several where they are small: what is appended while it is measured must not make them large.
+            talkers = {size: await add_users(settings, max(1, 5_000 // max(size, 25))) for size in MESSAGES}
+            owners = {size: await add_users(settings, 1) for size in CONVERSATIONS}
+            await add_documents(settings, talkers, owners)
+            lab = Lab(embedded, servers, settings)
+            wiring = Server(WIRING, "benchmarks.straightforward:app")
+            apps = [await exits.enter_async_context(serving(lab, server)) for server in (Server("app"), wiring)]
+
+            async def grow(what: str, users: Owners, *requests: Callable[[User], Request]) -> str:
+                return await measure(compare, folder, what, users, dict(zip(apps, requests, strict=True)))
+
+            plots = [
+                await grow("Read the last 20 messages", talkers, _read, _read),
+                await grow("Append a message", talkers, _append, _append),
+                await grow("List 20 conversations", owners, _list, _list_of),
+            ]
+            print("", *plots, sep="\n")
+    finally:
+        for store in STORES:
+            embedded.stop(store)
+
+
+async def measure(
+    compare: Comparisons, folder: Path, what: str, users: Owners, requests: Mapping[App, Callable[[User], Request]]
+) -> str:
+    """Returns the plot."""
+    curves = []
+    for app, request in requests.items():
+        ours = app is next(iter(requests))
+        contestants = {}
+        for size, of_size in users.items():
+            name = f"{what} {size} {'app' if ours else WIRING}"
+            wanted = write_requests(folder / name, map(request, of_size))
+            sessions = write_requests(folder / f"{name} sessions", map(_me, of_size)) if ours else None
+            contestants[f"{size:,}"] = Contestant(app, wanted, 1, warm=sessions, ours=ours)
+        runs = await compare.run(f"{what}, {'app' if ours else WIRING}", contestants)
+        times = {size: median(of_size, lambda run: 1000 / max(run.rate, 1)) for size, of_size in runs.items()}
+        curves.append(times)
+        smallest, *_, largest = times.values()
+        if ours:
+            ratio = round(largest / smallest, 2)
+            compare.fact(f"{what}: {max(users):,} of {min(users):,}", ratio, f"at most {AT_MOST}", met=ratio <= AT_MOST)
+    return plot(what, curves)
+
+
+def plot(what: str, curves: Sequence[Mapping[str, float]]) -> str:
+    """For Mermaid: the app's curve first, then the straightforward wiring's."""
+    sizes = ", ".join(f'"{size}"' for size in curves[0])
+    lines = [f"  line [{', '.join(f'{ms:.2f}' for ms in curve.values())}]" for curve in curves]
+    return "\n".join(["xychart-beta", f'  title "{what}"', f"  x-axis [{sizes}]", '  y-axis "ms a request"', *lines])
+
+
+async def add_documents(settings: Settings, talkers: Owners, owners: Owners) -> None:
+    async with open_stores(settings.model_copy(update={"mongodb_timeout": 60})) as stores:
+        database = stores.mongodb.database
+        for size, users in talkers.items():
+            for user in users:
+                await add_messages(database, str(user.conversation_id), size)
+        for size, users in owners.items():
+            for user in users:
+                more = [_conversation(user) for _ in range(size - 1)]
+                await database.conversations.insert_many(more)
+                await database.chats.insert_many([{**document, "messages": []} for document in more])
+
+
+async def add_messages(database: Any, conversation_id: str, count: int) -> None:
+    inside = []
+    for start in range(0, count, BATCH):
+        texts = {"role": "user", "content": CONTENT, "metadata": {}, "timestamp": now()}
+        messages = [{"id": str(new_id()), **texts} for _ in range(start, min(start + BATCH, count))]
+        documents = [
+            {
+                "_id": f"{conversation_id}/{message['id']}",
+                "conversation_id": conversation_id,
+                "seq": start + number,
+                **message,
+            }
+            for number, message in enumerate(messages, 1)
+        ]
+        await database.messages.insert_many(documents)
+        inside += messages
+    await database.conversations.update_one({"_id": conversation_id}, {"$set": {"last_seq": count}})
+    await database.chats.update_one({"_id": conversation_id}, {"$set": {"messages": inside}})
+
+
+def _conversation(user: User) -> dict[str, Any]:
+    times = {"created_at": now(), "updated_at": now()}
+    return {"_id": str(new_id()), "user_id": str(user.id), "title": "A weekend in Lisbon", **times}
+
+
+def _me(user: User) -> Request:
+    return Request("/users/me", user.token)
+
+
+def _read(user: User) -> Request:
+    return Request(f"/conversations/{user.conversation_id}", user.token)
+
+
+def _append(user: User) -> Request:
+    return Request(f"/conversations/{user.conversation_id}/messages", user.token, BODY)
+
+
+def _list(user: User) -> Request:
+    return Request("/conversations", user.token)
+
+
+def _list_of(user: User) -> Request:
+    return Request(f"/users/{user.id}/conversations")
+
+
+if __name__ == "__main__":
+    require_wrk()
+    comparisons = Comparisons(ROUNDS, SECONDS, together=False)
+    asyncio.run(main(comparisons))
+    sys.exit(bool(comparisons.errors))
