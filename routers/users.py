@@ -26,6 +26,12 @@ from routers.problems import problems
 router = APIRouter(prefix="/users", tags=["users"])
 
 
+@router.get("/me", summary="The caller's profile", response_model=FullProfile, responses=problems(401))
+async def read_me(profile: OwnProfile) -> Response:
+    # The cache holds the response's own bytes, so a hit is neither parsed nor serialized again.
+    return Response(profile, media_type="application/json")
+
+
 @router.post("/register", status_code=201, summary="Create an account", responses=problems(409, 429, 503))
 async def register(
     users: Users, limits: Limits, request: Request, key: KeyOfAnybody, registration: Registration
@@ -33,12 +39,6 @@ async def register(
     """With a welcome conversation, which is there within seconds also after an outage of its store."""
     await limits.registration(address_of(request))
     return await users.register_user(registration, key)
-
-
-@router.get("/me", summary="The caller's profile", response_model=FullProfile, responses=problems(401))
-async def read_me(profile: OwnProfile) -> Response:
-    # The cache holds the response's own bytes, so a hit is neither parsed nor serialized again.
-    return Response(profile, media_type="application/json")
 
 
 @router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(401, 409))

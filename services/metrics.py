@@ -58,6 +58,7 @@ class Metrics:
         self._requests = Histogram(
             "http_request_seconds", "Requests", ["method", "route", "status"], buckets=BUCKETS, registry=registry
         )
+        self._series: dict[tuple[str, str, str], Histogram] = {}
         self._counts = {
             name: (source, Counter(name, f"By event: {name}", ["event"], registry=registry), Counts[str]())
             for name, source in counts.items()
@@ -88,7 +89,9 @@ class Metrics:
     def observe_request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """`route` is the route's template: one series per path would fill the memory of whoever collects them."""
         labels = (method if method in METHODS else "other", route or "none", str(status))
-        self._requests.labels(*labels).observe(seconds)
+        if labels not in self._series:  # looking for it there takes longer than counting
+            self._series[labels] = self._requests.labels(*labels)
+        self._series[labels].observe(seconds)
 
     async def render(self) -> bytes:
         """The Prometheus text format, of all the workers of this service."""
