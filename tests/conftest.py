@@ -39,7 +39,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 async def settings(servers: Servers) -> AsyncIterator[Settings]:
     # A busy machine is no failure: what is late, and when, is for the fault tests.
-    patient = {"postgres_request_deadline": 10, "mongodb_timeout": 10, "effects_deadline": 5}
+    patient = {"postgres_request_deadline": 10, "mongodb_timeout": 10, "effects_deadline": 3.5}
     async with fresh_databases(servers, **patient) as settings:
         yield settings
 
