@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     add_middleware(app, settings)
     add_error_handlers(app)
     # FastAPI looks for a route in this order, and each router before the right one costs every request its time.
-    for module in (users, conversations, orders, courses, auth, health, metrics):
+    for module in (users, health, conversations, orders, courses, auth, metrics):
         app.include_router(module.router)
     return app
 

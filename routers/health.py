@@ -30,13 +30,16 @@ async def startup(health: HealthChecks, response: Response) -> Probe:
 
 
 @router.get(
-    "", summary="The state of the three stores", responses={503: {"description": "Without PostgreSQL", "model": Health}}
+    "",
+    summary="The state of the three stores",
+    response_model=Health,
+    responses={503: {"description": "Without PostgreSQL", "model": Health}},
 )
-async def read_health(health: HealthChecks, response: Response) -> Health:
+async def read_health(health: HealthChecks) -> Response:
     """`degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
     state = await health.report()
-    response.status_code = 503 if state.status == "unavailable" else 200
-    return state
+    status = 503 if state.status == "unavailable" else 200
+    return Response(state.as_json, status_code=status, media_type="application/json")
 
 
 def _answer(response: Response, good: bool) -> Probe:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any, Literal
 
 import structlog
@@ -28,6 +29,11 @@ class Health(BaseModel):
     status: Literal["ok", "degraded", "unavailable"]
     databases: dict[StoreName, str]
     checks: dict[str, Any]
+
+    @cached_property
+    def as_json(self) -> bytes:
+        """Once for all who ask for the same report."""
+        return self.model_dump_json().encode()
 
 
 class HealthService:

@@ -83,4 +83,5 @@ async def conversations_of(stores: Stores, user_id: str) -> int:
 
 
 async def has_landed(stores: Stores, user_id: str) -> bool:
-    return await conversations_of(stores, user_id) == 1
+    """Or has met the mark of the first pass, where a quick relay had written the conversation before the outage."""
+    return bool(await stores.mongodb.database.conversations.count_documents({"user_id": user_id}))
