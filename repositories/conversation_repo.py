@@ -38,13 +38,19 @@ class ConversationRepository:
         return _conversation(found) if found else None
 
     async def rename(self, conversation_id: uuid.UUID, owner: uuid.UUID, title: str) -> Conversation | None:
-        """The conversation with its new title, None when the owner has none of this id."""
-        change = {"$set": {"title": title}, "$max": {"updated_at": now()}}
+        """The conversation with its new title, None when the owner has none of this id. Changes only what it has read:
+        what was given up and lands late undoes no later one."""
+        this = _this(conversation_id, owner)
+        change = {"$set": {"title": title}, "$max": {"updated_at": now()}, "$inc": {"renames": 1}}
         async with self._mongodb.operation() as database:
-            found = await database.conversations.find_one_and_update(
-                _this(conversation_id, owner), change, return_document=ReturnDocument.AFTER
-            )
-        return _conversation(found) if found else None
+            while found := await database.conversations.find_one(this, {"renames": 1}):
+                as_read = this | {"renames": found.get("renames")}
+                renamed = await database.conversations.find_one_and_update(
+                    as_read, change, return_document=ReturnDocument.AFTER
+                )
+                if renamed:
+                    return _conversation(renamed)
+        return None
 
     async def delete(self, conversation_id: uuid.UUID, *, for_good: bool) -> None:
         """The first pass, or the second (`for_good`)."""

@@ -14,6 +14,7 @@ from database.stores import open_stores
 from tests.api.test_courses import new_course
 from tests.api.test_users import account, register, register_admin
 from tests.faults.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
+from tests.faults.proxy import proxy_to
 
 STATES = {"connected", "error: timeout", "error: unreachable"}
 
@@ -214,3 +215,20 @@ async def test_500_messages_by_50_writers_from_two_processes_are_numbered_withou
         ).json()["items"]:
             seen += [message["seq"] for message in page]
         assert seen == list(range(1, 501))
+
+
+async def test_a_title_that_lands_late_undoes_no_later_one(lab: Lab) -> None:
+    async with proxy_to(lab.servers["mongodb"].port) as proxy:
+        dsn = lab.settings.dsn("mongodb_dsn").replace(str(lab.servers["mongodb"].port), str(proxy.port))
+        async with lab.app(MONGODB_DSN=dsn) as app:
+            headers = await register(app.client)
+            created = await app.client.post("/conversations", headers=headers, json={"title": "t"})
+            path = f"/conversations/{created.json()['id']}"
+            proxy.hold(b"given up")
+            assert (await app.client.patch(path, headers=headers, json={"title": "given up"})).status_code == 503
+            assert proxy.held == 1
+            proxy.hold_no_more()
+            assert (await app.client.patch(path, headers=headers, json={"title": "kept"})).status_code == 200
+            proxy.release()
+            await asyncio.sleep(1)
+            assert (await app.client.get(path, headers=headers)).json()["title"] == "kept"
