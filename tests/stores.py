@@ -122,7 +122,11 @@ async def _administer(servers: Servers, statement: str) -> None:
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:
     """What an app process needs to run on these databases."""
-    dsns = {f"{name}_DSN": settings.dsn(f"{name.lower()}_dsn") for name in ("POSTGRES", "REDIS", "MONGODB")}  # type: ignore[arg-type]
+    dsns = {
+        "POSTGRES_DSN": settings.dsn("postgres_dsn"),
+        "REDIS_DSN": settings.dsn("redis_dsn"),
+        "MONGODB_DSN": settings.dsn("mongodb_dsn"),
+    }
     mine = {"ENVIRONMENT": "test", "MONGODB_DATABASE": settings.mongodb_database, "LOG_LEVEL": "DEBUG"}
     mine |= {f"RATE_LIMIT_{name.upper()}": "" for name in RATE_LIMITS}
     # Compiling everything anew would double the start of each process.

@@ -10,7 +10,7 @@ import pytest
 
 from database.redis import RedisStore, ServerIdentity
 from repositories.breaker import CircuitBreaker
-from repositories.cache_repo import CacheRepository, Versioned
+from repositories.cache_repo import CacheRepository, Load, Versioned
 
 
 class Source:
@@ -21,7 +21,7 @@ class Source:
         self.loads: Counter[str] = Counter()
         self.delay: Callable[[], float] = lambda: 0
 
-    def loader(self, key: str) -> Callable[[], asyncio.Future[Versioned | None]]:
+    def loader(self, key: str) -> Load:
         async def load() -> Versioned | None:
             self.loads[key] += 1
             await asyncio.sleep(self.delay())
@@ -29,7 +29,7 @@ class Source:
             await asyncio.sleep(self.delay())
             return Versioned(version, str(version).encode()) if version else None
 
-        return load  # type: ignore[return-value]
+        return load
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from database.postgres import start_budget
+from database.postgres import pool_use, start_budget
 from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
 from repositories.outbox_repo import OutboxRepository
@@ -51,12 +51,13 @@ async def test_keeps_committed_work(stores: Stores, table: str) -> None:
 
 
 async def test_gives_its_connection_back_in_every_case(stores: Stores, table: str) -> None:
-    for _ in range(3 * stores.postgres.engine.pool.size()):  # type: ignore[attr-defined]
+    _, size = pool_use(stores.postgres)
+    for _ in range(3 * size):
         with pytest.raises(ZeroDivisionError):
             async with unit_of_work(stores) as uow:
                 await uow.session.execute(text("SELECT 1"))
                 raise ZeroDivisionError
-    assert stores.postgres.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert pool_use(stores.postgres) == (0, size)
 
 
 async def test_a_request_waits_for_postgresql_no_longer_than_its_budget(stores: Stores) -> None:
