@@ -302,7 +302,7 @@ async def first_reads(bench: Bench) -> None:
             bench.compare.fact("Errors, and 503 among them", [errors, sum(run.refused for run in runs)])
 
 
-LOADS = ("SELECT%FROM%profiles%WHERE%", "SELECT%FROM%sessions%token_hash =%")
+LOADS = ("SELECT%FROM%profiles%WHERE%", "WITH noted%")
 
 
 async def crowds(bench: Bench) -> None:

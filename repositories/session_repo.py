@@ -23,13 +23,6 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class Found:
-    who: SignedIn
-    unseen: bool
-    """Whether its use was last noted more than a minute ago."""
-
-
-@dataclass(frozen=True)
 class Revoked:
     id: uuid.UUID
     token_hash: bytes
@@ -41,12 +34,16 @@ class SessionRepository:
     def __init__(self, postgres: Postgres, idle: timedelta) -> None:
         self._postgres = postgres
         self._idle = idle
-        unseen = (Session.last_seen_at < func.now() - TOUCH_EVERY).label("unseen")
+        is_it = (Session.token_hash == bindparam("token_hash"), *self._living())
+        # Its use is noted by the statement that finds it. Whoever holds the row's lock is about to end it.
+        unseen = select(Session.id).where(*is_it, Session.last_seen_at < func.now() - TOUCH_EVERY)
+        noted = update(Session).where(Session.id.in_(unseen.with_for_update(skip_locked=True)))
         self._find = HotQuery(
-            select(Session.id.label("session_id"), unseen, *USER, *PROFILE)
+            select(Session.id.label("session_id"), *USER, *PROFILE)
             .join(User, User.id == Session.user_id)
             .join(Profile, Profile.user_id == User.id)
-            .where(Session.token_hash == bindparam("token_hash"), *self._living(), User.erased_at.is_(None))
+            .where(*is_it, User.erased_at.is_(None))
+            .add_cte(noted.values(last_seen_at=func.now()).cte("noted"))
         )
 
     async def credentials(self, name: str) -> Credentials | None:
@@ -63,17 +60,14 @@ class SessionRepository:
             row = (await connection.execute(query)).one_or_none()
         return Credentials(row.id, row.password_hash) if row else None
 
-    async def find(self, token_hash: bytes) -> Found | None:
-        """The living session of a token, with the profile of its user: without Redis both are wanted at once."""
+    async def find(self, token_hash: bytes) -> SignedIn | None:
+        """The living session of a token, with the profile of its user: without Redis both are wanted at once. Notes
+        once a minute that it is in use."""
         row = await self._find.row(self._postgres, token_hash=token_hash)
         if row is None:
             return None
         profile = FullProfile.model_validate(dict(row)).model_dump_json().encode()
-        return Found(SignedIn(session_id=row["session_id"], user_id=row["id"], profile=profile), row["unseen"])
-
-    async def touch(self, session: AsyncSession, session_id: uuid.UUID) -> None:
-        """Note that it is in use."""
-        await session.execute(update(Session).where(Session.id == session_id).values(last_seen_at=func.now()))
+        return SignedIn(session_id=row["session_id"], user_id=row["id"], profile=profile)
 
     async def list(self, user_id: uuid.UUID, current: uuid.UUID) -> Sequence[SessionInfo]:
         """The living sessions, newest first."""

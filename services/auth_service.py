@@ -14,7 +14,7 @@ from models.activity import happened
 from models.base import new_id
 from models.session import PasswordChange, SessionList, SignedIn, SignIn, Token
 from repositories.cache_repo import CacheRepository, Versioned
-from repositories.session_repo import Credentials, Found, Revoked, SessionRepository
+from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity, session_key
 from services.errors import InvalidInput, NotAuthenticated
 from services.outbox import Outbox
@@ -98,23 +98,17 @@ class AuthService:
         """Whose token it is: from Redis for at most the copy's lifetime, else from PostgreSQL. Raises NotAuthenticated,
         StoreUnavailable when neither can answer."""
         token_hash = _hash(token)
-        found: Found | None = None
+        found: SignedIn | None = None
 
         async def load() -> Versioned | None:
             nonlocal found
             found = await self._sessions.find(token_hash)
-            if found is None:
-                return None
-            if found.unseen:
-                async with self._unit_of_work() as uow:
-                    await self._sessions.touch(uow.session, found.who.session_id)
-                    await uow.commit()
-            return _copy(found.who)
+            return _copy(found) if found else None
 
         copy = await self._cache.get_or_load(session_key(token_hash), load, self._copy_ttl, self._near_ttl)
         if copy is None:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
-        return found.who if found else SignedIn.model_validate_json(copy)
+        return found or SignedIn.model_validate_json(copy)
 
     async def sessions(self, who: SignedIn) -> SessionList:
         """The user's living sessions, newest first. Raises StoreUnavailable."""
