@@ -64,11 +64,11 @@ class Settings(BaseSettings):
     cache_fallback_concurrency: int = Field(10, ge=1)
     near_cache: bool = True
     near_cache_entries: int = Field(20_000, ge=1)
-    near_profile_seconds: float = Field(10, gt=0, le=60)
-    near_session_seconds: float = Field(1, gt=0, le=10)
+    near_profile_seconds: float = Field(13, gt=0, le=60)
+    near_session_seconds: float = Field(13, gt=0, le=60)
     session_seconds: int = Field(90 * 86_400, ge=60)
     session_idle_seconds: int = Field(14 * 86_400, ge=120)
-    cache_session_ttl: float = Field(30, ge=1, le=60)
+    cache_session_ttl: float = Field(15, ge=1, le=60)
     rate_limit_sign_in_address: str = "60/minute"
     rate_limit_sign_in_account: str = "10/minute"
     rate_limit_registration: str = "100/hour"

@@ -36,7 +36,7 @@ from repositories.saga_repo import SagaRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
-from repositories.wake_up_repo import WakeUpRepository
+from repositories.wake_up_repo import ALIVE_SECONDS, WakeUpRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
@@ -77,7 +77,6 @@ class Services:
 
     def start(self) -> None:
         """Start what runs beside the requests."""
-        self.cache.start()
         self.outbox.start()
         self.live.start()
         self.metrics.start()
@@ -148,6 +147,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         lasts=timedelta(seconds=settings.session_seconds),
         copy_ttl=settings.cache_session_ttl,
         near_ttl=settings.near_session_seconds if near else 0,
+        near_doubt=ALIVE_SECONDS if near else 0,
     )
     live = LiveService(
         conversations=conversations,

@@ -30,7 +30,7 @@ import psutil
 
 from benchmarks.comparison import Bar, Comparisons, Contestant, load_some, median, send
 from benchmarks.load import OTHER_CORES, SERVER_CORES, Request, load, pin, require_wrk, write_requests
-from benchmarks.users import User, add_users, draw
+from benchmarks.users import User, add_users, draw, fill_caches
 from database.embedded import STORES, EmbeddedServers
 from database.embedded import Server as Served
 from database.stores import Stores, open_stores
@@ -75,6 +75,10 @@ class Bench:
     def requests(self, name: str, of_one: Callable[[User], Request], users: Iterable[User] | None = None) -> Path:
         """A file of requests, drawn uniformly unless `users` says otherwise."""
         return write_requests(self.folder / name, map(of_one, draw(self.users) if users is None else users))
+
+    async def fill_caches(self) -> None:
+        """Loading ten thousand sessions takes about as long as their copies live, so it would never be warm."""
+        await fill_caches(self.lab.settings, self.users)
 
 
 @dataclass(frozen=True)
@@ -163,8 +167,10 @@ async def profiles(bench: Bench) -> None:
         await bench.compare.run(
             f"GET /users/me, warm, {shape}",
             {
-                "app": Contestant(apps["app"], mine, warm=all_mine, ours=True),
-                "near cache off": Contestant(apps["near cache off"], mine, warm=all_mine, ours=True),
+                "app": Contestant(apps["app"], mine, warm=all_mine, prepare=bench.fill_caches, ours=True),
+                "near cache off": Contestant(
+                    apps["near cache off"], mine, warm=all_mine, prepare=bench.fill_caches, ours=True
+                ),
                 BARE: Contestant(ceilings, fixed),
                 REDIS_GET: Contestant(ceilings, gets),
                 WIRING: Contestant(apps[WIRING], by_id, warm=all_by_id),
@@ -235,7 +241,7 @@ async def messages(bench: Bench) -> None:
     await bench.compare.run(
         "POST a message",
         {
-            "app": Contestant(bench.apps["app"], posts, warm=all_mine, ours=True),
+            "app": Contestant(bench.apps["app"], posts, warm=all_mine, prepare=bench.fill_caches, ours=True),
             RAW: Contestant(bench.apps["ceilings"], raw_posts),
             WIRING: Contestant(bench.apps[WIRING], posts),
         },
@@ -311,7 +317,8 @@ async def crowds(bench: Bench) -> None:
     all_mine, all_by_id = bench.requests("all mine", _me, bench.users), bench.requests("all by id", _by_id, bench.users)
     counts = (32, *bench.size.crowds)
     for name, app, warm in (("app", apps["app"], all_mine), ("Redis off", apps["Redis off"], None)):
-        contestants = {f"{n} connections": Contestant(app, mine, n, warm, ours=True) for n in counts}
+        prepare = bench.fill_caches if warm else None
+        contestants = {f"{n} connections": Contestant(app, mine, n, warm, prepare, ours=True) for n in counts}
         bars = [Bar(f"{n} connections", "32 connections", 0.9) for n in counts[1:]]
         await bench.compare.run(f"GET /users/me, {name}, crowded", contestants, ("32 connections",), bars)
     contestants = {f"{n} connections": Contestant(apps[WIRING], by_id, n, all_by_id) for n in counts}

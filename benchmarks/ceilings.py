@@ -31,7 +31,7 @@ from repositories.user_repo import PROFILE, USER
 from services.outbox import STREAMS_AT_ONCE
 from services.user_service import WELCOME_TITLE
 
-ANSWER = profile_of(BenchmarkUser(new_id(), "", new_id()))
+ANSWER = profile_of(BenchmarkUser(new_id(), "", new_id(), new_id()))
 CONNECTIONS = 64
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ class Contestant:
     connections: int = 32
     warm: Path | None = None
     """What is sent before each round, each of it at least once, and not measured."""
+    prepare: Callable[[], Awaitable[None]] | None = None
+    """Done before that."""
     ours: bool = False
     """Whether its errors are errors of the benchmark."""
 
@@ -79,6 +81,8 @@ class Comparisons:
 
 
 async def _turn(contestant: Contestant, seconds: int) -> Run:
+    if contestant.prepare:
+        await contestant.prepare()
     if contestant.warm:
         await send_all(contestant.app, contestant.warm)
     return await load_some(contestant.app, contestant.requests, seconds, contestant.connections)

@@ -13,7 +13,10 @@ import asyncpg
 from config import Settings
 from database.stores import open_stores
 from models.base import new_id, now
+from models.session import SignedIn
 from models.user import FullProfile
+from repositories.cache_repo import names_of
+from services.effects import session_key, user_key
 
 DRAWN = 20_000
 
@@ -23,6 +26,11 @@ class User:
     id: uuid.UUID
     token: str
     conversation_id: uuid.UUID
+    session_id: uuid.UUID
+
+    @property
+    def token_hash(self) -> bytes:
+        return hashlib.sha256(self.token.encode()).digest()
 
     @property
     def name(self) -> str:
@@ -30,7 +38,7 @@ class User:
 
 
 async def add_users(settings: Settings, count: int) -> list[User]:
-    users = [User(new_id(), secrets.token_urlsafe(32), new_id()) for _ in range(count)]
+    users = [User(new_id(), secrets.token_urlsafe(32), new_id(), new_id()) for _ in range(count)]
     await _add_rows(settings, users)
     await _add_documents(settings, users)
     return users
@@ -42,6 +50,22 @@ def draw(users: Sequence[User], *, zipf: bool = False) -> list[User]:
     return random.Random(7).choices(users, weights, k=DRAWN)
 
 
+async def fill_caches(settings: Settings, users: Sequence[User]) -> None:
+    """Put into Redis what sign-in and reading leave there: session and profile of each."""
+    patient = settings.model_copy(update={"redis_timeout": 30})
+    async with open_stores(patient) as stores:
+        await stores.redis.client.ping()  # connects, and so learns which server it is
+        async with stores.redis.client.pipeline(transaction=False) as pipeline:
+            for user in users:
+                session = SignedIn(session_id=user.session_id, user_id=user.id).model_dump_json().encode()
+                for key, body, ttl in (
+                    (session_key(user.token_hash), session, settings.cache_session_ttl),
+                    (user_key(user.id), profile_of(user), settings.cache_profile_ttl),
+                ):
+                    pipeline.set(names_of(stores.redis.identity.run_id, key)[0], b"v1:" + body, ex=int(ttl))
+            await pipeline.execute()
+
+
 async def _add_rows(settings: Settings, users: Sequence[User]) -> None:
     connection = await asyncpg.connect(settings.dsn("postgres_dsn").replace("+asyncpg", ""))
     ends = now() + timedelta(days=1)
@@ -51,7 +75,7 @@ async def _add_rows(settings: Settings, users: Sequence[User]) -> None:
         ],
         ("profiles", "user_id", "display_name"): [(user.id, user.name) for user in users],
         ("sessions", "id", "user_id", "token_hash", "expires_at"): [
-            (new_id(), user.id, hashlib.sha256(user.token.encode()).digest(), ends) for user in users
+            (user.session_id, user.id, user.token_hash, ends) for user in users
         ],
     }
     for (table, *columns), records in rows.items():

@@ -29,8 +29,6 @@ FORMAT = 1
 """Part of each key. Raise it when the shape of cached bytes changes: a rolling deploy must not serve the old one."""
 TOMBSTONE_SECONDS = 60.0
 POLL_SECONDS = 0.02
-RENEW_SECONDS = 0.4
-RENEWED_AT_ONCE = 500
 
 log = structlog.get_logger()
 
@@ -101,7 +99,6 @@ class CacheRepository:
         self.breaker = breaker
         self._near = near
         self._announce = announce
-        self._renewing: asyncio.Task[None] | None = None
         self._wanted: dict[str, list[asyncio.Future[bytes | None]]] = {}
         self._batches: set[asyncio.Task[None]] = set()
         self._lease_seconds = lease_seconds
@@ -113,11 +110,6 @@ class CacheRepository:
         self._release = redis.client.register_script(RELEASE)
         self._invalidate = redis.client.register_script(INVALIDATE)
         self.counts: Counter[str] = Counter()
-
-    def start(self) -> None:
-        """Begin to renew what the near cache holds."""
-        if self._near:
-            self._renewing = asyncio.create_task(self._renew_repeatedly(self._near))
 
     async def get_or_load(self, key: str, load: Load, ttl: float, near: float = 0) -> bytes | None:
         """The cached bytes, else what `load` finds; None when it does not exist. One load a key at a time, over all
@@ -189,32 +181,9 @@ class CacheRepository:
     async def _read_many(self, keys: list[str]) -> list[bytes | None]:
         with self.breaker:
             entries: list[bytes | None] = await self._on_server(
-                lambda client, run_id: client.mget([_names(run_id, key)[0] for key in keys])
+                lambda client, run_id: client.mget([names_of(run_id, key)[0] for key in keys])
             )
         return entries
-
-    async def _renew_repeatedly(self, near: NearCache) -> None:
-        """Read again, many at once, what is in use and would soon be too old: that costs a fraction of reading it again
-        one by one."""
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            keys = near.to_renew()
-            try:
-                for i in range(0, len(keys), RENEWED_AT_ONCE):
-                    await self._renew(near, keys[i : i + RENEWED_AT_ONCE])
-            except StoreUnavailable:
-                pass  # they grow too old, and are read again by whoever wants them
-            except Exception:
-                log.exception("renewal_failed")
-
-    async def _renew(self, near: NearCache, keys: list[tuple[str, float]]) -> None:
-        claims = [near.claim(key) for key, _ in keys]
-        entries = await self._read_many([key for key, _ in keys])
-        for (key, ceiling), claim, entry in zip(keys, claims, entries, strict=True):
-            if entry and (body := _body(entry)) is not None:
-                near.keep(key, claim, body, ceiling, renewed=True)
-            else:
-                near.drop([key])
 
     def _start_flight(self, key: str, load: Load, ttl: float) -> asyncio.Task[Loaded]:
         self.counts["miss"] += 1
@@ -299,7 +268,7 @@ class CacheRepository:
         arguments: list[str | int] = [version, _milliseconds(TOMBSTONE_SECONDS), *self._announce(key)]
         try:
             with self.breaker.watching():
-                await self._on_server(lambda _, run_id: self._invalidate(keys=_names(run_id, key), args=arguments))
+                await self._on_server(lambda _, run_id: self._invalidate(keys=names_of(run_id, key), args=arguments))
         finally:
             self._drop_near(
                 key
@@ -339,10 +308,7 @@ class CacheRepository:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        if self._renewing:
-            self._renewing.cancel()
-        under_way = [*self._flights.values(), *self._batches, *([self._renewing] if self._renewing else [])]
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*self._flights.values(), *self._batches, return_exceptions=True)
 
     def _drop_near(self, key: str) -> None:
         if self._near:
@@ -353,7 +319,7 @@ class CacheRepository:
 
     async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
         with self.breaker:
-            return await self._on_server(lambda client, run_id: operation(client, _names(run_id, key)))
+            return await self._on_server(lambda client, run_id: operation(client, names_of(run_id, key)))
 
     async def _on_server(self, operation: Callable[[Redis, str], Awaitable[Any]]) -> Any:
         identity = self._redis.identity
@@ -368,7 +334,7 @@ class CacheRepository:
                 # Redis was restarted in between, and what it brought back from disk is not ours: ask again.
 
 
-def _names(run_id: str, key: str) -> list[str]:
+def names_of(run_id: str, key: str) -> list[str]:
     """The entry's key and its lease's, in one hash slot."""
     name = f"cache:{FORMAT}:{run_id}:{{{key}}}"
     return [name, f"{name}:lease"]

@@ -1,16 +1,14 @@
 """What this process read from Redis a moment ago, so that the next reader of it needs no round trip.
 
 Redis pushes what changes. An entry is served only while that feed is known to live, and never longer than its ceiling
-after it was read. A reader claims the key before it asks Redis, and a change takes the claim away: so an answer that
-was under way when the change came is not kept. What it promises: docs/consistency.md.
+after it was read: its copy in Redis may have ended, of which nobody tells. A reader claims the key before it asks
+Redis, and a change takes the claim away: so an answer that was under way when the change came is not kept. What it
+promises: docs/consistency.md.
 """
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-
-IN_USE_SECONDS = 10.0
-"""After its last use an entry is renewed for so long: a user's next request often comes seconds later."""
 
 
 @dataclass(eq=False, slots=True)
@@ -24,8 +22,6 @@ class Claim:
 class Entry:
     body: bytes
     until: float
-    ceiling: float
-    used_at: float
 
 
 class NearCache:
@@ -38,10 +34,9 @@ class NearCache:
         self._claims: dict[str, Claim] = {}
 
     def get(self, key: str) -> bytes | None:
-        entry, now = self._entries.get(key), time.monotonic()
-        if entry is None or entry.until < now or not self._is_fed():
+        entry = self._entries.get(key)
+        if entry is None or entry.until < time.monotonic() or not self._is_fed():
             return None
-        entry.used_at = now
         return entry.body
 
     def claim(self, key: str) -> Claim:
@@ -50,16 +45,15 @@ class NearCache:
             self._claims.clear()
         return self._claims.setdefault(key, Claim(time.monotonic()))
 
-    def keep(self, key: str, claim: Claim, body: bytes, ceiling: float, *, renewed: bool = False) -> None:
+    def keep(self, key: str, claim: Claim, body: bytes, ceiling: float) -> None:
         """Keep what was read under the claim, unless it has changed since."""
         if self._claims.get(key) is not claim:
             return
         del self._claims[key]
         if not self._is_fed():
             return
-        earlier = self._entries.pop(key, None)  # the oldest are the first
-        used_at = earlier.used_at if renewed and earlier else claim.at
-        self._entries[key] = Entry(body, claim.at + ceiling, ceiling, used_at)
+        self._entries.pop(key, None)  # the oldest are the first
+        self._entries[key] = Entry(body, claim.at + ceiling)
         if len(self._entries) > self._size:
             del self._entries[next(iter(self._entries))]
 
@@ -73,12 +67,3 @@ class NearCache:
         """Something may have changed without a word."""
         self._entries.clear()
         self._claims.clear()
-
-    def to_renew(self) -> list[tuple[str, float]]:
-        """Keys, with their ceilings, of what is in use and has more than a third of its time behind it."""
-        now = time.monotonic()
-        return [
-            (key, entry.ceiling)
-            for key, entry in self._entries.items()
-            if now - entry.used_at < IN_USE_SECONDS and 0 < entry.until - now < entry.ceiling * 2 / 3
-        ]

@@ -17,10 +17,10 @@ from services.errors import StoreUnavailable
 
 CHANNEL = "wake-ups:1"
 """Ends with the format's number. Raise it when the format changes: during a rolling deploy both are in use."""
-QUIET_SECONDS = 0.4
-"""After so long without a word Redis is asked whether it is still there, and given as long to answer."""
+PING_SECONDS = 0.4
+"""So long after its answer Redis is pinged again, and it is given as long to answer."""
 ALIVE_SECONDS = 1.0
-"""After so long without a word the connection is not known to live."""
+"""So long after the last ping that was answered the connection is not known to live, and nothing near is served."""
 RETRY_SECONDS = 1.0
 
 Receive = Callable[[Iterable[str]], None]
@@ -41,7 +41,7 @@ class WakeUpRepository:
         self._sender: asyncio.Task[None] | None = None
         self._subscriber: asyncio.Task[None] | None = None
         self._connected = True
-        self._heard_at = -ALIVE_SECONDS
+        self._pinged_at = -ALIVE_SECONDS
         self._listeners: list[tuple[Receive, Missed]] = []
         self.counts: Counter[str] = Counter()
 
@@ -54,8 +54,9 @@ class WakeUpRepository:
         self._subscriber = asyncio.create_task(self._subscribe_repeatedly())
 
     def is_alive(self) -> bool:
-        """Whether Redis was heard of just now: then nothing that it was told to tell is older than that."""
-        return time.monotonic() - self._heard_at < ALIVE_SECONDS
+        """Whether Redis has answered a ping of less than a second ago: then whatever it was told to tell before that
+        ping has come, because it answers on the same connection and in order."""
+        return time.monotonic() - self._pinged_at < ALIVE_SECONDS
 
     def message(self, *names: str) -> tuple[str, str]:
         """Channel and text that tell the other processes these names, for a script that publishes them itself."""
@@ -97,7 +98,7 @@ class WakeUpRepository:
                 self._note(connected=False, reason=error.reason)
             except Exception:
                 log.exception("subscription_failed")
-            self._heard_at = -ALIVE_SECONDS
+            self._pinged_at = -ALIVE_SECONDS
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1))
 
     async def _subscribe(self) -> None:
@@ -105,10 +106,25 @@ class WakeUpRepository:
             async with self._redis.subscriber.pubsub() as pubsub:
                 await pubsub.subscribe(CHANNEL)
                 while True:
-                    self._handle(await _next_message(pubsub))
+                    pinged_at = time.monotonic()
+                    await pubsub.ping()
+                    if not await self._hear(pubsub):
+                        raise TimeoutError  # the connection may lead nowhere
+                    self._pinged_at = pinged_at
+                    await self._hear(pubsub)
+
+    async def _hear(self, pubsub: PubSub) -> bool:
+        """Handle what comes until a ping is answered, for PING_SECONDS at most. Returns whether it was."""
+        ends = time.monotonic() + PING_SECONDS
+        while (left := ends - time.monotonic()) > 0:
+            message = await pubsub.get_message(timeout=left)
+            if message and message["type"] == "pong":
+                return True
+            if message:
+                self._handle(message)
+        return False
 
     def _handle(self, message: dict[str, Any]) -> None:
-        self._heard_at = time.monotonic()
         if message["type"] == "subscribe":  # also when the client has connected anew by itself
             self._note(connected=True)
             for _, missed in self._listeners:
@@ -127,14 +143,3 @@ class WakeUpRepository:
         if connected != self._connected:
             self._connected = connected
             log.warning("wake_ups_resumed" if connected else "wake_ups_lost", **more)
-
-
-async def _next_message(pubsub: PubSub) -> dict[str, Any]:
-    """Raises TimeoutError when Redis does not even answer a ping: the connection may lead nowhere."""
-    message = await pubsub.get_message(timeout=QUIET_SECONDS)
-    if message is None:
-        await pubsub.ping()
-        message = await pubsub.get_message(timeout=QUIET_SECONDS)
-    if message is None:
-        raise TimeoutError
-    return dict(message)

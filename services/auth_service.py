@@ -40,7 +40,9 @@ class AuthService:
         lasts: timedelta,
         copy_ttl: float,
         near_ttl: float,
+        near_doubt: float,
     ) -> None:
+        """`near_doubt`: seconds for which another process may go on with a near copy while Redis is silent."""
         self._unit_of_work = unit_of_work
         self._sessions = sessions
         self._cache = cache
@@ -49,6 +51,7 @@ class AuthService:
         self._lasts = lasts
         self._copy_ttl = copy_ttl
         self._near_ttl = near_ttl
+        self._near_doubt = near_doubt
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
         self._turnstile = Turnstile(2 * hasher.threads, PATIENCE)
         self.counts: Counter[str] = Counter()
@@ -144,7 +147,7 @@ class AuthService:
     async def _outlast_copies(self, uow: PostgresUnitOfWork) -> None:
         """Deliver, and where Redis could not be told, wait until no near cache can have a revoked session any more."""
         if "redis" in await self._outbox.deliver(uow.owed):
-            await asyncio.sleep(self._near_ttl)
+            await asyncio.sleep(self._near_doubt)
 
     async def _verify(self, password: SecretStr, credentials: Credentials | None) -> str | None:
         """Returns a new hash where the old one has outdated parameters. Raises NotAuthenticated."""

@@ -14,7 +14,7 @@ from database.redis import RedisStore
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import FORMAT, CacheRepository
 from repositories.near_cache import NearCache
-from repositories.wake_up_repo import WakeUpRepository
+from repositories.wake_up_repo import ALIVE_SECONDS, WakeUpRepository
 from services.errors import StoreUnavailable
 from tests.contract.test_cache import Source
 from tests.stores import Servers, real_redis, settings_for
@@ -160,7 +160,6 @@ async def race(redis: RedisStore, source: Source, near: type[NearCache], steps: 
         source.versions.update(dict.fromkeys(keys, 1))
         for process in processes:
             process.cache.hold = answer_late
-            process.cache.start()
         seen: list[Counter[str]] = [Counter(), Counter()]
         await asyncio.gather(*(act(processes[i % 2], seen[i % 2]) for i in range(80)))
         return stale, sum(process.cache.counts["near"] for process in processes)
@@ -283,28 +282,13 @@ async def test_without_a_feed_nothing_is_kept(redis_store: RedisStore, source: S
     assert process.cache.counts["near"] == 0
 
 
-# Renewal
-
-
-async def test_what_was_used_a_moment_ago_is_read_again_in_bulk_before_its_time(
-    redis_store: RedisStore, there: Process, source: Source
+async def test_entries_outlive_the_time_in_which_redis_must_answer_also_while_the_feed_never_rests(
+    here: Process, there: Process
 ) -> None:
-    used, unused, gone = [f"used{i}" for i in range(50)], "used once", "gone"
-    await there.warm(*used, gone, ceiling=2)
-    source.versions[unused] = 1
-    for _ in range(2):  # loaded, then read
-        await there.read(unused, 2)
-    await redis_store.client.delete(name_of(redis_store, gone))
-    there.cache.batches.clear()
-    there.cache.start()
-    started, hits = time.monotonic(), there.cache.counts["hit"]
-    while time.monotonic() - started < 5:
-        for key in used:
-            await there.read(key, 2)
-        await asyncio.sleep(0.05)
-    renewed = Counter(key for batch in there.cache.batches for key in batch)
-    assert renewed[unused] >= 2  # for ten seconds after its last use; the unit tests tell of the end
-    assert renewed[gone] <= 1
-    assert min(renewed[key] for key in used) >= 2  # 5 s are more than two ceilings
-    assert there.cache.counts["hit"] - hits <= 10  # single reads; without renewal there are 100 at least
-    assert len(there.cache.batches) <= 25
+    await there.warm("a")
+    version, started = 0, time.monotonic()
+    while time.monotonic() - started < 1.5 * ALIVE_SECONDS:
+        version += 1
+        await here.cache.invalidate("b", version)
+        assert there.near.get("a") == b"1"
+    assert there.pushed.count("b") > 10

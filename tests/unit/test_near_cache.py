@@ -77,21 +77,3 @@ def test_claims_of_reads_that_failed_are_let_go(near: NearCache) -> None:
         near.claim(f"k{i}")
     near.keep("first", first, b"1", 60)
     assert near.get("first") is None
-
-
-def test_renews_what_was_used_and_has_a_third_of_its_time_behind_it(near: NearCache) -> None:
-    for key, age in {"new": 0, "used": 40, "unused": 40}.items():
-        claim = near.claim(key)
-        claim.at -= age
-        near.keep(key, claim, b"1", 90)
-    for key in ("new", "used"):
-        near.get(key)
-    assert near.to_renew() == [("used", 90)]
-
-
-def test_what_has_ended_is_not_renewed(near: NearCache) -> None:
-    ceiling = 0.02
-    near.keep("a", near.claim("a"), b"1", ceiling)
-    while near.get("a"):
-        pass
-    assert near.to_renew() == []

@@ -57,6 +57,7 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
         lasts=timedelta(days=1),
         copy_ttl=30,
         near_ttl=1,
+        near_doubt=1,
     )
 
 
