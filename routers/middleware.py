@@ -65,7 +65,7 @@ class RequestContext:
             return
         request_id = _request_id(scope)
         scope["request_id"] = request_id
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
         start_budget(self._postgres_deadline)
         started = time.monotonic()
         status = 500
@@ -93,7 +93,7 @@ class RequestContext:
             scope["app"].state.services.metrics.observe_request(method, route, status, seconds)
             if self._access_log:
                 log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
-            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.reset_contextvars(**bound)
 
 
 def _request_id(scope: Scope) -> str:
