@@ -314,14 +314,14 @@ LOADS = ("SELECT%FROM%profiles%WHERE%", "WITH noted%")
 async def crowds(bench: Bench) -> None:
     """A joined statement that reads session and profile counts as one of each."""
     apps, mine, by_id = bench.apps, bench.requests("mine", _me), bench.requests("by id", _by_id)
-    all_mine, all_by_id = bench.requests("all mine", _me, bench.users), bench.requests("all by id", _by_id, bench.users)
+    all_mine = bench.requests("all mine", _me, bench.users)
     counts = (32, *bench.size.crowds)
     for name, app, warm in (("app", apps["app"], all_mine), ("Redis off", apps["Redis off"], None)):
         prepare = bench.fill_caches if warm else None
         contestants = {f"{n} connections": Contestant(app, mine, n, warm, prepare, ours=True) for n in counts}
         bars = [Bar(f"{n} connections", "32 connections", 0.9) for n in counts[1:]]
         await bench.compare.run(f"GET /users/me, {name}, crowded", contestants, ("32 connections",), bars)
-    contestants = {f"{n} connections": Contestant(apps[WIRING], by_id, n, all_by_id) for n in counts}
+    contestants = {f"{n} connections": Contestant(apps[WIRING], by_id, n) for n in counts}
     await bench.compare.run("The straightforward wiring, crowded", contestants, ("32 connections",))
 
 
