@@ -69,7 +69,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[RedisStore]:
             max_connections=max_connections,
             timeout=settings.redis_timeout * 0.6,  # shorter than the whole, so that an empty pool can say so
             socket_timeout=settings.redis_timeout * (1 + TIMES_MORE),  # `within_timeout` is stricter
-            socket_connect_timeout=settings.redis_timeout,
+            socket_connect_timeout=settings.redis_timeout * (1 + TIMES_MORE),
             # Once, and only for a connection that the server has closed: a restarted one is not a server that is down.
             # A timeout is not repeated: that would double what an outage costs.
             retry=Retry(NoBackoff(), 1, (exceptions.ConnectionError,)),

@@ -105,6 +105,8 @@ class CacheRepository:
         self._absent_ttl = absent_ttl
         self._fallback = asyncio.Semaphore(fallback_concurrency)
         self._flights: dict[str, asyncio.Task[Loaded]] = {}
+        self._unfenced: dict[str, asyncio.Future[None]] = {}
+        self._next: dict[str, asyncio.Task[Versioned | None]] = {}
         self._lease = redis.client.register_script(LEASE)
         self._fill = redis.client.register_script(FILL)
         self._release = redis.client.register_script(RELEASE)
@@ -124,7 +126,7 @@ class CacheRepository:
             if error.store != "redis":
                 raise
         self.counts["fallback"] += 1
-        return await self._load_unshared(load)
+        return await self._load_without_redis(key, load)
 
     async def _get_or_load(self, key: str, load: Load, ttl: float, near: float) -> bytes | None:
         joined = False
@@ -219,14 +221,40 @@ class CacheRepository:
                     return bytes(answer)
                 await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
 
-    async def _load_unshared(self, load: Load) -> bytes | None:
-        async with within_budget():
-            await self._fallback.acquire()
-        try:
-            found = await load()
-        finally:
-            self._fallback.release()
+    async def _load_without_redis(self, key: str, load: Load) -> bytes | None:
+        """One load of a key at a time. Who asks meanwhile shares the next one with others: what is under way may have
+        been read before a write that the asker knows of."""
+        under_way = self._unfenced.get(key)
+        if under_way is None:
+            found = await self._load_alone(key, load)
+        else:
+            if key not in self._next:
+                self._next[key] = asyncio.create_task(self._load_next(key, load, under_way))
+                self._next[key].add_done_callback(lambda task: task.cancelled() or task.exception())
+            found = await asyncio.shield(self._next[key])
         return found.body if found else None
+
+    async def _load_next(self, key: str, load: Load, under_way: asyncio.Future[None]) -> Versioned | None:
+        try:
+            async with within_budget():
+                await asyncio.wait([under_way])
+        finally:
+            del self._next[key]  # whoever comes from now on comes after this load has begun
+        return await self._load_alone(key, load)
+
+    async def _load_alone(self, key: str, load: Load) -> Versioned | None:
+        done = self._unfenced[key] = asyncio.get_running_loop().create_future()
+        try:
+            async with within_budget():
+                await self._fallback.acquire()
+            try:
+                return await load()
+            finally:
+                self._fallback.release()
+        finally:
+            done.set_result(None)
+            if self._unfenced.get(key) is done:
+                del self._unfenced[key]
 
     async def lease(self, key: str) -> str | None:
         """The right to fill a key, to be taken before the transaction whose result will be filled in commits. None
@@ -308,7 +336,8 @@ class CacheRepository:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        await asyncio.gather(*self._flights.values(), *self._batches, return_exceptions=True)
+        under_way = [*self._flights.values(), *self._batches, *self._next.values()]
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     def _drop_near(self, key: str) -> None:
         if self._near:

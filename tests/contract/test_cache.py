@@ -258,6 +258,54 @@ async def test_the_race_catches_a_cache_that_only_deletes(redis_store: RedisStor
     assert found
 
 
+async def test_without_redis_many_readers_of_a_key_load_it_twice(cache: CacheRepository, source: Source) -> None:
+    open_breaker(cache)
+    source.versions["a"], source.delay = 1, lambda: 0.01
+    first = asyncio.ensure_future(cache.get_or_load("a", source.loader("a"), 60))
+    await asyncio.sleep(0)
+    bodies = await asyncio.gather(*(cache.get_or_load("a", source.loader("a"), 60) for _ in range(500)))
+    assert {await first, *bodies} == {b"1"}
+    assert source.loads["a"] == 2
+
+
+async def test_without_redis_a_reader_that_starts_after_a_write_does_not_join_a_load_from_before(
+    cache: CacheRepository, source: Source
+) -> None:
+    open_breaker(cache)
+    may_answer = asyncio.Event()
+
+    async def load_first() -> Versioned:
+        await may_answer.wait()
+        return Versioned(1, b"1")
+
+    early = asyncio.ensure_future(cache.get_or_load("a", load_first, 60))
+    await asyncio.sleep(0)
+    source.versions["a"] = 2
+    late = [asyncio.ensure_future(cache.get_or_load("a", source.loader("a"), 60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    late[0].cancel()  # the others' load does not end with whoever began it
+    may_answer.set()
+    assert (await early, await late[1]) == (b"1", b"2")
+
+
+async def test_without_redis_a_failed_load_is_tried_again_by_the_next(cache: CacheRepository, source: Source) -> None:
+    open_breaker(cache)
+    source.versions["a"] = 1
+
+    async def fail() -> Versioned:
+        raise StoreUnavailable("postgresql", "timeout")
+
+    first = asyncio.ensure_future(cache.get_or_load("a", fail, 60))
+    await asyncio.sleep(0)
+    assert await cache.get_or_load("a", source.loader("a"), 60) == b"1"
+    with pytest.raises(StoreUnavailable):
+        await first
+
+
+def open_breaker(cache: CacheRepository) -> None:
+    cache.breaker.count(StoreUnavailable("redis", "timeout"), 1000)
+
+
 async def test_an_event_loop_that_comes_late_is_not_taken_for_a_silent_redis(redis_store: RedisStore) -> None:
     async def four_short_waits() -> None:
         async with within_timeout(replace(redis_store, timeout=0.1)):
