@@ -158,7 +158,7 @@ async def connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 class HotQuery:
-    """A SELECT of at most one row, by asyncpg itself on a pooled connection. SQLAlchemy's executing takes several
+    """A query of at most one row, by asyncpg itself on a pooled connection. SQLAlchemy's executing takes several
     times as long as the query (docs/performance.md); the SQL is still its own, compiled once."""
 
     def __init__(self, query: Select[Any]) -> None:

@@ -27,6 +27,11 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._failures >= self._allowed_failures
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a call would be refused now."""
+        return self.is_open and time.monotonic() < self._closed_again_at
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Let a call pass even while open, and learn from its outcome."""
@@ -38,9 +43,9 @@ class CircuitBreaker:
         self._succeeded()
 
     def __enter__(self) -> None:
+        if self.refuses:
+            raise StoreUnavailable(self._store, "unreachable")
         if self.is_open:
-            if time.monotonic() < self._closed_again_at:
-                raise StoreUnavailable(self._store, "unreachable")
             self._closed_again_at = time.monotonic() + self._seconds  # this call is the trial, the next must wait
 
     def __exit__(

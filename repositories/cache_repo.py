@@ -120,11 +120,12 @@ class CacheRepository:
         if near and self._near and (body := self._near.get(key)) is not None:
             self.counts["near"] += 1
             return body
-        try:
-            return await self._get_or_load(key, load, ttl, near)
-        except StoreUnavailable as error:
-            if error.store != "redis":
-                raise
+        if not self.breaker.refuses:  # to be refused, key by key, would cost as much as the query
+            try:
+                return await self._get_or_load(key, load, ttl, near)
+            except StoreUnavailable as error:
+                if error.store != "redis":
+                    raise
         self.counts["fallback"] += 1
         return await self._load_without_redis(key, load)
 
