@@ -143,7 +143,7 @@ async def test_a_session_that_ends_in_another_process_ends_its_streams(lab: Lab,
 
 
 async def test_a_session_that_ended_unheard_is_found_at_the_next_heartbeat(lab: Lab, stores: Stores) -> None:
-    async with lab.app(LIVE_HEARTBEAT_SECONDS="0.5") as app:
+    async with lab.app(LIVE_HEARTBEAT_SECONDS="0.5", NEAR_SESSION_SECONDS="1") as app:
         ana = await register(app.client)
         path = f"{await start_conversation(app.client, ana)}/events"
         async with listening(app.client.base_url, path, ana) as stream:
