@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticKnownError
 from sqlalchemy import DateTime, MetaData
 from sqlalchemy.orm import DeclarativeBase
 
@@ -85,6 +85,17 @@ def storable(text: str) -> str:
 # Put it after the constraints: before them it would make pydantic check the length first, and strip then.
 Storable = AfterValidator(storable)
 Text = Annotated[str, Storable]
+
+
+def at_most(characters: int) -> BeforeValidator:
+    """Counts before white space is stripped: the API's document tells how long a text may be as it is sent."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and len(value) > characters:
+            raise PydanticKnownError("string_too_long", {"max_length": characters})
+        return value
+
+    return BeforeValidator(check)
 
 
 def is_number(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import CheckConstraint, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import LEVELS, CefrLevel, Language, Model, Number, PartialUpdate, Storable, Table, example
+from models.base import LEVELS, CefrLevel, Language, Model, Number, PartialUpdate, Storable, Table, at_most, example
 
 MAX_CAPACITY = 1_000_000
 MAX_PRICE = 100_000_000
@@ -24,7 +24,7 @@ EXAMPLE: dict[str, Any] = {
     "capacity": 20,
 }
 
-Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), Storable]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), at_most(200), Storable]
 Description = Annotated[str, StringConstraints(max_length=5000), Storable]
 Price = Annotated[int, Field(ge=0, le=MAX_PRICE), Number]
 Capacity = Annotated[int, Field(ge=0, le=MAX_CAPACITY), Number]

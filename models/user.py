@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.activity import Activity
-from models.base import LEVELS, CefrLevel, Language, Model, PartialUpdate, Storable, Table, example, storable
+from models.base import LEVELS, CefrLevel, Language, Model, PartialUpdate, Storable, Table, at_most, example, storable
 from models.conversation import Conversation, Message
 from models.order import Order
 from models.session import NewPassword, SessionInfo
@@ -19,7 +19,9 @@ Role = Literal["learner", "admin"]
 
 # No validator before a pattern: the API's document would lose it.
 Username = Annotated[str, StringConstraints(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")]
-DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True), Storable]
+DisplayName = Annotated[
+    str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True), at_most(80), Storable
+]
 Bio = Annotated[str, StringConstraints(max_length=1000), Storable]
 Email = Annotated[EmailStr, Field(max_length=254)]
 
