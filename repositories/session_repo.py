@@ -29,7 +29,8 @@ class Revoked:
 
 
 class SessionRepository:
-    """Never commits: what writes takes the session of a unit of work. Raises StoreUnavailable."""
+    """Commits only the use that `find` notes: all else that writes takes the session of a unit of work. Raises
+    StoreUnavailable."""
 
     def __init__(self, postgres: Postgres, idle: timedelta) -> None:
         self._postgres = postgres
