@@ -223,13 +223,18 @@ def wire(settings: Settings, stores: Stores) -> Services:
     )
 
 
+def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
 def _service(name: str) -> Any:
     """A dependency on one of the services."""
 
     # `async def` although it awaits nothing: FastAPI runs a plain `def` in its thread pool, at a third of the speed.
     # And none depends on another: each that has to be solved costs every request some 40 us.
     async def get(request: Request) -> Any:
-        return getattr(request.app.state.services, name)
+        return getattr(services_of(request), name)
 
     return Depends(get)
 
@@ -263,7 +268,7 @@ class _OfToken(SecurityBase):
         token = bearer_token(request)
         if not TOKEN.fullmatch(token):
             raise NotAuthenticated
-        services: Services = request.app.state.services
+        services = services_of(request)
         session = await services.auth.authenticate(token)
         services.limits.request(session.user_id)
         return services, session

@@ -13,6 +13,7 @@ from sqlalchemy import Select, event, text
 from sqlalchemy import exc as sa
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 from config import Settings
 from database.translation import translating
@@ -170,13 +171,16 @@ class HotQuery:
     async def row(self, postgres: Postgres, **parameters: Any) -> asyncpg.Record | None:
         """Within the request's budget. Raises StoreUnavailable."""
         values = [parameters.get(name, self._constants[name]) for name in self._names]
-        async with within_budget(), postgres.engine.connect() as connection:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
+        async with within_budget():
+            connection = await postgres.engine.raw_connection()
             try:
+                driver: Any = connection.driver_connection
                 row: asyncpg.Record | None = await driver.fetchrow(self._sql, *values)
             except BaseException:
-                await connection.invalidate()  # it may still be waiting for the answer
+                connection.invalidate()  # it may still be waiting for the answer
                 raise
+            finally:
+                await greenlet_spawn(connection.close)  # back to the pool
             return row
 
 

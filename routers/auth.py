@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 
 from dependencies import Auth, CurrentSession, Limits, address_of
 from models.session import SessionList, SignIn, Token
+from routers.prefixed import PrefixedRouter
 from routers.problems import problems
 
-router = APIRouter(prefix="/auth", tags=["auth"])
+router = PrefixedRouter(prefix="/auth", tags=["auth"])
 
 
 @router.post("/token", summary="Sign in with username or email", responses=problems(401, 429, 503))

@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from dependencies import Conversations, CurrentUser, Listening, Live
 from models.base import INT64
@@ -18,9 +18,10 @@ from models.conversation import (
     NewMessage,
 )
 from routers.event_stream import DOCUMENTED, EventStream
+from routers.prefixed import PrefixedRouter
 from routers.problems import problems
 
-router = APIRouter(prefix="/conversations", tags=["conversations"])
+router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Number = Annotated[int | None, Query(ge=0, le=INT64)]

@@ -3,13 +3,14 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from dependencies import Admin, Courses
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
+from routers.prefixed import PrefixedRouter
 from routers.problems import problems
 
-router = APIRouter(prefix="/courses", tags=["courses"])
+router = PrefixedRouter(prefix="/courses", tags=["courses"])
 
 
 @router.get("", summary="Courses, newest first", responses=problems(503))

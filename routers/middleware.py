@@ -40,7 +40,8 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(
         RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
     )
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

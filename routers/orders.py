@@ -3,13 +3,14 @@
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from dependencies import CurrentUser, KeyOfCaller, Orders
 from models.order import Order, OrderIn, OrderPage
+from routers.prefixed import PrefixedRouter
 from routers.problems import problems
 
-router = APIRouter(prefix="/orders", tags=["orders"])
+router = PrefixedRouter(prefix="/orders", tags=["orders"])
 PENDING: dict[int | str, dict[str, Any]] = {
     202: {"model": Order, "description": "Placed and not decided yet. Ask for it again"}
 }

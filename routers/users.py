@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from dependencies import (
@@ -21,9 +21,10 @@ from dependencies import (
 from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import Export, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
+from routers.prefixed import PrefixedRouter
 from routers.problems import problems
 
-router = APIRouter(prefix="/users", tags=["users"])
+router = PrefixedRouter(prefix="/users", tags=["users"])
 
 
 @router.get("/me", summary="The caller's profile", response_model=FullProfile, responses=problems(401))

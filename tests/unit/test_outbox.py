@@ -29,8 +29,8 @@ from tests.stores import Servers, fresh_databases
 
 @pytest.fixture(scope="module")
 async def own(servers: Servers) -> AsyncIterator[Stores]:
-    """Stores whose outbox no other relay reads."""
-    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+    """Stores whose outbox no other relay reads. Sixty writers of one stream may wait long for each other."""
+    async with fresh_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
         yield stores
 
 
