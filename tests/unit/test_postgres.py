@@ -1,0 +1,40 @@
+"""What bypasses SQLAlchemy's executing keeps its pool's promises."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import bindparam, func, select
+
+from database.postgres import HotQuery, pool_use, start_budget
+from database.stores import Stores
+from services.errors import StoreUnavailable
+
+SLEEP = HotQuery(select(func.pg_sleep(bindparam("seconds")), func.pg_backend_pid().label("server")))
+
+
+async def servers_of_all_connections(stores: Stores) -> set[int]:
+    _, size = pool_use(stores.postgres)
+    async with asyncio.timeout(3):
+        rows = await asyncio.gather(*(SLEEP.row(stores.postgres, seconds=0.2) for _ in range(size)))
+    return {row["server"] for row in rows if row}
+
+
+async def test_a_connection_whose_query_was_cut_off_is_not_used_again(stores: Stores) -> None:
+    before = await servers_of_all_connections(stores)
+    cut_off = [asyncio.create_task(SLEEP.row(stores.postgres, seconds=5.0)) for _ in before]
+    await asyncio.sleep(0.3)
+    for task in cut_off:
+        task.cancel()
+    await asyncio.gather(*cut_off, return_exceptions=True)
+    assert pool_use(stores.postgres)[0] == 0
+    after = await servers_of_all_connections(stores)
+    assert len(after) == len(before)
+    assert after.isdisjoint(before)
+
+
+async def test_a_query_waits_no_longer_than_the_requests_budget(stores: Stores) -> None:
+    start_budget(0.3)
+    assert await SLEEP.row(stores.postgres, seconds=0.1)
+    with pytest.raises(StoreUnavailable, match="postgresql"):
+        await asyncio.wait_for(SLEEP.row(stores.postgres, seconds=0.25), 1)
+    assert pool_use(stores.postgres)[0] == 0
