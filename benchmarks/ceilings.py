@@ -131,7 +131,7 @@ async def register(request: Request) -> Response:
     id_, token = new_id(), uuid.uuid4()
     key = f"cache:ceiling:{{user:{id_}}}"
     keys, lease = [key, f"{key}:lease"], token.hex
-    await drivers.lease(keys=keys, args=[lease, 3000])
+    await drivers.lease(keys=keys, args=[3000, lease])
     user = {"id": id_, "password_hash": sent["password"], "language_preference": "en", "cefr_level": "A1", **sent}
     mine = {"user_id": str(id_)}
     welcome = {"_id": str(new_id()), "title": WELCOME_TITLE, "created_at": now(), "updated_at": now(), **mine}

@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 
 from database.postgres import within_budget
 from database.redis import RedisStore, within_timeout
+from repositories.batch import Batch
 from repositories.breaker import CircuitBreaker
 from repositories.near_cache import NearCache
 from services.errors import StoreUnavailable
@@ -32,21 +33,35 @@ POLL_SECONDS = 0.02
 
 log = structlog.get_logger()
 
-# Returns the entry, or 1 when the caller now holds the load lease, or 0 while somebody else does.
+# For each pair of keys: the entry, or 1 when the caller now holds the load lease, or 0 while somebody else does.
 LEASE = """
-local entry = redis.call('GET', KEYS[1])
-if entry and string.sub(entry, 1, 1) ~= 't' then return entry end
-if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-return 0
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local answer = redis.call('GET', KEYS[i])
+  if not answer or string.sub(answer, 1, 1) == 't' then
+    answer = redis.call('SET', KEYS[i + 1], ARGV[#answers + 2], 'NX', 'PX', ARGV[1]) and 1 or 0
+  end
+  answers[#answers + 1] = answer
+end
+return answers
 """
-# Returns 1 when stored, 0 when a write came in between.
+# For each pair of keys: 1 when stored, 0 when a write came in between.
 FILL = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
-local entry = redis.call('GET', KEYS[1])
-if entry and tonumber(string.match(entry, '^%a(%d+):')) > tonumber(ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
-return 1
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local token, version, filled, kept = unpack(ARGV, 2 * i - 1, 2 * i + 2)
+  local answer = 0
+  if redis.call('GET', KEYS[i + 1]) == token then
+    redis.call('DEL', KEYS[i + 1])
+    local entry = redis.call('GET', KEYS[i])
+    if not entry or tonumber(string.match(entry, '^%a(%d+):')) <= tonumber(version) then
+      redis.call('SET', KEYS[i], filled, 'PX', kept)
+      answer = 1
+    end
+  end
+  answers[#answers + 1] = answer
+end
+return answers
 """
 RELEASE = """
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
@@ -99,16 +114,17 @@ class CacheRepository:
         self.breaker = breaker
         self._near = near
         self._announce = announce
-        self._wanted: dict[str, list[asyncio.Future[bytes | None]]] = {}
-        self._batches: set[asyncio.Task[None]] = set()
+        self._read = Batch(breaker, self._read_many)
+        self._lease = Batch(breaker, self._lease_many)
+        self._fill = Batch(breaker, self._fill_many)
         self._lease_seconds = lease_seconds
         self._absent_ttl = absent_ttl
         self._fallback = asyncio.Semaphore(fallback_concurrency)
         self._flights: dict[str, asyncio.Task[Loaded]] = {}
         self._unfenced: dict[str, asyncio.Future[None]] = {}
         self._next: dict[str, asyncio.Task[Versioned | None]] = {}
-        self._lease = redis.client.register_script(LEASE)
-        self._fill = redis.client.register_script(FILL)
+        self._leasing = redis.client.register_script(LEASE)
+        self._filling = redis.client.register_script(FILL)
         self._release = redis.client.register_script(RELEASE)
         self._invalidate = redis.client.register_script(INVALIDATE)
         self.counts: Counter[str] = Counter()
@@ -130,63 +146,59 @@ class CacheRepository:
         return await self._load_without_redis(key, load)
 
     async def _get_or_load(self, key: str, load: Load, ttl: float, near: float) -> bytes | None:
+        if not (near and self._near):
+            return (await self._find(key, load, ttl))[0]
+        claim = self._near.claim(key)
+        try:
+            body, shared = await self._find(key, load, ttl)
+            if shared and body is not None:
+                self._near.keep(key, claim, body, near)
+            return body
+        finally:
+            self._near.let_go(key, claim)
+
+    async def _find(self, key: str, load: Load, ttl: float) -> tuple[bytes | None, bool]:
+        """Also whether it is what Redis held at some time since the call: who changes it after that will tell."""
         joined = False
         while True:
-            claim = self._near.claim(key) if near and self._near else None
             entry = await self._read(key)
             if entry and not entry.startswith(b"t"):
                 self.counts["hit" if entry.startswith(b"v") else "absent"] += 1
-                body = _body(entry)
-                if claim and body is not None and self._near:
-                    self._near.keep(key, claim, body, near)
-                return body
+                return _body(entry), True
             flight = self._flights.get(key)
             if flight and not joined:
                 # That load began before this read, so a write may have come between the two. Only a load that was
                 # stored is known not to have missed one.
                 joined = True
                 loaded = await asyncio.shield(flight)
-                if loaded.stored:
-                    return loaded.found.body if loaded.found else None
-                continue
-            loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
-            return loaded.found.body if loaded.found else None
-
-    async def _read(self, key: str) -> bytes | None:
-        """Reads of one turn of the loop go to Redis together: a round trip costs more than many keys."""
-        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        if not self._wanted:
-            asyncio.get_running_loop().call_soon(self._start_batch)
-        self._wanted.setdefault(key, []).append(answer)
-        return await answer
-
-    def _start_batch(self) -> None:
-        wanted, self._wanted = self._wanted, {}
-        task = asyncio.create_task(self._read_batch(wanted))
-        self._batches.add(task)
-        task.add_done_callback(self._batches.discard)
-
-    async def _read_batch(self, wanted: dict[str, list[asyncio.Future[bytes | None]]]) -> None:
-        try:
-            entries = await self._read_many(list(wanted))
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-            waiting = [answer for answers in wanted.values() for answer in answers if not answer.done()]
-            for answer in waiting:
-                answer.set_exception(error)
-            if isinstance(error, StoreUnavailable):
-                self.breaker.count(error, len(waiting) - 1)  # each has failed: several batches would take their time
-            return
-        for answers, entry in zip(wanted.values(), entries, strict=True):
-            for answer in answers:
-                if not answer.done():
-                    answer.set_result(entry)
+                if not loaded.stored:
+                    continue
+            else:
+                loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
+            return loaded.found.body if loaded.found else None, loaded.stored
 
     async def _read_many(self, keys: list[str]) -> list[bytes | None]:
-        with self.breaker:
-            entries: list[bytes | None] = await self._on_server(
-                lambda client, run_id: client.mget([names_of(run_id, key)[0] for key in keys])
-            )
+        entries: list[bytes | None] = await self._on_server(
+            lambda client, run_id: client.mget([names_of(run_id, key)[0] for key in keys])
+        )
         return entries
+
+    async def _lease_many(self, wanted: list[tuple[str, str]]) -> list[bytes | int]:
+        """Of keys and tokens."""
+        arguments = [_milliseconds(self._lease_seconds), *(token for _, token in wanted)]
+        answers: list[bytes | int] = await self._run_for_all(self._leasing, [key for key, _ in wanted], arguments)
+        return answers
+
+    async def _fill_many(self, wanted: list[tuple[str, str, int, bytes, int]]) -> list[int]:
+        """Of keys, tokens, versions, entries and milliseconds."""
+        arguments = [argument for _, *arguments in wanted for argument in arguments]
+        answers: list[int] = await self._run_for_all(self._filling, [key for key, *_ in wanted], arguments)
+        return answers
+
+    async def _run_for_all(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
+        return await self._on_server(
+            lambda _, run_id: script(keys=[name for key in keys for name in names_of(run_id, key)], args=arguments)
+        )
 
     def _start_flight(self, key: str, load: Load, ttl: float) -> asyncio.Task[Loaded]:
         self.counts["miss"] += 1
@@ -215,11 +227,11 @@ class CacheRepository:
         """None when the lease is ours, else the entry that somebody else has loaded meanwhile."""
         async with within_budget():  # whoever waits for another process's load waits for PostgreSQL
             while True:
-                answer = await self._script(self._lease, key, token, _milliseconds(self._lease_seconds))
-                if answer == 1:
+                answer = await self._lease((key, token))
+                if isinstance(answer, bytes):
+                    return answer
+                if answer:
                     return None
-                if answer != 0:
-                    return bytes(answer)
                 await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
 
     async def _load_without_redis(self, key: str, load: Load) -> bytes | None:
@@ -262,9 +274,7 @@ class CacheRepository:
         when somebody else has it, the key is cached, or Redis is down."""
         token = secrets.token_hex(8)
         try:
-            return (
-                token if await self._script(self._lease, key, token, _milliseconds(self._lease_seconds)) == 1 else None
-            )
+            return token if await self._lease((key, token)) == 1 else None
         except StoreUnavailable:
             return None
 
@@ -273,7 +283,7 @@ class CacheRepository:
         entry = b"v%d:%b" % (found.version, found.body) if found else b"n0:"
         kept = _milliseconds(_jittered(ttl if found else self._absent_ttl))
         try:
-            stored = bool(await self._script(self._fill, key, token, found.version if found else 0, entry, kept))
+            stored = bool(await self._fill((key, token, found.version if found else 0, entry, kept)))
         except StoreUnavailable:
             return False
         self.counts["filled" if stored else "refused"] += 1
@@ -282,7 +292,7 @@ class CacheRepository:
     async def release(self, key: str, token: str) -> None:
         """Give a lease back unused. When Redis is down it runs out by itself."""
         try:
-            await self._script(self._release, key, token)
+            await self._call(key, lambda _, names: self._release(keys=names, args=[token]))
         except StoreUnavailable:
             self.counts["lease_left_to_expire"] += 1
 
@@ -337,15 +347,13 @@ class CacheRepository:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        under_way = [*self._flights.values(), *self._batches, *self._next.values()]
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*self._flights.values(), *self._next.values(), return_exceptions=True)
+        for batch in (self._read, self._lease, self._fill):
+            await batch.close()
 
     def _drop_near(self, key: str) -> None:
         if self._near:
             self._near.drop([key])
-
-    async def _script(self, script: Any, key: str, *arguments: Any) -> Any:
-        return await self._call(key, lambda client, names: script(keys=names, args=arguments))
 
     async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
         with self.breaker:

@@ -7,6 +7,7 @@ promises: docs/consistency.md.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class NearCache:
     def __init__(self, entries: int, is_fed: Callable[[], bool]) -> None:
         self._size = entries
         self._is_fed = is_fed
-        self._entries: dict[str, Entry] = {}
+        self._entries: OrderedDict[str, Entry] = OrderedDict()  # a dict looks long for its first
         self._claims: dict[str, Claim] = {}
 
     def get(self, key: str) -> bytes | None:
@@ -40,9 +41,7 @@ class NearCache:
         return entry.body
 
     def claim(self, key: str) -> Claim:
-        """To be taken before Redis is asked. Readers of the same key share it."""
-        if len(self._claims) > self._size:  # of reads that failed
-            self._claims.clear()
+        """To be taken before Redis is asked, and let go in the end. Readers of the same key share it."""
         return self._claims.setdefault(key, Claim(time.monotonic()))
 
     def keep(self, key: str, claim: Claim, body: bytes, ceiling: float) -> None:
@@ -52,10 +51,15 @@ class NearCache:
         del self._claims[key]
         if not self._is_fed():
             return
-        self._entries.pop(key, None)  # the oldest are the first
         self._entries[key] = Entry(body, claim.at + ceiling)
+        self._entries.move_to_end(key)
         if len(self._entries) > self._size:
-            del self._entries[next(iter(self._entries))]
+            self._entries.popitem(last=False)  # the oldest
+
+    def let_go(self, key: str, claim: Claim) -> None:
+        """Whether or not anything was kept under it."""
+        if self._claims.get(key) is claim:
+            del self._claims[key]
 
     def drop(self, keys: Iterable[str]) -> None:
         """They have changed."""

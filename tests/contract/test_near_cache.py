@@ -12,7 +12,7 @@ import pytest
 
 from database.redis import RedisStore
 from repositories.breaker import CircuitBreaker
-from repositories.cache_repo import FORMAT, CacheRepository
+from repositories.cache_repo import FORMAT, CacheRepository, Versioned
 from repositories.near_cache import NearCache
 from repositories.wake_up_repo import ALIVE_SECONDS, WakeUpRepository
 from services.errors import StoreUnavailable
@@ -184,6 +184,22 @@ async def test_an_entry_is_gone_also_when_redis_could_not_be_told(servers: Serve
             await impatient.invalidate("a", source.versions["a"])
         assert here.near.get("a") is None
         await redis.client.client_unpause()
+
+
+async def test_what_was_loaded_and_stored_is_near_at_once(here: Process, source: Source) -> None:
+    source.versions["a"] = 1
+    assert await here.read("a") == 1
+    assert here.near.get("a") == b"1"
+
+
+async def test_what_was_loaded_and_not_stored_is_not_near(here: Process, source: Source) -> None:
+    async def slow() -> Versioned:
+        await asyncio.sleep(1.2)  # longer than the lease
+        return Versioned(1, b"1")
+
+    assert await here.cache.get_or_load("a", slow, LONG, LONG) == b"1"
+    assert here.cache.counts["refused"] == 1
+    assert here.near.get("a") is None
 
 
 # Another process
