@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 from fastapi import FastAPI, Request, Response
 from motor.motor_asyncio import AsyncIOMotorClient
+from pydantic import SecretStr
 from pymongo.errors import BulkWriteError
 from redis.asyncio import Redis
 from sqlalchemy import ClauseElement, bindparam, insert
@@ -29,6 +30,7 @@ from repositories.conversation_repo import LIVING
 from repositories.outbox_repo import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, RECORD, SETTLE
 from repositories.user_repo import PROFILE, USER
 from services.outbox import STREAMS_AT_ONCE
+from services.passwords import PasswordHasher
 from services.user_service import WELCOME_TITLE
 
 ANSWER = profile_of(BenchmarkUser(new_id(), "", new_id(), new_id()))
@@ -62,6 +64,7 @@ class Drivers:
     def __init__(self, postgres: "asyncpg.Pool[asyncpg.Record]", redis: Redis, mongodb: Any) -> None:
         self.postgres, self.redis, self.mongodb = postgres, redis, mongodb
         self.lease, self.fill = redis.register_script(LEASE), redis.register_script(FILL)
+        self.hasher = PasswordHasher()
         self.unsettled: asyncio.Queue[tuple[str, uuid.UUID, list[int]]] = asyncio.Queue()
 
     async def settle(self) -> None:
@@ -122,6 +125,14 @@ async def one_raw_row(request: Request) -> Response:
         "SELECT username, email FROM users WHERE id = $1", request.path_params["id"]
     )
     return Response(ANSWER if row else b"", media_type="application/json")
+
+
+@app.post("/hash")
+async def only_hash(request: Request) -> Response:
+    """With the app's threads: two that hash in one core's caches take longer than one."""
+    sent = json.loads(await request.body())
+    hashed = await request.app.state.drivers.hasher.hash(SecretStr(sent["password"]))
+    return Response(hashed, status_code=201)
 
 
 @app.post("/register")
