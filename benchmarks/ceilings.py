@@ -17,18 +17,17 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
 from pymongo.errors import BulkWriteError
 from redis.asyncio import Redis
-from sqlalchemy import ClauseElement, bindparam, insert
+from sqlalchemy import ClauseElement
 from sqlalchemy.dialects import postgresql
 
 from benchmarks.users import User as BenchmarkUser
 from benchmarks.users import profile_of
 from config import get_settings
 from models.base import new_id, now
-from models.user import Profile, User
 from repositories.cache_repo import FILL, LEASE
 from repositories.conversation_repo import LIVING
 from repositories.outbox_repo import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, RECORD, SETTLE
-from repositories.user_repo import PROFILE, USER
+from repositories.user_repo import ADD
 from services.outbox import STREAMS_AT_ONCE
 from services.passwords import PasswordHasher
 from services.user_service import WELCOME_TITLE
@@ -52,11 +51,7 @@ class Statement:
         return [values[name] for name in self._names]
 
 
-USER_COLUMNS = ("id", "username", "email", "password_hash", "language_preference", "cefr_level")
-ADD_USER = Statement(insert(User).values({name: bindparam(name) for name in USER_COLUMNS}).returning(*USER))
-ADD_PROFILE = Statement(
-    insert(Profile).values(user_id=bindparam("id"), display_name=bindparam("username")).returning(*PROFILE)
-)
+ADD_USER = Statement(ADD)
 ADD_OWED, SETTLE_OWED = Statement(RECORD), Statement(SETTLE)
 
 
@@ -159,12 +154,11 @@ async def register(request: Request) -> Response:
     }
     async with drivers.postgres.acquire() as connection, connection.transaction():
         added: Any = await connection.fetchrow(ADD_USER.text, *ADD_USER.arguments(user))
-        profile: Any = await connection.fetchrow(ADD_PROFILE.text, *ADD_PROFILE.arguments(user))
         recorded = await connection.fetch(ADD_OWED.text, *ADD_OWED.arguments(owed))
     await drivers.mongodb.conversations.insert_one(welcome)
     await drivers.mongodb.activity.insert_one(activity)
     drivers.unsettled.put_nowait((aggregate, token, [row["id"] for row in recorded]))
-    entry = b"v1:" + json.dumps({**added, **profile}, default=str).encode()
+    entry = b"v1:" + json.dumps(dict(added), default=str).encode()
     await drivers.fill(keys=keys, args=[lease, 1, entry, 300_000])
     answer = {"user_id": str(id_), "welcome_conversation_id": welcome["_id"]}
     return Response(json.dumps(answer), status_code=201, media_type="application/json")

@@ -68,7 +68,7 @@ async def measure(stores: Stores, services: Any, effects: int) -> dict[str, Any]
     users = service(services, stores, repository)
     await registrations(users, 50)
     without = await registrations(users, 300)
-    async with stores.postgres.background.begin() as connection:
+    async with stores.postgres.background.connect() as connection:
         await connection.execute(OWE, {"users": effects // 2})
     async with stores.postgres.probe_engine.connect() as connection:
         autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")

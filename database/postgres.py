@@ -48,7 +48,7 @@ class Postgres:
     reads: AsyncEngine
     """The same pool. Each statement is its own transaction: around a single read BEGIN and ROLLBACK would triple it."""
     background: AsyncEngine
-    """A few connections for relay and migrations, so that a busy service cannot starve them."""
+    """A few connections for the relay, so that a busy service cannot starve it. Each statement is a transaction."""
     probe_engine: AsyncEngine
     """One connection for health checks: a busy pool must not make the service look dead."""
 
@@ -128,7 +128,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Postgres]:
     postgres = Postgres(
         engine=engine,
         reads=engine.execution_options(isolation_level="AUTOCOMMIT"),
-        background=_engine(settings, "relay", 3),
+        background=_engine(settings, "relay", 3).execution_options(isolation_level="AUTOCOMMIT"),
         probe_engine=_engine(settings, "probe", 1),
     )
     try:

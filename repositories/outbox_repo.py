@@ -258,5 +258,5 @@ class OutboxRepository:
 
     async def _execute(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         with translate_errors():
-            async with self._postgres.background.begin() as connection:
+            async with self._postgres.background.connect() as connection:
                 return (await connection.execute(statement, parameters)).all()

@@ -90,7 +90,7 @@ async def write(outbox: Outbox, stores: Stores, effects: Sequence[Applicable], *
 
 
 async def query(stores: Stores, sql: str, **parameters: Any) -> Sequence[Any]:
-    async with stores.postgres.background.begin() as connection:
+    async with stores.postgres.background.connect() as connection:
         result = await connection.execute(text(sql), parameters)
         return result.all() if result.returns_rows else []
 
