@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from sqlalchemy import Select, event, text
 from sqlalchemy import exc as sa
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi, PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
@@ -207,7 +207,9 @@ def reason_of(error: BaseException) -> Reason | None:
     if isinstance(error, sa.DBAPIError) and error.orig is not None:
         if error.connection_invalidated:
             return "unreachable"
-        error = error.orig.__cause__ or error.orig
+        error = error.orig
+    if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):  # also by itself, when the pool cannot connect
+        error = error.__cause__ or error
     if isinstance(error, asyncpg.QueryCanceledError):
         return "timeout"
     if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):

@@ -158,7 +158,7 @@ class CacheRepository:
             self._near.let_go(key, claim)
 
     async def _find(self, key: str, load: Load, ttl: float) -> tuple[bytes | None, bool]:
-        """Also whether it is what Redis held at some time since the call: who changes it after that will tell."""
+        """Also whether Redis is known to have held it at some time since the call: a later change will be told."""
         joined = False
         while True:
             entry = await self._read(key)
@@ -175,7 +175,7 @@ class CacheRepository:
                     continue
             else:
                 loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
-            return loaded.found.body if loaded.found else None, loaded.stored
+            return loaded.found.body if loaded.found else None, loaded.stored and not joined
 
     async def _read_many(self, keys: list[str]) -> list[bytes | None]:
         entries: list[bytes | None] = await self._on_server(

@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import bindparam, func, select
 
-from database.postgres import HotQuery, pool_use, start_budget
+from config import Settings
+from database.postgres import HotQuery, open_postgres, pool_use, start_budget
 from database.stores import Stores
 from services.errors import StoreUnavailable
 
@@ -38,3 +40,11 @@ async def test_a_query_waits_no_longer_than_the_requests_budget(stores: Stores) 
     with pytest.raises(StoreUnavailable, match="postgresql"):
         await asyncio.wait_for(SLEEP.row(stores.postgres, seconds=0.25), 1)
     assert pool_use(stores.postgres)[0] == 0
+
+
+async def test_a_server_that_lets_nobody_in_is_unavailable(settings: Settings) -> None:
+    # So it answers for a moment after it was killed, too; SQLAlchemy does not wrap what its pool meets.
+    elsewhere = settings.model_copy(update={"postgres_dsn": SecretStr(f"{settings.dsn('postgres_dsn')}_missing")})
+    async with open_postgres(elsewhere) as postgres:
+        with pytest.raises(StoreUnavailable, match="unreachable"):
+            await SLEEP.row(postgres, seconds=0.0)
