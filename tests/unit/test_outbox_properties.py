@@ -29,7 +29,7 @@ from tests.outbox import Noted, pass_leases, query
 from tests.stores import Servers, fresh_databases
 
 T = TypeVar("T")
-EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 30
+EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 15
 AGGREGATES = st.sampled_from(["a", "b", "c"])
 
 
