@@ -100,10 +100,10 @@ async def measure(
 
 
 def plot(what: str, curves: Sequence[Mapping[str, float]]) -> str:
-    """For Mermaid: the app's curve first, then the straightforward wiring's."""
+    """For Mermaid: the app's curve first, then the straightforward wiring's if there is one."""
     sizes = ", ".join(f'"{size}"' for size in curves[0])
     lines = [f"  line [{', '.join(f'{ms:.2f}' for ms in curve.values())}]" for curve in curves]
-    return "\n".join(["xychart-beta", f'  title "{what}"', f"  x-axis [{sizes}]", '  y-axis "ms a request"', *lines])
+    return "\n".join(["xychart-beta", f'  title "{what}"', f"  x-axis [{sizes}]", '  y-axis "ms"', *lines])
 
 
 async def add_documents(settings: Settings, talkers: Owners, owners: Owners) -> None:

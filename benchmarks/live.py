@@ -5,7 +5,9 @@ Method: embedded servers of its own, an app process with all listeners, each to 
 process, and the listeners themselves in a third: what they cost is not the app's. 100 messages a second are posted,
 spread over the conversations, first to the process that has the listeners, then to the other, so that Redis must wake
 them. Measured are the time from the POST's answer to the event's arrival (it may come first), what was lost, repeated
-or out of order (then the exit status is 1), and the app's memory with and without listeners.
+or out of order (then the exit status is 1), the processor time that the process with the listeners takes for a message,
+and its memory with and without them. First the same with a tenth and with one listener; what is printed last is the
+plot of docs/performance.md.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks.growth import plot
 from database.embedded import EmbeddedServers
 from tests.api.test_events import start_conversation
 from tests.api.test_users import register
@@ -53,13 +56,18 @@ async def main(listeners: int, seconds: float) -> bool:
     try:
         servers = embedded.start_all()
         async with fresh_databases(servers) as settings:
-            results = await measure(Lab(embedded, servers, settings), listeners, seconds)
+            lab = Lab(embedded, servers, settings)
+            sizes = sorted({1, max(1, listeners // 10), listeners})
+            results = {f"{size:,}": await measure(lab, size, seconds) for size in sizes}
     finally:
         for store in ("postgresql", "redis", "mongodb"):
             embedded.stop(store)
         LOG.unlink(missing_ok=True)
     print(json.dumps(results, indent=2))
-    return not any(results[way]["lost"] or results[way]["repeated_or_out_of_order"] for way in WAYS)
+    costs = [{size: of_size[way]["cpu_ms_a_message"] for size, of_size in results.items()} for way in WAYS]
+    print(plot("Processor time for a message, by listeners", costs))
+    ways = [of_size[way] for of_size in results.values() for way in WAYS]
+    return not any(seen["lost"] or seen["repeated_or_out_of_order"] for seen in ways)
 
 
 WAYS = ("from_the_same_process", "from_another_process")
@@ -77,11 +85,13 @@ async def measure(lab: Lab, listeners: int, seconds: float) -> dict[str, Any]:
         results: dict[str, Any] = {
             "listeners": listeners,
             "memory_without_mb": round(without / 2**20, 1),
-            "kb_per_listener": round((memory_with - without) / listeners / 1024, 1),
+            "kb_more_with_listeners": round((memory_with - without) / 1024),
         }
         for way, posting in zip(WAYS, (app, other), strict=True):
+            before = cpu_seconds(app)
             posted = await post_evenly(posting, conversations, headers, seconds)
             results[way] = compare(posted, await audience.heard(posted.answered))
+            results[way]["cpu_ms_a_message"] = (cpu_seconds(app) - before) / results[way]["messages"] * 1000
         await audience.leave()
     return results
 
@@ -95,6 +105,11 @@ async def warm_up(app: App, conversations: list[str], headers: dict[str, str]) -
 
 def memory(app: App) -> int:
     return int(psutil.Process(app.process.pid).memory_info().rss)
+
+
+def cpu_seconds(app: App) -> float:
+    times = psutil.Process(app.process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def post_evenly(app: App, conversations: list[str], headers: dict[str, str], seconds: float) -> Posted:
