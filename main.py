@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
 from dependencies import wire
-from process import configure_logging, draining, freeze_start
+from process import configure_logging, draining, spare_collections
 from routers import auth, conversations, courses, health, metrics, orders, users
 from routers.docs import DocumentedAPI
 from routers.middleware import add_middleware
@@ -47,7 +47,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.info("started", environment=settings.environment, **report.databases)
         exits.enter_context(draining(services.health.start_draining, services.live.end_all, settings.drain_seconds))
         if app.state.given_stores is None:
-            freeze_start()
+            spare_collections()
         yield
 
 
