@@ -6,9 +6,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
+import pytest
 
 from config import Settings
 from database.stores import Stores
+from services import health_service
 
 
 async def test_reports_all_three_stores(client: httpx.AsyncClient) -> None:
@@ -51,3 +53,18 @@ async def test_concurrent_callers_share_one_check(client: httpx.AsyncClient, sto
         await client.get("/health")
     after = (await stores.redis.probe.info("commandstats"))["cmdstat_ping"]["calls"]
     assert after - before <= 2
+
+
+async def test_a_report_is_renewed_while_it_is_still_given_out(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_service, "KEPT_SECONDS", 60)
+    monkeypatch.setattr(health_service, "RENEWED_SECONDS", 60)
+    answers = {(await client.get("/health")).content}  # latencies tell one check from another
+    monkeypatch.setattr(health_service, "RENEWED_SECONDS", 0)
+    answers.add((await client.get("/health")).content)
+    assert len(answers) == 1  # and the next check has begun
+    async with asyncio.timeout(5):
+        while len(answers) == 1:
+            answers.add((await client.get("/health")).content)
+            await asyncio.sleep(0.01)
