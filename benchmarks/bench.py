@@ -256,6 +256,15 @@ async def health(bench: Bench) -> None:
     check = bench.requests("health", lambda user: Request("/health"), bench.users[:1])
     fixed = bench.requests("fixed", lambda user: Request("/health/live"), bench.users[:1])
     app = bench.apps["app"]
+    # First: the straightforward wiring goes on probing for those who have left. For so long that the MongoDB drivers'
+    # own heartbeats, which say `hello` like the probes, fall into both parts.
+    seconds = 1 if bench.size.together else 10
+    async with open_stores(bench.lab.settings) as stores:
+        idle = await probes_during(stores, asyncio.sleep(seconds))
+        busy = await probes_during(stores, load(app, check, seconds, 200))
+    for store in STORES:
+        seen = max(0, busy[store] - idle[store]) / seconds
+        bench.compare.fact(f"Probes a second that {store} sees", round(seen, 1), "at most 2", met=seen <= 2)
     await bench.compare.run(
         "GET /health, 200 connections",
         {
@@ -266,13 +275,6 @@ async def health(bench: Bench) -> None:
         against=(BARE, WIRING),
         bars=(Bar("app", BARE, 0.75),),
     )
-    seconds = bench.compare.seconds
-    async with open_stores(bench.lab.settings) as stores:
-        idle = await probes_during(stores, asyncio.sleep(seconds))
-        busy = await probes_during(stores, load(app, check, seconds, 200))
-    for store in STORES:
-        seen = max(0, busy[store] - idle[store]) / seconds
-        bench.compare.fact(f"Probes a second that {store} sees", round(seen, 1), "at most 2", met=seen <= 2)
 
 
 async def probes_during(stores: Stores, action: Awaitable[object]) -> dict[str, int]:
