@@ -117,25 +117,33 @@ async def within_timeout(redis: RedisStore) -> AsyncIterator[None]:
     """Bound one operation in all, and translate its errors. When it is the event loop that comes late, because of a
     thousand requests in it, the answer may be here and not yet read: then the operation gets its time once more, up to
     TIMES_MORE times. A breaker that opened for this would send all of them to PostgreSQL. Raises StoreUnavailable."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
-
-    def end_unless_late(due: float, again: int) -> None:
-        nonlocal timer
-        if again and loop.time() - due > LATE_SECONDS:
-            due = loop.time() + redis.timeout
-            timer = loop.call_at(due, end_unless_late, due, again - 1)
-        else:
-            scope.reschedule(loop.time())
-
     with translate_errors():
         async with asyncio.timeout(None) as scope:
-            due = loop.time() + redis.timeout
-            timer = loop.call_at(due, end_unless_late, due, TIMES_MORE)
+            deadline = _Deadline(scope, redis.timeout)
             try:
                 yield
             finally:
-                timer.cancel()
+                deadline.timer.cancel()
+
+
+class _Deadline:
+    """A class, because a function that sets the timer for itself refers to itself: garbage after each operation."""
+
+    def __init__(self, scope: asyncio.Timeout, seconds: float) -> None:
+        self._scope = scope
+        self._seconds = seconds
+        self._start(TIMES_MORE)
+
+    def _start(self, times_more: int) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._seconds
+        self.timer = loop.call_at(due, self._end_unless_late, loop, due, times_more)
+
+    def _end_unless_late(self, loop: asyncio.AbstractEventLoop, due: float, times_more: int) -> None:
+        if times_more and loop.time() - due > LATE_SECONDS:
+            self._start(times_more - 1)
+        else:
+            self._scope.reschedule(loop.time())
 
 
 def translate_errors() -> AbstractContextManager[None]:

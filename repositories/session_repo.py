@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Interval, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from database.postgres import HotQuery, Postgres, connect
@@ -14,6 +14,13 @@ from models.user import FullProfile, Profile, User
 from repositories.user_repo import PROFILE, USER
 
 TOUCH_EVERY = timedelta(minutes=1)
+
+# Built once: what SQLAlchemy makes of a function and its operand refers to itself, and would be garbage to collect.
+IS_NAMED = or_(func.lower(User.username) == bindparam("name"), User.email == bindparam("name"))
+ADD = insert(Session).values(
+    {name: bindparam(name) for name in ("id", "user_id", "token_hash")}
+    | {"expires_at": func.clock_timestamp() + bindparam("lasts", type_=Interval)}
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,12 @@ class SessionRepository:
 
     def __init__(self, postgres: Postgres, idle: timedelta) -> None:
         self._postgres = postgres
-        self._idle = idle
-        is_it = (Session.token_hash == bindparam("token_hash"), *self._living())
+        self._living = (
+            Session.revoked_at.is_(None),
+            Session.expires_at > func.now(),
+            Session.last_seen_at > func.now() - idle,
+        )
+        is_it = (Session.token_hash == bindparam("token_hash"), *self._living)
         # Its use is noted by the statement that finds it. Whoever holds the row's lock is about to end it.
         unseen = select(Session.id).where(*is_it, Session.last_seen_at < func.now() - TOUCH_EVERY)
         noted = update(Session).where(Session.id.in_(unseen.with_for_update(skip_locked=True)))
@@ -49,16 +60,15 @@ class SessionRepository:
 
     async def credentials(self, name: str) -> Credentials | None:
         """Of the user with this username or email, whatever its case."""
-        is_named = or_(func.lower(User.username) == name.lower(), User.email == name.lower())
-        return await self._credentials(is_named)
+        return await self._credentials(IS_NAMED, name=name.lower())
 
     async def credentials_of(self, user_id: uuid.UUID) -> Credentials | None:
         return await self._credentials(User.id == user_id)
 
-    async def _credentials(self, condition: ColumnElement[bool]) -> Credentials | None:
+    async def _credentials(self, condition: ColumnElement[bool], **values: str) -> Credentials | None:
         query = select(User.id, User.password_hash).where(condition, User.erased_at.is_(None))
         async with connect(self._postgres.reads) as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(query, values)).one_or_none()
         return Credentials(row.id, row.password_hash) if row else None
 
     async def find(self, token_hash: bytes) -> SignedIn | None:
@@ -73,7 +83,7 @@ class SessionRepository:
     async def list(self, user_id: uuid.UUID, current: uuid.UUID) -> Sequence[SessionInfo]:
         """The living sessions, newest first."""
         columns = (Session.id, Session.created_at, Session.last_seen_at, Session.expires_at)
-        query = select(*columns).where(Session.user_id == user_id, *self._living()).order_by(Session.id.desc())
+        query = select(*columns).where(Session.user_id == user_id, *self._living).order_by(Session.id.desc())
         async with connect(self._postgres.reads) as connection:
             rows = (await connection.execute(query)).all()
         return [SessionInfo(**row._mapping, current=row.id == current) for row in rows]
@@ -83,11 +93,7 @@ class SessionRepository:
     ) -> None:
         """Add a session, and forget those of the user that are over."""
         await session.execute(delete(Session).where(Session.user_id == user_id, Session.expires_at < func.now()))
-        await session.execute(
-            insert(Session).values(
-                id=id_, user_id=user_id, token_hash=token_hash, expires_at=func.clock_timestamp() + lasts
-            )
-        )
+        await session.execute(ADD, {"id": id_, "user_id": user_id, "token_hash": token_hash, "lasts": lasts})
 
     async def revoke(
         self,
@@ -127,10 +133,3 @@ class SessionRepository:
             .returning(User.id)
         )
         return changed.one_or_none() is not None
-
-    def _living(self) -> tuple[ColumnElement[bool], ...]:
-        return (
-            Session.revoked_at.is_(None),
-            Session.expires_at > func.now(),
-            Session.last_seen_at > func.now() - self._idle,
-        )

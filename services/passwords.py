@@ -43,8 +43,8 @@ class PasswordHasher:
         self._context = context
         # Made here: made at the first unknown name, it would double the time of that answer, and so tell.
         self._hash_of_nobody: str = context.hash(secrets.token_urlsafe())
-        # More threads than cores only makes each hash slower and the loop wait longer for the interpreter's lock.
-        self._limiter = CapacityLimiter(os.cpu_count() or 1)
+        # One core is left to the loop. More threads would make each hash slower, and the loop wait for a core.
+        self._limiter = CapacityLimiter(max(1, (os.cpu_count() or 1) - 1))
 
     @property
     def threads(self) -> int:
