@@ -22,7 +22,7 @@ log = structlog.get_logger()
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
     """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
     settings = settings or get_settings()
-    app = DocumentedAPI(settings.docs, title="ChatLingo", version="0.1.0", lifespan=_lifespan)
+    app = DocumentedAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan)
     app.state.settings = settings
     app.state.given_stores = stores
     add_middleware(app, settings)
@@ -30,6 +30,8 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     # FastAPI asks them in this order, which costs the later ones a little of their time.
     for module in (health, users, conversations, courses, orders, auth, metrics):
         app.include_router(module.router)
+    if settings.docs:
+        app.serve_document()
     return app
 
 

@@ -22,16 +22,20 @@ POLICY = (
 class DocumentedAPI(FastAPI):
     """Adds to the document what goes without saying in the routes: their names, and the errors of what they take."""
 
-    def __init__(self, docs: bool, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(
-            openapi_url="/openapi.json" if docs else None,
+            openapi_url=None,
             docs_url=None,
             redoc_url=None,
             generate_unique_id_function=lambda route: route.name,  # what generated clients call it
             **options,
         )
-        if docs:
-            _add_page(self)
+
+    def serve_document(self) -> None:
+        """After all other routes: each request is compared with those that come before its own."""
+        self.openapi_url = "/openapi.json"
+        self.setup()
+        _add_page(self)
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()

@@ -136,9 +136,13 @@ class InputLimits:
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
         if len(scope["raw_path"] or b"") + len(scope["query_string"]) > MAX_TARGET_BYTES:
             return 414, "URI too long", f"Path and query together may have {MAX_TARGET_BYTES} bytes."
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        header_bytes, length = 0, b"0"
+        for name, value in scope["headers"]:
+            header_bytes += len(name) + len(value)
+            if name == b"content-length":
+                length = value
+        if header_bytes > MAX_HEADER_BYTES:
             return 431, "Request header fields too large", f"Headers together may have {MAX_HEADER_BYTES} bytes."
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not length.isdigit() or int(length) > self._max_body_bytes:
             return 413, "Content too large", f"The body may have {self._max_body_bytes} bytes."
         return None
