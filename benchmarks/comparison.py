@@ -95,9 +95,11 @@ async def send_all(app: App, requests: Path) -> None:
 
 async def send(app: App, requests: Path, least: int) -> int:
     """Returns how many were answered. Raises RuntimeError."""
-    sent = 0
+    sent, seconds = 0, 1
     while sent < least:
-        sent += (await load_some(app, requests, 1, skip=sent)).requests
+        sending = (await load_some(app, requests, seconds, skip=sent)).requests
+        sent += sending
+        seconds = max(1, round((least - sent) / sending * seconds))
     return sent
 
 

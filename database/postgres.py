@@ -13,7 +13,6 @@ from sqlalchemy import Select, event, text
 from sqlalchemy import exc as sa
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi, PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import greenlet_spawn
 
 from config import Settings
 from database.translation import translating
@@ -180,7 +179,7 @@ class HotQuery:
                 connection.invalidate()  # it may still be waiting for the answer
                 raise
             finally:
-                await greenlet_spawn(connection.close)  # back to the pool
+                connection.close()  # back to the pool; there is no transaction to roll back, so nothing to await
             return row
 
 

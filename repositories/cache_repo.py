@@ -13,6 +13,7 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,7 +259,7 @@ class CacheRepository:
     async def _load_alone(self, key: str, load: Load) -> Versioned | None:
         done = self._unfenced[key] = asyncio.get_running_loop().create_future()
         try:
-            async with within_budget():
+            async with within_budget() if self._fallback.locked() else nullcontext():
                 await self._fallback.acquire()
             try:
                 return await load()
