@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NoReturn, get_args
@@ -92,7 +94,10 @@ def _serve(settings: Settings, signals: list[int]) -> None:
     from services.errors import StoreUnavailable
 
     _require_free_port(settings.host, settings.port)
+    importer = ThreadPoolExecutor(1)
+    importer.submit(import_module, "main")  # it takes as long as the stores; uvicorn tells what is wrong with it
     with _embedded_stores(settings) as running:
+        importer.shutdown()
         settings = _settings_with_dsns()
         try:
             migrate(settings)
