@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import tempfile
 from collections import Counter as Counts
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,8 +33,7 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Metrics:
-    """Hot paths count in plain dicts and lists; a task carries those over once a second, so that counting costs them
-    next to nothing."""
+    """Hot paths count in plain dicts; a task carries those over once a second, so that counting costs them nothing."""
 
     def __init__(
         self,
@@ -60,7 +58,7 @@ class Metrics:
         self._requests = Histogram(
             "http_request_seconds", "Requests", ["method", "route", "status"], buckets=BUCKETS, registry=registry
         )
-        self._seconds: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        self._series: dict[tuple[str, str, str], Histogram] = {}
         self._counts = {
             name: (source, Counter(name, f"By event: {name}", ["event"], registry=registry), Counts[str]())
             for name, source in counts.items()
@@ -91,7 +89,9 @@ class Metrics:
     def observe_request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """`route` is the route's template: one series per path would fill the memory of whoever collects them."""
         labels = (method if method in METHODS else "other", route or "none", str(status))
-        self._seconds[labels].append(seconds)
+        if labels not in self._series:  # looking for it there takes longer than counting
+            self._series[labels] = self._requests.labels(*labels)
+        self._series[labels].observe(seconds)
 
     async def render(self) -> bytes:
         """The Prometheus text format, of all the workers of this service."""
@@ -114,11 +114,6 @@ class Metrics:
             await asyncio.sleep(SAMPLE_SECONDS)
 
     def _sample(self) -> None:
-        for labels, took in self._seconds.items():
-            series = self._requests.labels(*labels)
-            for seconds in took:
-                series.observe(seconds)
-            took.clear()
         for source, counter, told in self._counts.values():
             for event, total in source.items():
                 counter.labels(event).inc(total - told[event])
