@@ -22,14 +22,14 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
 WITH_BODY = {"POST", "PUT", "PATCH"}
 # OWASP REST Security Cheat Sheet; browsers heed the last over HTTPS only. A route may send its own instead.
-HEADERS = {
-    b"cache-control": b"no-store",
-    b"content-security-policy": b"frame-ancestors 'none'",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"strict-transport-security": b"max-age=31536000",
-}
+HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"strict-transport-security", b"max-age=31536000"),
+)
 
 log = structlog.get_logger("access")
 
@@ -76,8 +76,9 @@ class RequestContext:
             nonlocal status, started_response
             if message["type"] == "http.response.start":
                 status, started_response = message["status"], True
-                headers = HEADERS | {b"x-request-id": request_id.encode()} | dict(message["headers"])
-                message["headers"] = list(headers.items())
+                given = {name for name, _ in message["headers"]}
+                ours = [*HEADERS, (b"x-request-id", request_id.encode())]
+                message["headers"] = [*(header for header in ours if header[0] not in given), *message["headers"]]
             await send(message)
 
         try:
@@ -99,8 +100,11 @@ class RequestContext:
 
 def _request_id(scope: Scope) -> str:
     # A client's id is kept, so that a trace goes on, unless it could forge lines of the log.
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            given: str = value.decode()
+            return given
+    return f"{random.getrandbits(128):032x}"
 
 
 class InputLimits:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Response
 
 from config import Settings
 from database.stores import Stores
@@ -165,3 +166,20 @@ async def test_answers_are_kept_nowhere_and_tell_nothing_of_the_server(client: h
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert "Server" not in answer.headers
+
+
+async def test_headers_of_a_route_are_kept_also_where_there_are_two_of_a_name(
+    settings: Settings, stores: Stores
+) -> None:
+    app = create_app(settings, stores)
+
+    @app.get("/cookies")
+    async def set_two(response: Response) -> None:
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        response.headers["Cache-Control"] = "max-age=60"
+
+    async with client_of(app) as client:
+        answer = await client.get("/cookies")
+    assert [cookie[:3] for cookie in answer.headers.get_list("Set-Cookie")] == ["a=1", "b=2"]
+    assert answer.headers.get_list("Cache-Control") == ["max-age=60"]
