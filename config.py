@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     cache_fallback_concurrency: int = Field(10, ge=1)
     near_cache: bool = True
     near_cache_entries: int = Field(20_000, ge=1)
-    near_profile_seconds: float = Field(13, gt=0, le=60)
+    near_profile_seconds: float = Field(30, gt=0, le=60)
     near_session_seconds: float = Field(13, gt=0, le=60)
     session_seconds: int = Field(90 * 86_400, ge=60)
     session_idle_seconds: int = Field(14 * 86_400, ge=120)

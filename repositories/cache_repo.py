@@ -133,7 +133,8 @@ class CacheRepository:
     async def get_or_load(self, key: str, load: Load, ttl: float, near: float = 0) -> bytes | None:
         """The cached bytes, else what `load` finds; None when it does not exist. One load a key at a time, over all
         processes. When Redis is down: loads from the source, a bounded number at once. With `near`, this process keeps
-        it for so long at most."""
+        what it read from Redis for so long at most, and what it loaded itself, which is not up to `ttl` old already,
+        for twice as long: either way it is served for no more than both times together."""
         if near and self._near and (body := self._near.get(key)) is not None:
             self.counts["near"] += 1
             return body
@@ -148,24 +149,25 @@ class CacheRepository:
 
     async def _get_or_load(self, key: str, load: Load, ttl: float, near: float) -> bytes | None:
         if not (near and self._near):
-            return (await self._find(key, load, ttl))[0]
+            return (await self._find(key, load, ttl, near))[0]
         claim = self._near.claim(key)
         try:
-            body, shared = await self._find(key, load, ttl)
-            if shared and body is not None:
-                self._near.keep(key, claim, body, near)
+            body, ceiling = await self._find(key, load, ttl, near)
+            if ceiling and body is not None:
+                self._near.keep(key, claim, body, ceiling)
             return body
         finally:
             self._near.let_go(key, claim)
 
-    async def _find(self, key: str, load: Load, ttl: float) -> tuple[bytes | None, bool]:
-        """Also whether Redis is known to have held it at some time since the call: a later change will be told."""
+    async def _find(self, key: str, load: Load, ttl: float, near: float) -> tuple[bytes | None, float]:
+        """Also for how long it may be near: not at all, unless Redis is known to have held it at some time since the
+        call. Then a later change will be told."""
         joined = False
         while True:
             entry = await self._read(key)
             if entry and not entry.startswith(b"t"):
                 self.counts["hit" if entry.startswith(b"v") else "absent"] += 1
-                return _body(entry), True
+                return _body(entry), near
             flight = self._flights.get(key)
             if flight and not joined:
                 # That load began before this read, so a write may have come between the two. Only a load that was
@@ -176,7 +178,8 @@ class CacheRepository:
                     continue
             else:
                 loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
-            return loaded.found.body if loaded.found else None, loaded.stored and not joined
+            may_be_near = loaded.stored and not joined
+            return loaded.found.body if loaded.found else None, near + min(near, ttl) if may_be_near else 0
 
     async def _read_many(self, keys: list[str]) -> list[bytes | None]:
         entries: list[bytes | None] = await self._on_server(

@@ -13,7 +13,7 @@ import pytest
 from database.redis import RedisStore
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import FORMAT, CacheRepository, Versioned
-from repositories.near_cache import NearCache
+from repositories.near_cache import Claim, NearCache
 from repositories.wake_up_repo import ALIVE_SECONDS, WakeUpRepository
 from services.errors import StoreUnavailable
 from tests.contract.test_cache import Source
@@ -228,23 +228,46 @@ async def test_another_process_is_told_also_when_redis_has_the_new_value_already
     assert await there.read("a") == 2
 
 
+@pytest.mark.parametrize("loaded", [False, True], ids=["read from Redis", "loaded"])
 async def test_without_a_push_an_entry_is_served_no_longer_than_its_ceiling_after_it_was_read(
-    redis_store: RedisStore, there: Process
+    redis_store: RedisStore, there: Process, source: Source, loaded: bool
 ) -> None:
-    ceiling = 0.4
-    await there.warm("a", ceiling=LONG)
-    there.near.clear()
-    await there.read("a", ceiling)
+    near = 0.4
+    ceiling = 2 * near if loaded else near
+    if not loaded:
+        await there.warm("a")
+        there.near.clear()
+    source.versions["a"] = 1
+    await there.read("a", near)
     read_at = served_at = time.monotonic()
     await write_without_a_word(redis_store, "a", 2)
     while True:
         asked_at = time.monotonic()
-        if await there.read("a", ceiling) == 2:
+        if await there.read("a", near) == 2:
             break
         served_at = asked_at
         await asyncio.sleep(0)
-    assert served_at - read_at < ceiling
+    assert ceiling / 2 < served_at - read_at < ceiling
     assert there.pushed == []
+
+
+class NotingNear(NearCache):
+    ceilings: list[float]
+
+    def keep(self, key: str, claim: Claim, body: bytes, ceiling: float) -> None:
+        self.ceilings.append(ceiling)
+        super().keep(key, claim, body, ceiling)
+
+
+async def test_what_was_loaded_stays_no_longer_than_if_it_had_been_read_from_redis_at_its_last_moment(
+    redis_store: RedisStore, source: Source
+) -> None:
+    NotingNear.ceilings = []
+    source.versions["a"] = 1
+    async with running(redis_store, source, near=NotingNear) as process:
+        await process.cache.get_or_load("a", source.loader("a"), ttl=2, near=10)
+        assert await process.read("a") == 1
+    assert NotingNear.ceilings == [12]
 
 
 # Claims
