@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
@@ -16,13 +17,17 @@ from routers.docs import DocumentedAPI
 from routers.middleware import add_middleware
 from routers.problems import add_error_handlers
 
+# FastAPI's own OpenTelemetry. Even unused it is looked for in each request; and it logs what exceptions say, which may
+# hold data. To use it, change what you need here, and install opentelemetry-sdk.
+TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+
 log = structlog.get_logger()
 
 
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
     """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
     settings = settings or get_settings()
-    app = DocumentedAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan)
+    app = DocumentedAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, telemetry=TELEMETRY)
     app.state.settings = settings
     app.state.given_stores = stores
     add_middleware(app, settings)
