@@ -41,11 +41,12 @@ class RateLimitRepository:
         # Not in the library's memory storage, which looks through all its keys every 10 ms, in a thread. Here
         # a limit has one window for everybody, so that what was counted in it ends as a whole.
         now = time.monotonic()
-        ends, counts = self._here.get(limit, (now, Counter()))
-        if now >= ends:
-            ends, counts = self._here[limit] = now + limit.get_expiry(), Counter()
-        counts[who] += 1
-        return None if counts[who] <= limit.amount else ends - now
+        window = self._here.get(limit)
+        if window is None or now >= window[0]:
+            window = self._here[limit] = now + limit.get_expiry(), Counter()
+        ends, counts = window
+        count = counts[who] = counts[who] + 1
+        return None if count <= limit.amount else ends - now
 
 
 def _seconds_left(limit: RateLimitItem, reset_time: float) -> float:

@@ -58,7 +58,7 @@ class Metrics:
         self._requests = Histogram(
             "http_request_seconds", "Requests", ["method", "route", "status"], buckets=BUCKETS, registry=registry
         )
-        self._series: dict[tuple[str, str, str], Histogram] = {}
+        self._series: dict[tuple[str, str | None, int], Histogram] = {}
         self._counts = {
             name: (source, Counter(name, f"By event: {name}", ["event"], registry=registry), Counts[str]())
             for name, source in counts.items()
@@ -88,10 +88,11 @@ class Metrics:
 
     def observe_request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """`route` is the route's template: one series per path would fill the memory of whoever collects them."""
-        labels = (method if method in METHODS else "other", route or "none", str(status))
-        if labels not in self._series:  # looking for it there takes longer than counting
-            self._series[labels] = self._requests.labels(*labels)
-        self._series[labels].observe(seconds)
+        method = method if method in METHODS else "other"
+        series = self._series.get((method, route, status))
+        if series is None:  # the library takes longer to look for it than to count
+            series = self._series[method, route, status] = self._requests.labels(method, route or "none", str(status))
+        series.observe(seconds)
 
     async def render(self) -> bytes:
         """The Prometheus text format, of all the workers of this service."""
