@@ -51,9 +51,10 @@ PACKAGES = "fastapi starlette uvicorn uvloop httptools sqlalchemy asyncpg redis 
 @dataclass(frozen=True)
 class Size:
     users: int = 10_000
-    rounds: int = 5
-    seconds: int = 3
-    """Short, because sessions stay near for 13 s, and to warm ten thousand of them takes most of that."""
+    rounds: int = 9
+    seconds: int = 2
+    """Short and many, because a machine's speed changes within seconds; and what was read from Redis stays near for
+    13 s, of which a slow machine takes most to warm ten thousand sessions."""
     crowds: tuple[int, ...] = (256, 1000)
     memory: tuple[int, int] = (20_000, 200_000)
     shapes: tuple[str, ...] = ("uniform", "Zipf")
