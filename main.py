@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     add_middleware(app, settings)
     add_error_handlers(app)
     # FastAPI asks them in this order, which costs the later ones a little of their time.
-    for module in (health, users, conversations, courses, orders, auth, metrics):
+    for module in (users, health, conversations, courses, orders, auth, metrics):
         app.include_router(module.router)
     if settings.docs:
         app.serve_document()

@@ -30,6 +30,7 @@ HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"strict-transport-security", b"max-age=31536000"),
 )
+OUR_NAMES = {name for name, _ in HEADERS} | {b"x-request-id"}
 
 log = structlog.get_logger("access")
 
@@ -76,9 +77,7 @@ class RequestContext:
             nonlocal status, started_response
             if message["type"] == "http.response.start":
                 status, started_response = message["status"], True
-                given = {name for name, _ in message["headers"]}
-                ours = [*HEADERS, (b"x-request-id", request_id.encode())]
-                message["headers"] = [*(header for header in ours if header[0] not in given), *message["headers"]]
+                message["headers"] = _with_ours(message["headers"], request_id)
             await send(message)
 
         try:
@@ -96,6 +95,13 @@ class RequestContext:
             if self._access_log:
                 log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
             structlog.contextvars.reset_contextvars(**bound)
+
+
+def _with_ours(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    ours = [*HEADERS, (b"x-request-id", request_id.encode())]
+    if own := OUR_NAMES & {name for name, _ in given}:
+        ours = [header for header in ours if header[0] not in own]
+    return [*ours, *given]
 
 
 def _request_id(scope: Scope) -> str:
