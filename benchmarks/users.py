@@ -16,6 +16,7 @@ from models.base import new_id, now
 from models.session import SignedIn
 from models.user import FullProfile
 from repositories.cache_repo import names_of
+from repositories.wake_up_repo import CHANNEL
 from services.effects import session_key, user_key
 
 DRAWN = 20_000
@@ -51,7 +52,8 @@ def draw(users: Sequence[User], *, zipf: bool = False) -> list[User]:
 
 
 async def fill_caches(settings: Settings, users: Sequence[User]) -> None:
-    """Put into Redis what sign-in and reading leave there: session and profile of each."""
+    """Put into Redis what sign-in and reading leave there, session and profile of each, and tell the near caches that
+    it is new: what they kept a round ago would else end in the middle of the next."""
     patient = settings.model_copy(update={"redis_timeout": 30})
     async with open_stores(patient) as stores:
         await stores.redis.client.ping()  # connects, and so learns which server it is
@@ -63,6 +65,7 @@ async def fill_caches(settings: Settings, users: Sequence[User]) -> None:
                     (user_key(user.id), profile_of(user), settings.cache_profile_ttl),
                 ):
                     pipeline.set(names_of(stores.redis.identity.run_id, key)[0], b"v1:" + body, ex=int(ttl))
+                    pipeline.publish(CHANNEL, f"benchmark cache:{key}")
             await pipeline.execute()
 
 
