@@ -55,6 +55,7 @@ async def fill_caches(settings: Settings, users: Sequence[User]) -> None:
     """Put into Redis what sign-in and reading leave there, session and profile of each, and tell the near caches that
     it is new: what they kept a round ago would else end in the middle of the next."""
     patient = settings.model_copy(update={"redis_timeout": 30})
+    names: list[str] = []
     async with open_stores(patient) as stores:
         await stores.redis.client.ping()  # connects, and so learns which server it is
         async with stores.redis.client.pipeline(transaction=False) as pipeline:
@@ -65,7 +66,9 @@ async def fill_caches(settings: Settings, users: Sequence[User]) -> None:
                     (user_key(user.id), profile_of(user), settings.cache_profile_ttl),
                 ):
                     pipeline.set(names_of(stores.redis.identity.run_id, key)[0], b"v1:" + body, ex=int(ttl))
-                    pipeline.publish(CHANNEL, f"benchmark cache:{key}")
+                    names.append(f"cache:{key}")
+            for first in range(0, len(names), 500):  # one by one they would keep the servers busy for seconds
+                pipeline.publish(CHANNEL, " ".join(("benchmark", *names[first : first + 500])))
             await pipeline.execute()
 
 
