@@ -18,7 +18,7 @@ from services.errors import StoreUnavailable
 CHANNEL = "wake-ups:1"
 """Ends with the format's number. Raise it when the format changes: during a rolling deploy both are in use."""
 PING_SECONDS = 0.4
-"""So long after its answer Redis is pinged again, and it is given as long to answer."""
+"""So long after the last ping Redis is pinged again: at once when it, or a busy loop, took longer to answer."""
 ALIVE_SECONDS = 1.0
 """So long after the last ping that was answered the connection is not known to live, and nothing near is served."""
 RETRY_SECONDS = 1.0
@@ -108,15 +108,14 @@ class WakeUpRepository:
                 while True:
                     pinged_at = time.monotonic()
                     await pubsub.ping()
-                    if not await self._hear(pubsub):
+                    if not await self._hear(pubsub, pinged_at + ALIVE_SECONDS):
                         raise TimeoutError  # the connection may lead nowhere
                     self._pinged_at = pinged_at
-                    await self._hear(pubsub)
+                    await self._hear(pubsub, pinged_at + PING_SECONDS)
 
-    async def _hear(self, pubsub: PubSub) -> bool:
-        """Handle what comes until a ping is answered, for PING_SECONDS at most. Returns whether it was."""
-        ends = time.monotonic() + PING_SECONDS
-        while (left := ends - time.monotonic()) > 0:
+    async def _hear(self, pubsub: PubSub, until: float) -> bool:
+        """Handle what comes until a ping is answered, or until that time. Returns whether it was."""
+        while (left := until - time.monotonic()) > 0:
             message = await pubsub.get_message(timeout=left)
             if message and message["type"] == "pong":
                 return True

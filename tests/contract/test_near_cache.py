@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from redis.asyncio.client import PubSub
 
 from database.redis import RedisStore
 from repositories.breaker import CircuitBreaker
@@ -331,3 +332,20 @@ async def test_entries_outlive_the_time_in_which_redis_must_answer_also_while_th
         await here.cache.invalidate("b", version)
         assert there.near.get("a") == b"1"
     assert there.pushed.count("b") > 10
+
+
+async def test_entries_outlive_pings_that_a_busy_loop_sends_late(
+    there: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_ping = PubSub.ping
+
+    async def late(pubsub: PubSub) -> None:
+        await asyncio.sleep(0.35)
+        await send_ping(pubsub)
+
+    await there.warm("a")
+    monkeypatch.setattr(PubSub, "ping", late)
+    started = time.monotonic()
+    while time.monotonic() - started < 2.5 * ALIVE_SECONDS:
+        assert there.near.get("a") == b"1"
+        await asyncio.sleep(0.01)
