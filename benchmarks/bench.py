@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,8 @@ PLACE = "#" * 12
 """Where wrk.lua puts the number of the request."""
 NOBODY = "redis://127.0.0.1:1"
 REST = 2
-"""Seconds after which what a load has left behind is done: it would be work beside the next one's."""
+"""Seconds after which what a load has left behind is done, on the core that all servers share: registrations to hash,
+probes for those who have left. Beside the next contestant's load it would be a fifth of the core."""
 BARE, REDIS_GET, RAW_ROW, HASH, RAW = "bare route", "one Redis GET", "one raw row", "only hashing", "raw drivers"
 WIRING = "straightforward"
 QUIET = {"LOG_LEVEL": "WARNING", "ACCESS_LOG": "false"}
@@ -210,13 +210,12 @@ async def registration(bench: Bench) -> None:
     wanted = write_requests(bench.folder / "register", [Request("/users/register", body=json.dumps(body))])
     raw_wanted = write_requests(bench.folder / "register raw", [Request("/register", body=json.dumps(body))])
     to_hash = write_requests(bench.folder / "hash", [Request("/hash", body=json.dumps(body))])
-    hashed = partial(asyncio.sleep, REST)
     runs = await bench.compare.run(
         "POST /users/register",
         {
-            "app": Contestant(bench.apps["app"], wanted, prepare=hashed, ours=True),
-            HASH: Contestant(bench.apps["ceilings"], to_hash, prepare=hashed),
-            WIRING: Contestant(bench.apps[WIRING], wanted, prepare=hashed),
+            "app": Contestant(bench.apps["app"], wanted, prepare=rest, ours=True),
+            HASH: Contestant(bench.apps["ceilings"], to_hash, prepare=rest),
+            WIRING: Contestant(bench.apps[WIRING], wanted, prepare=rest),
         },
         against=(HASH, WIRING),
     )
@@ -261,8 +260,7 @@ async def health(bench: Bench) -> None:
     check = bench.requests("health", lambda user: Request("/health"), bench.users[:1])
     fixed = bench.requests("fixed", lambda user: Request("/health/live"), bench.users[:1])
     app = bench.apps["app"]
-    # First: the straightforward wiring goes on probing for those who have left. For so long that the MongoDB drivers'
-    # own heartbeats, which say `hello` like the probes, fall into both parts.
+    # For so long that the MongoDB drivers' own heartbeats, which say `hello` like the probes, fall into both parts.
     seconds = 1 if bench.size.together else 10
     async with open_stores(bench.lab.settings) as stores:
         idle = await probes_during(stores, asyncio.sleep(seconds))
@@ -273,13 +271,17 @@ async def health(bench: Bench) -> None:
     await bench.compare.run(
         "GET /health, 200 connections",
         {
-            "app": Contestant(app, check, connections=200, ours=True),
-            BARE: Contestant(bench.apps["ceilings"], fixed, connections=200),
-            WIRING: Contestant(bench.apps[WIRING], check, connections=200),
+            "app": Contestant(app, check, connections=200, warm=check, prepare=rest, ours=True),
+            BARE: Contestant(bench.apps["ceilings"], fixed, connections=200, prepare=rest),
+            WIRING: Contestant(bench.apps[WIRING], check, connections=200, prepare=rest),
         },
         against=(BARE, WIRING),
         bars=(Bar("app", BARE, 0.75),),
     )
+
+
+async def rest() -> None:
+    await asyncio.sleep(REST)
 
 
 async def probes_during(stores: Stores, action: Awaitable[object]) -> dict[str, int]:
@@ -326,13 +328,13 @@ async def crowds(bench: Bench) -> None:
     all_mine = bench.requests("all mine", _me, bench.users)
     counts = (32, *bench.size.crowds)
     for name, app, warm in (("app", apps["app"], all_mine), ("Redis off", apps["Redis off"], None)):
-        prepare = bench.fill_caches if warm else partial(asyncio.sleep, REST)
+        prepare = bench.fill_caches if warm else rest
         contestants = {f"{n} connections": Contestant(app, mine, n, warm, prepare, ours=True) for n in counts}
         bars = [Bar(f"{n} connections", "32 connections", 0.9) for n in counts[1:]]
         await bench.compare.run(f"GET /users/me, {name}, crowded", contestants, ("32 connections",), bars)
     fixed = bench.requests("fixed", lambda user: Request("/health/live"), bench.users[:1])
     for name, app, requests in ((BARE, apps["ceilings"], fixed), (WIRING, apps[WIRING], by_id)):
-        contestants = {f"{n} connections": Contestant(app, requests, n) for n in counts}
+        contestants = {f"{n} connections": Contestant(app, requests, n, prepare=rest) for n in counts}
         await bench.compare.run(f"{name}, crowded", contestants, ("32 connections",))
 
 
