@@ -47,6 +47,8 @@ REST = 2
 probes for those who have left. Beside the next contestant's load it would be a fifth of the core."""
 BARE, REDIS_GET, RAW_ROW, HASH, RAW = "bare route", "one Redis GET", "one raw row", "only hashing", "raw drivers"
 WIRING = "straightforward"
+SPARED = ", GC spared"
+"""A ceiling with the app's settings for garbage collection, which others could make too. The bars are of plain ones."""
 QUIET = {"LOG_LEVEL": "WARNING", "ACCESS_LOG": "false"}
 PACKAGES = "fastapi starlette uvicorn uvloop httptools sqlalchemy asyncpg redis hiredis motor pymongo pydantic".split()
 
@@ -102,6 +104,7 @@ SERVERS = (
     Server("Redis off", environment=(("REDIS_DSN", NOBODY),)),
     Server("trivial hashing", "benchmarks.trivial_hashing:app"),
     Server("ceilings", "benchmarks.ceilings:app"),
+    Server(f"ceilings{SPARED}", "benchmarks.ceilings:app", (("SPARED", "yes"),)),
     Server(WIRING, "benchmarks.straightforward:app"),
     Server("straightforward, less", "benchmarks.straightforward:app", (("CACHED", "no"), ("HASHED", "no"))),
 )
@@ -160,7 +163,8 @@ async def serving(lab: Lab, server: Server) -> AsyncIterator[App]:
 
 
 async def profiles(bench: Bench) -> None:
-    apps, ceilings, users = bench.apps, bench.apps["ceilings"], bench.users
+    apps, users = bench.apps, bench.users
+    ceilings, spared = apps["ceilings"], apps[f"ceilings{SPARED}"]
     all_mine = bench.requests("all mine", _me, users)
     all_by_id = bench.requests("all by id", _by_id, users)
     fixed = bench.requests("fixed", lambda user: Request("/health/live"), users[:1])
@@ -175,12 +179,14 @@ async def profiles(bench: Bench) -> None:
                 "app": Contestant(apps["app"], mine, warm=all_mine, prepare=bench.fill_caches, ours=True),
                 BARE: Contestant(ceilings, fixed),
                 REDIS_GET: Contestant(ceilings, gets),
+                BARE + SPARED: Contestant(spared, fixed),
+                REDIS_GET + SPARED: Contestant(spared, gets),
                 "near cache off": Contestant(
                     apps["near cache off"], mine, warm=all_mine, prepare=bench.fill_caches, ours=True
                 ),
                 WIRING: Contestant(apps[WIRING], by_id, warm=all_by_id),
             },
-            against=(BARE, REDIS_GET, WIRING),
+            against=(BARE, REDIS_GET, BARE + SPARED, REDIS_GET + SPARED, WIRING),
             bars=(Bar("app", BARE, 0.55), Bar("app", REDIS_GET, 1.3), Bar("near cache off", REDIS_GET, 0.85)),
         )
 
@@ -198,9 +204,10 @@ async def without_redis(bench: Bench) -> None:
         {
             "app": Contestant(bench.apps["Redis off"], mine, warm=few, ours=True),
             RAW_ROW: Contestant(bench.apps["ceilings"], rows, warm=rows_of_few),
+            RAW_ROW + SPARED: Contestant(bench.apps[f"ceilings{SPARED}"], rows, warm=rows_of_few),
             WIRING: Contestant(bench.apps["straightforward, less"], by_id, warm=few_by_id),
         },
-        against=(RAW_ROW, WIRING),
+        against=(RAW_ROW, RAW_ROW + SPARED, WIRING),
         bars=(Bar("app", RAW_ROW, 0.6),),
     )
 
@@ -273,9 +280,10 @@ async def health(bench: Bench) -> None:
         {
             "app": Contestant(app, check, connections=200, warm=check, prepare=rest, ours=True),
             BARE: Contestant(bench.apps["ceilings"], fixed, connections=200, prepare=rest),
+            BARE + SPARED: Contestant(bench.apps[f"ceilings{SPARED}"], fixed, connections=200, prepare=rest),
             WIRING: Contestant(bench.apps[WIRING], check, connections=200, prepare=rest),
         },
-        against=(BARE, WIRING),
+        against=(BARE, BARE + SPARED, WIRING),
         bars=(Bar("app", BARE, 0.75),),
     )
 
@@ -333,7 +341,8 @@ async def crowds(bench: Bench) -> None:
         bars = [Bar(f"{n} connections", "32 connections", 0.9) for n in counts[1:]]
         await bench.compare.run(f"GET /users/me, {name}, crowded", contestants, ("32 connections",), bars)
     fixed = bench.requests("fixed", lambda user: Request("/health/live"), bench.users[:1])
-    for name, app, requests in ((BARE, apps["ceilings"], fixed), (WIRING, apps[WIRING], by_id)):
+    plain, spared = apps["ceilings"], apps[f"ceilings{SPARED}"]
+    for name, app, requests in ((BARE, plain, fixed), (BARE + SPARED, spared, fixed), (WIRING, apps[WIRING], by_id)):
         contestants = {f"{n} connections": Contestant(app, requests, n, prepare=rest) for n in counts}
         await bench.compare.run(f"{name}, crowded", contestants, ("32 connections",))
 

@@ -1,11 +1,12 @@
 """What FastAPI and the drivers can do at all: bare routes, each with the least that its work needs.
 
 Written as fast as one can: no middleware, no validation, nothing injected, no error handled. The writes send the stores
-what the app sends them.
+what the app sends them. SPARED=yes: garbage is collected as seldom as in the app; otherwise as Python does it.
 """
 
 import asyncio
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,7 @@ from benchmarks.users import User as BenchmarkUser
 from benchmarks.users import profile_of
 from config import get_settings
 from models.base import new_id, now
+from process import spare_collections
 from repositories.cache_repo import FILL, LEASE
 from repositories.conversation_repo import LIVING
 from repositories.outbox_repo import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, RECORD, SETTLE
@@ -96,6 +98,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         exits.callback(client.close)
         app.state.drivers = Drivers(pool, redis, client[settings.mongodb_database])
         settling = asyncio.create_task(app.state.drivers.settle())
+        if os.environ.get("SPARED"):
+            spare_collections()
         yield
         settling.cancel()
 

@@ -1,12 +1,14 @@
 """CacheRepository with a near cache, fed by a WakeUpRepository, on fakeredis and on Redis: the same bodies."""
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis.asyncio.client import PubSub
@@ -349,3 +351,33 @@ async def test_entries_outlive_pings_that_a_busy_loop_sends_late(
     while time.monotonic() - started < 2.5 * ALIVE_SECONDS:
         assert there.near.get("a") == b"1"
         await asyncio.sleep(0.01)
+
+
+async def test_entries_outlive_one_answer_to_a_ping_that_comes_late(
+    there: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later than the next ping is due, and within the second that an answer has: nothing need be forgotten."""
+    get_message = PubSub.get_message
+    pong, due, given = None, math.inf, asyncio.Event()
+
+    async def late(pubsub: PubSub, timeout: float) -> Any:
+        nonlocal pong, due
+        until = time.monotonic() + timeout
+        if pong is None:
+            message = await get_message(pubsub, timeout=timeout)
+            if not message or message["type"] != "pong":
+                return message
+            pong, due = message, time.monotonic() + 0.7
+        elif given.is_set():
+            return await get_message(pubsub, timeout=timeout)
+        await asyncio.sleep(min(due, until) - time.monotonic())
+        if until < due:
+            return None
+        given.set()
+        return pong
+
+    await there.warm("a")
+    monkeypatch.setattr(PubSub, "get_message", late)
+    await asyncio.wait_for(given.wait(), 3)
+    await asyncio.sleep(0.05)
+    assert there.near.get("a") == b"1"
