@@ -28,7 +28,7 @@ from tests.stores import fresh_databases
 
 SMOKE = bool(os.environ.get("SMOKE"))
 MESSAGES = (0, 20, 1_000) if SMOKE else (0, 20, 1_000, 10_000, 100_000)
-CONVERSATIONS = (10, 100) if SMOKE else (10, 1_000, 10_000)
+CONVERSATIONS = (10, 20, 100) if SMOKE else (10, 20, 1_000, 10_000)
 MOST_INSIDE = 10_000
 """Messages that the straightforward wiring's documents take: 100,000 are more than MongoDB changes at once."""
 ROUNDS, SECONDS = (1, 1) if SMOKE else (5, 2)
@@ -61,7 +61,7 @@ async def main(compare: Comparisons) -> None:
             plots = [
                 await grow("Read the last 20 messages", talkers, 20, _read, _read),
                 await grow("Append a message", talkers, 0, _append, _append),
-                await grow("List 20 conversations", owners, 10, _list, _list_of),
+                await grow("List 20 conversations", owners, 20, _list, _list_of),
             ]
             print("", *plots, sep="\n")
     finally:
