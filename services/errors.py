@@ -18,7 +18,10 @@ import uuid
 from typing import Literal
 
 StoreName = Literal["postgresql", "redis", "mongodb"]
-Reason = Literal["unreachable", "timeout", "busy", "not migrated"]
+Reason = Literal["unreachable", "timeout", "busy", "not migrated", "read only", "refuses writes", "not permitted"]
+"""Why a store cannot serve. `busy`: our own pool, or the server for a moment; asking again helps. `read only`: it
+answers, and takes no writes by its role or its setting. `refuses writes`: it answers, and refuses for want of space,
+memory or replicas, or for a reason that we do not know. `not permitted`: the DSN's user lacks a right."""
 
 
 class ChatLingoError(Exception):
@@ -86,7 +89,9 @@ class Overloaded(ChatLingoError):
 class StoreUnavailable(ChatLingoError):
     """A database is not available at the moment."""
 
-    def __init__(self, store: StoreName, reason: Reason) -> None:
+    def __init__(self, store: StoreName, reason: Reason, cause: str = "") -> None:
+        """`cause` is for operators: the SQLSTATE, the server's code or the error's class. Never a value or a DSN."""
         super().__init__(f"{store} is not available at the moment ({reason}).")
         self.store: StoreName = store
         self.reason: Reason = reason
+        self.cause = cause
