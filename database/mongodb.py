@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,9 +11,11 @@ from bson.errors import BSONError
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, errors
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.read_concern import ReadConcern
 
 from config import Settings
 from database.translation import translating
+from models.base import now
 from services.errors import Reason, StoreUnavailable
 
 LEDGER = "schema_migrations"
@@ -48,8 +50,12 @@ class MongoStore:
     timeout: float
     """Seconds that one operation may take, the wait for one of Motor's threads included."""
     pool_size: int
+    majority: AsyncDatabase[Document] | None = None
+    """The database, read as the majority of the members has it. None: as `database`; the fake knows no read concern."""
     under_way: int = 0
     """Operations, as near to connections in use as both drivers let one see."""
+    is_refusing: bool = False
+    """Whether the last refusal was for want of space: then only a write that happens tells that it is over."""
     _migrated: bool = False
 
     @asynccontextmanager
@@ -63,8 +69,28 @@ class MongoStore:
                     if not self._migrated:
                         await self._require_migrated()
                     yield self.database
+        except StoreUnavailable as error:
+            self.is_refusing |= error.store == "mongodb" and error.reason == "refuses writes"
+            raise
         finally:
             self.under_way -= 1
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncDatabase[Document]]:
+        """As `operation`, for what somebody is shown: it is never what a failover takes back."""
+        async with self.operation() as database:
+            yield database if self.majority is None else self.majority
+
+    async def insert_once(self, collection: str, document: Document) -> None:
+        """Insert it, however often this is asked. An earlier attempt that got through counts once the majority has it:
+        until then a failover may take it back. Raises StoreUnavailable."""
+        async with self.operation() as database:
+            with suppress(errors.DuplicateKeyError):
+                await database[collection].insert_one(document)
+                return
+        async with self.reading() as database:
+            if await database[collection].find_one({"_id": document["_id"]}, {"_id": 1}) is None:
+                raise StoreUnavailable("mongodb", "timeout", "NotYetReplicated")
 
     async def delete_all(self, collection: str, query: Document) -> None:
         """Delete however many there are, some at a time, each time within the bound. Raises StoreUnavailable."""
@@ -110,7 +136,8 @@ async def open_mongodb(settings: Settings) -> AsyncIterator[MongoStore]:
         client = AsyncMongoClient(dsn, **options)
     try:
         database = cast(AsyncDatabase[Document], client[settings.mongodb_database])
-        yield MongoStore(database, probe, settings.mongodb_timeout, settings.mongodb_max_pool_size)
+        majority = database.with_options(read_concern=ReadConcern("majority"))
+        yield MongoStore(database, probe, settings.mongodb_timeout, settings.mongodb_max_pool_size, majority)
     finally:
         closed = client.close()  # Motor's returns None, PyMongo's must be awaited
         if closed is not None:
@@ -119,11 +146,12 @@ async def open_mongodb(settings: Settings) -> AsyncIterator[MongoStore]:
 
 
 async def ping(mongodb: MongoStore) -> None:
-    """One round trip on the probe's own connection. Raises StoreUnavailable, also for a server that is no primary."""
+    """Whether it acknowledges a write as the app asks for it. The write matches nothing: it hangs where writes hang,
+    and writes nothing. After a refusal for want of space it is a real one. Raises StoreUnavailable."""
+    probes = mongodb.probe[mongodb.database.name].probes
     with translate_errors():
-        hello = await mongodb.probe.admin.command("hello")
-    if not hello.get("isWritablePrimary"):
-        raise StoreUnavailable("mongodb", "unreachable")
+        await probes.update_one({"_id": "probe"}, {"$set": {"at": now()}}, upsert=mongodb.is_refusing)
+    mongodb.is_refusing = False
 
 
 def pool_use(mongodb: MongoStore) -> tuple[int, int]:

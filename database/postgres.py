@@ -1,22 +1,28 @@
 """PostgreSQL: the truth. Engine, request deadline, health probe, and what its drivers' errors mean."""
 
 import asyncio
+import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import structlog
 from sqlalchemy import Select, event, text
 from sqlalchemy import exc as sa
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi, PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from config import Settings
 from database.translation import translating
-from services.errors import Reason
+from services.errors import Reason, StoreUnavailable
+
+log = structlog.get_logger()
 
 # First two characters of SQLSTATE (PostgreSQL manual, appendix A) -> why the server could not serve us.
 # Every other class is the statement's own fault, so it is not translated.
@@ -40,6 +46,53 @@ CLIENT_REASONS: dict[type[BaseException], Reason | None] = {
 }
 
 
+WATCH_SECONDS = 0.5
+GATE = "write_gate"
+
+
+class WriteGate:
+    """Closed from the moment PostgreSQL is seen to take no writes until a probe sees that it does again. Meanwhile no
+    request checks a connection out. Connections from before may lead to a server that was demoted: each is replaced at
+    its next checkout."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.generation = 0
+        """Of connections: grows whenever the gate closes."""
+        self.probe: Callable[[], Awaitable[None]]
+        self._watching: asyncio.Task[None] | None = None
+
+    def close(self, generation: int, cause: str = "") -> None:
+        """`generation`: as it was when the refused statement began. What an older connection says is known already."""
+        if self.is_closed or generation != self.generation:
+            return
+        self.is_closed = True
+        self.generation += 1
+        log.warning("postgresql_read_only", cause=cause)
+        self._watching = asyncio.create_task(self._watch())
+
+    def open(self) -> None:
+        if self.is_closed:
+            self.is_closed = False
+            log.info("postgresql_writable")
+
+    async def stop(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while self.is_closed:
+            try:
+                async with asyncio.timeout(1):
+                    await self.probe()
+            except (StoreUnavailable, TimeoutError):
+                pass
+            except Exception:
+                log.exception("probe_failed")  # whatever it is, the gate must not stay closed for it
+            await asyncio.sleep(WATCH_SECONDS * random.uniform(0.5, 1))
+
+
 @dataclass(frozen=True)
 class Postgres:
     engine: AsyncEngine
@@ -50,6 +103,7 @@ class Postgres:
     """A few connections for the relay, so that a busy service cannot starve it. Each statement is a transaction."""
     probe_engine: AsyncEngine
     """One connection for health checks: a busy pool must not make the service look dead."""
+    gate: WriteGate
 
 
 class Budget:
@@ -83,7 +137,7 @@ class _Connection(_Base):
             self.terminate()
 
 
-def _engine(settings: Settings, role: str, pool_size: int, max_overflow: int = 0) -> AsyncEngine:
+def _engine(settings: Settings, gate: WriteGate, role: str, pool_size: int, max_overflow: int = 0) -> AsyncEngine:
     engine = create_async_engine(
         settings.dsn("postgres_dsn"),
         echo=settings.sql_echo,
@@ -93,6 +147,7 @@ def _engine(settings: Settings, role: str, pool_size: int, max_overflow: int = 0
         pool_timeout=settings.postgres_request_deadline * 0.8,  # shorter, so that an empty pool can say so
         pool_recycle=settings.postgres_pool_recycle,
         pool_use_lifo=True,
+        execution_options={GATE: gate},
         connect_args={
             "connection_class": _Connection,
             "timeout": settings.postgres_connect_timeout,
@@ -105,7 +160,8 @@ def _engine(settings: Settings, role: str, pool_size: int, max_overflow: int = 0
             },
         },
     )
-    event.listen(engine.sync_engine, "checkout", _replace_dead_connection)
+    event.listen(engine.sync_engine, "connect", partial(_note_generation, gate))
+    event.listen(engine.sync_engine, "checkout", partial(_replace_dead_connection, gate))
     return engine
 
 
@@ -113,35 +169,51 @@ def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
-def _replace_dead_connection(dbapi_connection: Any, record: object, proxy: object) -> None:
+def _note_generation(gate: WriteGate, dbapi_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[GATE] = gate.generation
+
+
+def _replace_dead_connection(
+    gate: WriteGate, dbapi_connection: Any, record: ConnectionPoolEntry, proxy: object
+) -> None:
     # After a restart of the server the loop has seen the end of file: no round trip (`pool_pre_ping`) is needed to
     # know. The pool answers DisconnectionError with a fresh connection.
-    if dbapi_connection.driver_connection.is_closed():
+    if dbapi_connection.driver_connection.is_closed() or record.info[GATE] != gate.generation:
         raise sa.DisconnectionError
 
 
 @asynccontextmanager
 async def open_postgres(settings: Settings) -> AsyncIterator[Postgres]:
     """Open the engines; connects on first use. Closes every connection at the end."""
-    engine = _engine(settings, "app", settings.postgres_pool_size, settings.postgres_max_overflow)
+    gate = WriteGate()
+    engine = _engine(settings, gate, "app", settings.postgres_pool_size, settings.postgres_max_overflow)
     postgres = Postgres(
         engine=engine,
         reads=engine.execution_options(isolation_level="AUTOCOMMIT"),
-        background=_engine(settings, "relay", 3).execution_options(isolation_level="AUTOCOMMIT"),
-        probe_engine=_engine(settings, "probe", 1),
+        background=_engine(settings, gate, "relay", 3).execution_options(isolation_level="AUTOCOMMIT"),
+        probe_engine=_engine(settings, gate, "probe", 1),
+        gate=gate,
     )
+    gate.probe = partial(ping, postgres)
     try:
         yield postgres
     finally:
+        await gate.stop()
         for engine in (postgres.engine, postgres.background, postgres.probe_engine):
             await engine.dispose()
 
 
 async def ping(postgres: Postgres) -> None:
-    """One round trip on the probe's own connection. Raises StoreUnavailable."""
+    """Whether it takes writes, asked on the probe's own connection. Opens the gate, or closes it. Raises
+    StoreUnavailable."""
+    generation = postgres.gate.generation
     with translate_errors():
         async with postgres.probe_engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+            if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
+                await connection.invalidate()  # it may lead to a server that was demoted: the next probe looks anew
+                postgres.gate.close(generation, "transaction_read_only")
+                raise StoreUnavailable("postgresql", "read only", "transaction_read_only")
+    postgres.gate.open()
 
 
 def pool_use(postgres: Postgres) -> tuple[int, int]:
@@ -153,7 +225,7 @@ def pool_use(postgres: Postgres) -> tuple[int, int]:
 @asynccontextmanager
 async def connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A pooled connection within the request's budget; uncommitted work is rolled back. Raises StoreUnavailable."""
-    async with within_budget(), engine.connect() as connection:
+    async with within_budget(engine.sync_engine.get_execution_options()[GATE]), engine.connect() as connection:
         yield connection
 
 
@@ -170,7 +242,7 @@ class HotQuery:
     async def row(self, postgres: Postgres, **parameters: Any) -> asyncpg.Record | None:
         """Within the request's budget. Raises StoreUnavailable."""
         values = [parameters.get(name, self._constants[name]) for name in self._names]
-        async with within_budget():
+        async with within_budget(postgres.gate):
             connection = await postgres.engine.raw_connection()
             try:
                 driver: Any = connection.driver_connection
@@ -184,14 +256,22 @@ class HotQuery:
 
 
 @asynccontextmanager
-async def within_budget() -> AsyncIterator[None]:
-    """Count what waits here as waiting for PostgreSQL, and end it with the budget. Raises StoreUnavailable."""
+async def within_budget(gate: WriteGate | None = None) -> AsyncIterator[None]:
+    """Count what waits here as waiting for PostgreSQL, and end it with the budget. Raises StoreUnavailable, at once
+    while the gate is closed."""
+    generation = gate.generation if gate else 0
+    if gate and gate.is_closed:
+        raise StoreUnavailable("postgresql", "read only")
     budget = _budget.get() or Budget(float("inf"))
     started = time.monotonic()
     try:
         with translate_errors():
             async with asyncio.timeout(max(budget.remaining, 0)):
                 yield
+    except StoreUnavailable as error:
+        if gate and error.store == "postgresql" and error.reason == "read only":
+            gate.close(generation, error.cause)
+        raise
     finally:
         budget.remaining -= time.monotonic() - started
 

@@ -1,9 +1,6 @@
 """What users did, in MongoDB."""
 
 import uuid
-from contextlib import suppress
-
-from pymongo.errors import DuplicateKeyError
 
 from database.mongodb import MongoStore
 from models.activity import Activity
@@ -19,14 +16,12 @@ class ActivityRepository:
         """Insert it once, however often this is asked."""
         document = activity.model_dump() | {"_id": str(activity.id), "user_id": str(activity.user_id)}
         del document["id"]
-        async with self._mongodb.operation() as database:
-            with suppress(DuplicateKeyError):  # an earlier attempt got through
-                await database.activity.insert_one(document)
+        await self._mongodb.insert_once("activity", document)
 
     async def page(self, user_id: uuid.UUID, limit: int, before: uuid.UUID | None) -> list[Activity]:
         """Up to `limit`, newest first, all older than the one named by `before`."""
         query = {"user_id": str(user_id)} | ({"_id": {"$lt": str(before)}} if before else {})
-        async with self._mongodb.operation() as database:
+        async with self._mongodb.reading() as database:
             found = await database.activity.find(query).sort("_id", -1).limit(limit).to_list(limit)
         return [Activity(id=document["_id"], **document) for document in found]
 

@@ -2,10 +2,8 @@
 
 import uuid
 from collections.abc import Callable, Collection
-from contextlib import suppress
 
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
 
 from database.mongodb import Document, MongoStore
 from models.base import now
@@ -28,12 +26,10 @@ class ConversationRepository:
 
     async def add(self, conversation: Conversation) -> None:
         """Insert it once, however often this is asked."""
-        async with self._mongodb.operation() as database:
-            with suppress(DuplicateKeyError):  # an earlier attempt got through
-                await database.conversations.insert_one(_document(conversation))
+        await self._mongodb.insert_once("conversations", _document(conversation))
 
     async def get(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> Conversation | None:
-        async with self._mongodb.operation() as database:
+        async with self._mongodb.reading() as database:
             found = await database.conversations.find_one(_this(conversation_id, owner))
         return _conversation(found) if found else None
 
@@ -81,7 +77,7 @@ class ConversationRepository:
         query: Document = {"user_id": str(owner), **LIVING}
         if before:
             query["_id"] = {"$lt": str(before)}
-        async with self._mongodb.operation() as database:
+        async with self._mongodb.reading() as database:
             found = await database.conversations.find(query).sort("_id", -1).limit(limit).to_list(limit)
         return [_conversation(document) for document in found]
 
@@ -95,14 +91,14 @@ class ConversationRepository:
             query["seq"] = {"$gt": after}
         elif before is not None:
             query["seq"] = {"$lt": before}
-        async with self._mongodb.operation() as database:
+        async with self._mongodb.reading() as database:
             found = await database.messages.find(query).sort("seq", 1 if forward else -1).limit(limit).to_list(limit)
         return [as_message(document) for document in (found if forward else reversed(found))]
 
     async def last_numbers(self, conversation_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Of those that exist: a number that no message is above. It is written just before the messages."""
         query = {"_id": {"$in": [str(id_) for id_ in conversation_ids]}, **LIVING}
-        async with self._mongodb.operation() as database:
+        async with self._mongodb.reading() as database:
             found = await database.conversations.find(query, {"last_seq": 1}).to_list(len(conversation_ids))
         return {uuid.UUID(document["_id"]): document.get("last_seq", 0) for document in found}
 

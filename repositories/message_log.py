@@ -90,10 +90,13 @@ class MessageLog:
             _succeed(waiting, as_message(document), is_new=True)
         if inserted == len(batch):
             return []
-        if stored := await messages.find_one({"_id": documents[inserted]["_id"]}):
+        async with self._mongodb.reading() as settled:
+            stored = await settled.messages.find_one({"_id": documents[inserted]["_id"]})
+        if stored:
             _repeat(batch[inserted], as_message(stored))
             inserted += 1
-        return batch[inserted:]  # the number was taken by another process, or the repeated message used none
+        # The number was taken by another process, or the repeated message used none, or a failover may take it back.
+        return batch[inserted:]
 
 
 def _document(conversation_id: str, seq: int, message: NewMessage) -> Document:
