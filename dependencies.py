@@ -15,7 +15,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import TypeAdapter
 
 from config import Settings
-from database import mongodb, redis
+from database import mongodb, postgres, redis
 from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
 from models.base import INT64
@@ -41,7 +41,7 @@ from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
 from services.effects import Targets
-from services.errors import NotAllowed, NotAuthenticated, NotFound
+from services.errors import NotAllowed, NotAuthenticated, NotFound, StoreName
 from services.health_service import HealthService
 from services.live import Listener, LiveService
 from services.metrics import Metrics
@@ -103,7 +103,8 @@ def wire(settings: Settings, stores: Stores) -> Services:
         stores.redis,
         breaker,
         near=near,
-        announce=lambda key: wake_ups.message(f"cache:{key}"),
+        feed=wake_ups,
+        entry_seconds=1.1 * max(settings.cache_profile_ttl, settings.cache_session_ttl),
         lease_seconds=settings.cache_load_lease,
         absent_ttl=settings.cache_absent_ttl,
         fallback_concurrency=settings.cache_fallback_concurrency,
@@ -128,7 +129,14 @@ def wire(settings: Settings, stores: Stores) -> Services:
         poll_seconds=settings.outbox_poll_seconds,
     )
     hasher = PasswordHasher()
-    health = HealthService(stores=stores, outbox=outbox, breaker=breaker, timeout=settings.health_timeout)
+    probes: dict[StoreName, Callable[[], Awaitable[None]]] = {
+        "postgresql": partial(postgres.ping, stores.postgres),
+        "redis": wake_ups.prove,
+        "mongodb": partial(mongodb.ping, stores.mongodb),
+    }
+    health = HealthService(
+        stores=stores, probes=probes, outbox=outbox, breaker=breaker, timeout=settings.health_timeout
+    )
     limits = RateLimits(
         repository=RateLimitRepository(stores.redis, breaker),
         sign_in_address=settings.rate_limit("sign_in_address"),

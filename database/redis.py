@@ -33,6 +33,11 @@ REASONS: dict[type[BaseException], Reason | None] = {
     OSError: "unreachable",
 }
 
+HEARTBEAT = """
+redis.call('SET', KEYS[1], '1', 'PX', 5000)
+return redis.call('PUBLISH', ARGV[1], ARGV[2])
+"""
+
 LATE_SECONDS, TIMES_MORE = 0.02, 4
 """When the event loop comes so late, it may not be Redis that was slow; how often one then gets its time again."""
 
@@ -82,7 +87,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[RedisStore]:
     store = RedisStore(
         client("app", settings.redis_max_connections),
         client("probe", 1),
-        client("subscriber", 1),
+        client("subscriber", 2),  # one hears, the other sends the heartbeats
         settings.redis_timeout,
         identity,
     )
@@ -99,10 +104,15 @@ def _run_id(info: Any) -> str:
     return next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("run_id:"))
 
 
+async def beat(client: Redis, channel: str, message: str) -> None:
+    """Write a key and publish, in one step: what a Redis that serves us must take. Raises the driver's errors."""
+    await client.register_script(HEARTBEAT)(keys=["heartbeat"], args=[channel, message])
+
+
 async def ping(redis: RedisStore) -> None:
-    """One round trip on the probe's own connection. Raises StoreUnavailable."""
+    """Whether it takes a write and a message, asked on the probe's own connection. Raises StoreUnavailable."""
     with translate_errors():
-        await redis.probe.ping()
+        await beat(redis.probe, "heartbeat", "")
 
 
 def pool_use(redis: RedisStore) -> tuple[int, int]:

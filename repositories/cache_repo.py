@@ -12,7 +12,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,9 @@ from database.postgres import within_budget
 from database.redis import RedisStore, within_timeout
 from repositories.batch import Batch
 from repositories.breaker import CircuitBreaker
+from repositories.least_versions import LeastVersions
 from repositories.near_cache import NearCache
+from repositories.wake_up_repo import HEARD_SECONDS, Announcement, WakeUpRepository
 from services.errors import StoreUnavailable
 
 FORMAT = 1
@@ -68,14 +70,15 @@ RELEASE = """
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 0
 """
-# Tells the processes also when the entry is new enough: a near cache may have one from before.
+# Tells the processes also when the entry is new enough: a near cache may have one from before. Returns how many heard.
 INVALIDATE = """
 redis.call('DEL', KEYS[2])
-if ARGV[3] then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+local told = ARGV[3] and redis.call('PUBLISH', ARGV[3], ARGV[4]) or 0
 local entry = redis.call('GET', KEYS[1])
-if entry and tonumber(string.match(entry, '^%a(%d+):')) >= tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], 't' .. ARGV[1] .. ':', 'PX', ARGV[2])
-return 1
+if not entry or tonumber(string.match(entry, '^%a(%d+):')) < tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], 't' .. ARGV[1] .. ':', 'PX', ARGV[2])
+end
+return told
 """
 
 
@@ -97,8 +100,13 @@ class Loaded:
 Load = Callable[[], Awaitable[Versioned | None]]
 
 
+class Outdated(Exception):
+    """What Redis has is older than what this process has written."""
+
+
 class CacheRepository:
-    """Keys are plain names such as `user:<id>`. Times are seconds. Without a near cache every read asks Redis."""
+    """Keys are plain names such as `user:<id>`. Times are seconds. Without a near cache every read asks Redis; without
+    a feed Redis is believed whenever it answers."""
 
     def __init__(
         self,
@@ -106,15 +114,19 @@ class CacheRepository:
         breaker: CircuitBreaker,
         *,
         near: NearCache | None = None,
-        announce: Callable[[str], tuple[str, ...]] = lambda key: (),
+        feed: WakeUpRepository | None = None,
+        entry_seconds: float = 330,
         lease_seconds: float = 3,
         absent_ttl: float = 30,
         fallback_concurrency: int = 10,
     ) -> None:
+        """`entry_seconds`: the longest that an entry stays in Redis."""
         self._redis = redis
         self.breaker = breaker
         self._near = near
-        self._announce = announce
+        self._feed = feed
+        self._least = LeastVersions(entry_seconds)
+        self._announced: dict[str, Announcement] = {}
         self._read = Batch(breaker, self._read_many)
         self._lease = Batch(breaker, self._lease_many)
         self._fill = Batch(breaker, self._fill_many)
@@ -138,14 +150,24 @@ class CacheRepository:
         if near and self._near and (body := self._near.get(key)) is not None:
             self.counts["near"] += 1
             return body
-        if not self.breaker.refuses:  # to be refused, key by key, would cost as much as the query
+        if self._is_believed():
             try:
                 return await self._get_or_load(key, load, ttl, near)
+            except Outdated:
+                self.counts["outdated"] += 1
             except StoreUnavailable as error:
                 if error.store != "redis":
                     raise
         self.counts["fallback"] += 1
         return await self._load_without_redis(key, load)
+
+    def _is_believed(self) -> bool:
+        # To be refused by the breaker, key by key, would cost as much as the query.
+        return not self.breaker.refuses and self._least.is_complete and (self._feed is None or self._feed.is_alive())
+
+    def _require_recent(self, key: str, version: int) -> None:
+        if not self._least.admit(key, version):
+            raise Outdated
 
     async def _get_or_load(self, key: str, load: Load, ttl: float, near: float) -> bytes | None:
         if not (near and self._near):
@@ -166,6 +188,7 @@ class CacheRepository:
         while True:
             entry = await self._read(key)
             if entry and not entry.startswith(b"t"):
+                self._require_recent(key, _version(entry))
                 self.counts["hit" if entry.startswith(b"v") else "absent"] += 1
                 return _body(entry), near
             flight = self._flights.get(key)
@@ -178,6 +201,7 @@ class CacheRepository:
                     continue
             else:
                 loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
+            self._require_recent(key, loaded.found.version if loaded.found else 0)
             may_be_near = loaded.stored and not joined
             return loaded.found.body if loaded.found else None, near + min(near, ttl) if may_be_near else 0
 
@@ -300,22 +324,50 @@ class CacheRepository:
         except StoreUnavailable:
             self.counts["lease_left_to_expire"] += 1
 
-    async def invalidate(self, key: str, version: int) -> None:
-        """Make every reader load a row of at least this version. Harmless when repeated or late. Raises
-        StoreUnavailable when Redis is down: then it is owed.
+    def require(self, key: str, version: int) -> None:
+        """From now on this process believes no older entry of Redis, until an invalidation has got through."""
+        self._least.require(key, version)
+        self._drop_near(key)
+
+    async def invalidate(self, key: str, version: int, *, heard: bool = False) -> None:
+        """Make every reader load a row of at least this version. Harmless when repeated or late. With `heard`, every
+        process acknowledges it: see `wait_until_heard`. Raises StoreUnavailable when Redis is down: then it is owed.
 
         Tried even while the breaker is open. When a restarted Redis already serves other processes, an old value would
         be read there until the breaker closes here; when the attempt is refused, Redis was down after the commit, and
         what it will hold is loaded after it."""
         self.counts["invalidated"] += 1
-        arguments: list[str | int] = [version, _milliseconds(TOMBSTONE_SECONDS), *self._announce(key)]
+        self.require(key, version)
+        told = self._announce(key, heard)
+        arguments = [version, _milliseconds(TOMBSTONE_SECONDS), *((told.channel, told.text) if told else ())]
         try:
             with self.breaker.watching():
-                await self._on_server(lambda _, run_id: self._invalidate(keys=names_of(run_id, key), args=arguments))
+                count = await self._on_server(
+                    lambda _, run_id: self._invalidate(keys=names_of(run_id, key), args=arguments)
+                )
         finally:
-            self._drop_near(
-                key
-            )  # now: what was read before this is not kept, and who reads after it finds the tombstone
+            # Now: what was read before this is not kept, and who reads after it finds the tombstone.
+            self._drop_near(key)
+        self._least.release(key, version)
+        if told:
+            told.note(expected=count)
+
+    async def wait_until_heard(self, keys: Iterable[str]) -> None:
+        """Wait until every process has heard of these invalidations, or believes Redis no more: at most a second."""
+        await asyncio.gather(*(self._announced[key].wait() for key in keys if key in self._announced))
+
+    def _announce(self, key: str, heard: bool) -> Announcement | None:
+        if self._feed is None:
+            return None
+        announcement = self._feed.announce(f"cache:{key}", acknowledged=heard)
+        if heard:
+            self._announced[key] = announcement
+            asyncio.get_running_loop().call_later(HEARD_SECONDS, self._forget_announcement, key, announcement)
+        return announcement
+
+    def _forget_announcement(self, key: str, announcement: Announcement) -> None:
+        if self._announced.get(key) is announcement:
+            del self._announced[key]
 
     async def forget(self, key: str) -> None:
         """Remove an entry with its fence: for one that nobody will load again. Raises StoreUnavailable when Redis is
@@ -380,6 +432,10 @@ def names_of(run_id: str, key: str) -> list[str]:
     """The entry's key and its lease's, in one hash slot."""
     name = f"cache:{FORMAT}:{run_id}:{{{key}}}"
     return [name, f"{name}:lease"]
+
+
+def _version(entry: bytes) -> int:
+    return int(entry.partition(b":")[0][1:])
 
 
 def _body(entry: bytes) -> bytes | None:

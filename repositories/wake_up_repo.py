@@ -1,32 +1,69 @@
-"""Wake-ups over Redis pub/sub: the names of what has changed, and nothing of what it is now."""
+"""Wake-ups over Redis pub/sub: the names of what has changed, and nothing of what it is now.
+
+The same subscription tells whether Redis may be believed. This process sends heartbeats through Redis to itself: a
+script writes a key and publishes in one step. So a Redis that refuses writes, was demoted, or hangs falls silent.
+"""
 
 import asyncio
 import random
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from redis.asyncio.client import PubSub
 
-from database.redis import RedisStore, translate_errors, within_timeout
+from database.redis import RedisStore, beat, ping, translate_errors, within_timeout
 from repositories.breaker import CircuitBreaker
-from services.errors import StoreUnavailable
+from services.errors import Reason, StoreUnavailable
 
 CHANNEL = "wake-ups:1"
 """Ends with the format's number. Raise it when the format changes: during a rolling deploy both are in use."""
-PING_SECONDS = 0.4
-"""So long after the last ping Redis is pinged again: at once when it, or a busy loop, took longer to answer."""
+BEAT_SECONDS = 0.4
+"""So long after the last heartbeat the next is sent: at once when Redis, or a busy loop, took longer for one."""
 ALIVE_SECONDS = 1.0
-"""So long after the last ping that was answered the connection is not known to live, and nothing near is served."""
+"""So long after the last heartbeat that came back Redis is not believed any more, near copies included."""
+HEARD_SECONDS = ALIVE_SECONDS
+"""Who has not acknowledged within this time is cut off, and so believes Redis no more."""
 RETRY_SECONDS = 1.0
+LOOK_SECONDS = 0.02
+ANSWERING: frozenset[Reason] = frozenset({"read only", "refuses writes", "not permitted"})
+"""Of a heartbeat. The subscription is well, so it stays: wake-ups go on."""
 
 Receive = Callable[[Iterable[str]], None]
 Missed = Callable[[], None]
 
 log = structlog.get_logger()
+
+
+@dataclass(eq=False)
+class Announcement:
+    """A message that a script publishes, and who has heard it."""
+
+    channel: str
+    text: str
+    sent_at: float = field(default_factory=time.monotonic)
+    expected: int | None = None
+    """How many subscribers Redis counted."""
+    heard_by: int = 0
+    everybody: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, *, expected: int | None = None, heard: int = 0) -> None:
+        self.expected = self.expected if expected is None else expected
+        self.heard_by += heard
+        if self.expected is not None and self.heard_by >= self.expected:
+            self.everybody.set()
+
+    async def wait(self) -> None:
+        """Until every process that Redis counted has acknowledged it, or is cut off."""
+        try:
+            async with asyncio.timeout(self.sent_at + HEARD_SECONDS - time.monotonic()):
+                await self.everybody.wait()
+        except TimeoutError:
+            pass
 
 
 class WakeUpRepository:
@@ -37,11 +74,14 @@ class WakeUpRepository:
         self._redis = redis
         self._breaker = breaker
         self._me = secrets.token_hex(8)
-        self._unsent: set[str] = set()
+        self._beat = 0
+        self._heard_at = -ALIVE_SECONDS
+        self._refusal: StoreUnavailable | None = None
+        self._unsent: defaultdict[str, set[str]] = defaultdict(set)
+        self._announced: dict[str, Announcement] = {}
         self._sender: asyncio.Task[None] | None = None
         self._subscriber: asyncio.Task[None] | None = None
         self._connected = True
-        self._pinged_at = -ALIVE_SECONDS
         self._listeners: list[tuple[Receive, Missed]] = []
         self.counts: Counter[str] = Counter()
 
@@ -54,20 +94,32 @@ class WakeUpRepository:
         self._subscriber = asyncio.create_task(self._subscribe_repeatedly())
 
     def is_alive(self) -> bool:
-        """Whether Redis has answered a ping of less than a second ago: then whatever it was told to tell before that
-        ping has come, because it answers on the same connection and in order."""
-        return time.monotonic() - self._pinged_at < ALIVE_SECONDS
+        """Whether a heartbeat of less than a second ago has come back. Then Redis takes writes, and whatever it was
+        told to tell before that heartbeat has come: it comes on the same connection and in order."""
+        return time.monotonic() - self._heard_at < ALIVE_SECONDS
 
-    def message(self, *names: str) -> tuple[str, str]:
-        """Channel and text that tell the other processes these names, for a script that publishes them itself."""
-        return CHANNEL, " ".join((self._me, *names))
+    async def prove(self) -> None:
+        """Returns when Redis serves this process: takes its writes, and tells it what changes. Raises StoreUnavailable
+        when it refuses; the caller bounds the time."""
+        await ping(self._redis)
+        while not self.is_alive():
+            if self._refusal:
+                raise StoreUnavailable("redis", self._refusal.reason, self._refusal.cause)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def announce(self, name: str, *, acknowledged: bool = False) -> Announcement:
+        """What a script is to publish. With `acknowledged`, every process that hears it says so."""
+        if not acknowledged:
+            return Announcement(CHANNEL, f"{self._me} {name}")
+        id_ = secrets.token_hex(8)
+        announcement = self._announced[id_] = Announcement(CHANNEL, f"{self._me} ack:{id_} {name}")
+        asyncio.get_running_loop().call_later(HEARD_SECONDS, self._announced.pop, id_, None)
+        return announcement
 
     def send(self, name: str) -> None:
         """Tell this process at once, also without Redis, and the others as soon as it takes the message."""
         self._receive((name,))
-        self._unsent.add(name)
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_all())
+        self._send(CHANNEL, name)
 
     async def close(self) -> None:
         """Send what is waiting, and stop."""
@@ -77,16 +129,21 @@ class WakeUpRepository:
             self._subscriber.cancel()  # again: wait_for, which the driver uses, can swallow it in Python 3.11
             await asyncio.wait([self._subscriber], timeout=0.1)
 
+    def _send(self, channel: str, word: str) -> None:
+        self._unsent[channel].add(word)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send_all())
+
     async def _send_all(self) -> None:
         while self._unsent:
-            names, self._unsent = self._unsent, set()  # what comes while this is under way goes out together
+            channel, words = self._unsent.popitem()  # what comes while this is under way goes out together
             try:
                 with self._breaker:
                     async with within_timeout(self._redis):
-                        await self._redis.client.publish(*self.message(*names))
-                self.counts["sent"] += len(names)
+                        await self._redis.client.publish(channel, " ".join((self._me, *words)))
+                self.counts["sent"] += len(words)
             except StoreUnavailable:
-                self.counts["not_sent"] += len(names)
+                self.counts["not_sent"] += len(words)
             except Exception:
                 log.exception("wake_up_failed")
 
@@ -95,50 +152,92 @@ class WakeUpRepository:
             try:
                 await self._subscribe()
             except StoreUnavailable as error:
-                self._note(connected=False, reason=error.reason)
+                self._note(error)
             except Exception:
                 log.exception("subscription_failed")
-            self._pinged_at = -ALIVE_SECONDS
+            self._heard_at = -ALIVE_SECONDS
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1))
 
     async def _subscribe(self) -> None:
         with translate_errors():
             async with self._redis.subscriber.pubsub() as pubsub:
-                await pubsub.subscribe(CHANNEL)
+                await pubsub.subscribe(CHANNEL, self._own_channel(self._me))
                 while True:
-                    pinged_at = time.monotonic()
-                    await pubsub.ping()
-                    if not await self._hear(pubsub, pinged_at + ALIVE_SECONDS):
-                        raise TimeoutError  # the connection may lead nowhere
-                    self._pinged_at = pinged_at
-                    await self._hear(pubsub, pinged_at + PING_SECONDS)
+                    beat_at = time.monotonic()
+                    if await self._sends_beat():
+                        if not await self._hear(pubsub, beat_at + ALIVE_SECONDS):
+                            raise TimeoutError  # the connection may lead nowhere
+                        self._heard_at = beat_at
+                        self._note(None)
+                    await self._hear(pubsub, beat_at + BEAT_SECONDS)
+
+    async def _sends_beat(self) -> bool:
+        """False when Redis answers and refuses it. Raises StoreUnavailable when it does not answer."""
+        self._beat += 1
+        try:
+            with translate_errors():
+                async with asyncio.timeout(ALIVE_SECONDS):
+                    text = f"{self._me} beat:{self._beat}"
+                    await beat(self._redis.subscriber, self._own_channel(self._me), text)
+        except StoreUnavailable as error:
+            if error.reason not in ANSWERING:
+                raise
+            self._note(error)
+            return False
+        return True
 
     async def _hear(self, pubsub: PubSub, until: float) -> bool:
-        """Handle what comes until a ping is answered, or until that time. Returns whether it was."""
+        """Handle what comes until this process's last heartbeat does, or until that time. Returns whether it did."""
         while (left := until - time.monotonic()) > 0:
             message = await pubsub.get_message(timeout=left)
-            if message and message["type"] == "pong":
+            if message and self._handle(message):
                 return True
-            if message:
-                self._handle(message)
         return False
 
-    def _handle(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":  # also when the client has connected anew by itself
-            self._note(connected=True)
+    def _handle(self, message: dict[str, Any]) -> bool:
+        """Returns whether it was this process's last heartbeat."""
+        channel = message["channel"].decode() if message["channel"] else ""
+        if message["type"] == "subscribe" and channel == CHANNEL:  # also when the client has connected anew by itself
             for _, missed in self._listeners:
                 missed()
         elif message["type"] == "message":
-            sender, *names = message["data"].decode().split()
-            if sender != self._me:
-                self.counts["received"] += len(names)
-                self._receive(names)
+            sender, *words = message["data"].decode().split()
+            if channel == CHANNEL:
+                self._take(sender, words)
+            else:
+                for word in words:
+                    self._count(word.removeprefix("ack:"))
+                return f"beat:{self._beat}" in words
+        return False
+
+    def _take(self, sender: str, names: list[str]) -> None:
+        acks = [name for name in names if name.startswith("ack:")]
+        names = [name for name in names if not name.startswith("ack:")]
+        if sender != self._me:
+            self.counts["received"] += len(names)
+            self._receive(names)
+        for ack in acks:
+            if sender == self._me:
+                self._count(ack.removeprefix("ack:"))
+            else:
+                self._send(self._own_channel(sender), ack)
+
+    def _count(self, id_: str) -> None:
+        if announcement := self._announced.get(id_):
+            announcement.note(heard=1)
 
     def _receive(self, names: Iterable[str]) -> None:
         for receive, _ in self._listeners:
             receive(names)
 
-    def _note(self, *, connected: bool, **more: str) -> None:
+    def _note(self, error: StoreUnavailable | None) -> None:
+        self._refusal = error
+        connected = error is None
         if connected != self._connected:
             self._connected = connected
+            more = {"reason": error.reason, "cause": error.cause} if error else {}
             log.warning("wake_ups_resumed" if connected else "wake_ups_lost", **more)
+
+    @staticmethod
+    def _own_channel(process: str) -> str:
+        return f"{CHANNEL}:{process}"

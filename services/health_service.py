@@ -3,17 +3,17 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import structlog
 from pydantic import BaseModel
 
-from database import mongodb, postgres, redis, schema
+from database import postgres, schema
 from database.stores import Stores
 from repositories.breaker import CircuitBreaker
-from services.errors import StoreName, StoreUnavailable
+from services.errors import Reason, StoreName, StoreUnavailable
 from services.outbox import Outbox
 
 log = structlog.get_logger()
@@ -23,6 +23,8 @@ RENEWED_SECONDS = 0.6
 """Of the age at which the next check begins when somebody asks. With 200 asking at once a check takes a quarter of a
 second: so nobody has to wait for it, and no store sees two a second."""
 BACKLOG_SECONDS = 0.2
+STORES: tuple[StoreName, ...] = get_args(StoreName)
+TOLD: frozenset[Reason] = frozenset({"timeout", "read only", "refuses writes", "not permitted"})
 
 
 class Probe(BaseModel):
@@ -43,8 +45,18 @@ class Health(BaseModel):
 class HealthService:
     """Each probe uses a connection of its own, so that a busy pool does not look like a dead store."""
 
-    def __init__(self, *, stores: Stores, outbox: Outbox, breaker: CircuitBreaker, timeout: float) -> None:
+    def __init__(
+        self,
+        *,
+        stores: Stores,
+        probes: Mapping[StoreName, Callable[[], Awaitable[None]]],
+        outbox: Outbox,
+        breaker: CircuitBreaker,
+        timeout: float,
+    ) -> None:
+        """`probes` return when a store takes the app's own kind of write, and raise StoreUnavailable else."""
         self._stores = stores
+        self._probes = probes
         self._outbox = outbox
         self._breaker = breaker
         self._timeout = timeout
@@ -95,14 +107,11 @@ class HealthService:
             self._latest, self._checked_at = check.result(), time.monotonic()
 
     async def _check(self) -> Health:
-        stores = self._stores
         (pg_state, pg_check), (redis_state, redis_check), (mongo_state, mongo_check) = await asyncio.gather(
-            self._probe(lambda: postgres.ping(stores.postgres)),
-            self._probe(lambda: redis.ping(stores.redis)),
-            self._probe(lambda: mongodb.ping(stores.mongodb)),
+            *(self._probe(self._probes[store]) for store in STORES)
         )
         outbox = await self._backlog() if pg_state == "connected" else None
-        in_use, size = postgres.pool_use(stores.postgres)
+        in_use, size = postgres.pool_use(self._stores.postgres)
         up = redis_state == mongo_state == "connected"
         return Health(
             status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",
@@ -130,7 +139,7 @@ class HealthService:
         except TimeoutError:
             state = "error: timeout"
         except StoreUnavailable as error:
-            state = "error: timeout" if error.reason == "timeout" else "error: unreachable"
+            state = f"error: {error.reason if error.reason in TOLD else 'unreachable'}"
         except Exception:
             log.exception("probe_failed")  # whatever it is, it must not take the report about the other stores with it
             state = "error: unreachable"

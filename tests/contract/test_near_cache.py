@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from redis.asyncio.client import PubSub
 
-from database.redis import RedisStore
+from database.redis import RedisStore, beat, open_redis
+from repositories import wake_up_repo
 from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import FORMAT, CacheRepository, Versioned
 from repositories.near_cache import Claim, NearCache
-from repositories.wake_up_repo import ALIVE_SECONDS, WakeUpRepository
+from repositories.wake_up_repo import ALIVE_SECONDS, HEARD_SECONDS, WakeUpRepository
 from services.errors import StoreUnavailable
 from tests.contract.test_cache import Source
+from tests.faults.proxy import proxy_to
 from tests.stores import Servers, real_redis, settings_for
 
 LONG = 60.0
@@ -48,9 +50,7 @@ class Process:
         self._source = source
         self.feed = WakeUpRepository(redis, breaker)
         self.near = near(entries, self.feed.is_alive)
-        self.cache = WatchedCache(
-            redis, breaker, near=self.near, announce=lambda key: self.feed.message(f"cache:{key}"), lease_seconds=1
-        )
+        self.cache = WatchedCache(redis, breaker, near=self.near, feed=self.feed, lease_seconds=1)
         self.cache.batches = []
         self.pushed: list[str] = []
         self.subscribed = 0
@@ -99,6 +99,7 @@ async def running(
     process = Process(replace(redis, subscriber=redis.client), source, entries, near)
     process.feed.start()
     await process.until(lambda: process.subscribed == 1)
+    await asyncio.wait_for(process.feed.prove(), 5)
     yield process
     await process.cache.close()
     await process.feed.close()
@@ -314,14 +315,14 @@ async def test_nothing_is_served_from_before_a_new_subscription(servers: Servers
         await there.warm("a")  # and it works again
 
 
-async def test_without_a_feed_nothing_is_kept(redis_store: RedisStore, source: Source) -> None:
-    process = Process(redis_store, source, 1000, NearCache)  # not subscribed
+async def test_until_the_first_heartbeat_redis_is_not_believed(redis_store: RedisStore, source: Source) -> None:
     source.versions["a"] = 1
-    for _ in range(3):
-        await process.read("a")
-    await write_without_a_word(redis_store, "a", 2)
+    async with running(redis_store, source) as there:
+        await there.warm("a")
+    process = Process(redis_store, source, 1000, NearCache)  # not subscribed
+    source.versions["a"] = 2
     assert await process.read("a") == 2
-    assert process.cache.counts["near"] == 0
+    assert process.cache.batches == []
 
 
 async def test_entries_outlive_the_time_in_which_redis_must_answer_also_while_the_feed_never_rests(
@@ -336,48 +337,113 @@ async def test_entries_outlive_the_time_in_which_redis_must_answer_also_while_th
     assert there.pushed.count("b") > 10
 
 
-async def test_entries_outlive_pings_that_a_busy_loop_sends_late(
+async def test_entries_outlive_heartbeats_that_a_busy_loop_sends_late(
     there: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send_ping = PubSub.ping
-
-    async def late(pubsub: PubSub) -> None:
+    async def late(*arguments: Any) -> None:
         await asyncio.sleep(0.35)
-        await send_ping(pubsub)
+        await beat(*arguments)
 
     await there.warm("a")
-    monkeypatch.setattr(PubSub, "ping", late)
+    monkeypatch.setattr(wake_up_repo, "beat", late)
     started = time.monotonic()
     while time.monotonic() - started < 2.5 * ALIVE_SECONDS:
         assert there.near.get("a") == b"1"
         await asyncio.sleep(0.01)
 
 
-async def test_entries_outlive_one_answer_to_a_ping_that_comes_late(
-    there: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Later than the next ping is due, and within the second that an answer has: nothing need be forgotten."""
+async def test_entries_outlive_one_heartbeat_that_comes_late(there: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later than the next one is due, and within the second that it has: nothing need be forgotten."""
     get_message = PubSub.get_message
-    pong, due, given = None, math.inf, asyncio.Event()
+    held, due, given = None, math.inf, asyncio.Event()
 
     async def late(pubsub: PubSub, timeout: float) -> Any:
-        nonlocal pong, due
+        nonlocal held, due
         until = time.monotonic() + timeout
-        if pong is None:
+        if held is None:
             message = await get_message(pubsub, timeout=timeout)
-            if not message or message["type"] != "pong":
+            if not message or b"beat:" not in (message["data"] if message["type"] == "message" else b""):
                 return message
-            pong, due = message, time.monotonic() + 0.7
+            held, due = message, time.monotonic() + 0.7
         elif given.is_set():
             return await get_message(pubsub, timeout=timeout)
         await asyncio.sleep(min(due, until) - time.monotonic())
         if until < due:
             return None
         given.set()
-        return pong
+        return held
 
     await there.warm("a")
     monkeypatch.setattr(PubSub, "get_message", late)
     await asyncio.wait_for(given.wait(), 3)
     await asyncio.sleep(0.05)
     assert there.near.get("a") == b"1"
+
+
+# What Redis was not told
+
+
+async def test_an_entry_older_than_what_this_process_wrote_is_not_believed(
+    redis_store: RedisStore, here: Process, source: Source
+) -> None:
+    source.versions["a"] = 1
+    await here.read("a")
+    source.versions["a"] = 2
+    here.cache.require("a", 2)  # as an invalidation does that does not get through
+    assert await here.read("a") == 2
+    assert here.cache.counts["outdated"] == 1
+    await here.cache.invalidate("a", 2)
+    await here.read("a")
+    assert await redis_store.client.get(name_of(redis_store, "a")) == b"v2:2"
+
+
+async def test_a_change_is_acknowledged_by_every_process_that_lives(
+    here: Process, there: Process, source: Source
+) -> None:
+    await there.warm("a")
+    source.versions["a"] = 2
+    await here.cache.invalidate("a", 2, heard=True)
+    started = time.monotonic()
+    await here.cache.wait_until_heard(["a"])
+    assert there.near.get("a") is None
+    assert there.pushed == ["a"]
+    assert time.monotonic() - started < HEARD_SECONDS / 2
+
+
+async def test_a_process_that_does_not_acknowledge_believes_nothing_when_the_wait_is_over(
+    servers: Servers, source: Source
+) -> None:
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(real_redis(settings_for(servers, redis_timeout=2)))
+        proxy = await stack.enter_async_context(proxy_to(servers["redis"].port))
+        dsn = servers["redis"].dsn.replace(str(servers["redis"].port), str(proxy.port))
+        behind = await stack.enter_async_context(open_redis(settings_for(servers, redis_dsn=dsn)))
+        here = await stack.enter_async_context(running(redis, source))
+        there = await stack.enter_async_context(running(behind, source))
+        await there.warm("a")
+        proxy.black_hole = True
+        source.versions["a"] = 2
+        await here.cache.invalidate("a", 2, heard=True)
+        await here.cache.wait_until_heard(["a"])
+        assert there.near.get("a") is None
+        assert await there.read("a") == 2
+        assert there.pushed == []
+
+
+async def test_a_redis_that_refuses_writes_is_not_believed(servers: Servers, source: Source) -> None:
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(real_redis(settings_for(servers, redis_timeout=2)))
+        there = await stack.enter_async_context(running(redis, source))
+        await there.warm("a")
+        await redis.client.config_set("min-replicas-to-write", 1)
+        try:
+            source.versions["a"] = 2
+            async with asyncio.timeout(5):
+                while await there.read("a") != 2:
+                    await asyncio.sleep(0.02)
+            with pytest.raises(StoreUnavailable, match="refuses writes"):
+                await there.feed.prove()
+        finally:
+            await redis.client.config_set("min-replicas-to-write", 0)
+        await asyncio.wait_for(there.feed.prove(), 5)
+        assert there.subscribed == 1  # the subscription has stayed

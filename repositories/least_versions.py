@@ -1,0 +1,42 @@
+"""What this process has changed and Redis may not know yet: an entry that is older is not believed."""
+
+import time
+from collections import OrderedDict
+
+KEYS = 10_000
+
+
+class LeastVersions:
+    """By key, from before an invalidation is tried until it has got through, at most for an entry's lifetime in
+    seconds: by then no entry from before is left in Redis."""
+
+    def __init__(self, lifetime: float, keys: int = KEYS) -> None:
+        self._lifetime = lifetime
+        self._keys = keys
+        self._required: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._complete_at = 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """False after there were too many to know them all: then no entry may be believed for a lifetime."""
+        return time.monotonic() >= self._complete_at
+
+    def require(self, key: str, version: int) -> None:
+        now = time.monotonic()
+        self._required[key] = (max(version, self._required.get(key, (0, 0))[0]), now + self._lifetime)
+        self._required.move_to_end(key)
+        while (oldest := next(iter(self._required.values()), None)) and oldest[1] < now:
+            self._required.popitem(last=False)
+        if len(self._required) > self._keys:
+            self._required.popitem(last=False)
+            self._complete_at = now + self._lifetime
+
+    def release(self, key: str, version: int) -> None:
+        """Redis knows of this version."""
+        if key in self._required and self._required[key][0] <= version:
+            del self._required[key]
+
+    def admit(self, key: str, version: int) -> bool:
+        """Whether an entry of this version may be believed."""
+        required, until = self._required.get(key, (0, 0))
+        return version >= required or until < time.monotonic()
