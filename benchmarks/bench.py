@@ -267,7 +267,7 @@ async def health(bench: Bench) -> None:
     check = bench.requests("health", lambda user: Request("/health"), bench.users[:1])
     fixed = bench.requests("fixed", lambda user: Request("/health/live"), bench.users[:1])
     app = bench.apps["app"]
-    # For so long that the MongoDB drivers' own heartbeats, which say `hello` like the probes, fall into both parts.
+    # For so long that the processes' own heartbeats through Redis, a script like the probe, fall into both parts.
     seconds = 1 if bench.size.together else 10
     async with open_stores(bench.lab.settings) as stores:
         idle = await probes_during(stores, asyncio.sleep(seconds))
@@ -303,9 +303,9 @@ async def probes(stores: Stores) -> dict[str, int]:
     commands = await stores.redis.client.info("commandstats")
     status = await stores.mongodb.probe.admin.command("serverStatus")
     return {
-        "postgresql": await calls(stores, "SELECT $1"),
-        "redis": commands.get("cmdstat_ping", {}).get("calls", 0),
-        "mongodb": status["metrics"]["commands"]["hello"]["total"],
+        "postgresql": await calls(stores, "SELECT current_setting%"),
+        "redis": commands.get("cmdstat_evalsha", {}).get("calls", 0),
+        "mongodb": status["metrics"]["commands"]["update"]["total"],
     }
 
 
