@@ -95,7 +95,7 @@ class WakeUpRepository:
             try:
                 await self._subscribe()
             except StoreUnavailable as error:
-                self._note(connected=False, reason=error.reason)
+                self._note(connected=False, reason=error.reason, cause=error.cause)
             except Exception:
                 log.exception("subscription_failed")
             self._pinged_at = -ALIVE_SECONDS
