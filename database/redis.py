@@ -13,25 +13,35 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from config import Settings
-from database.translation import translating
+from database.translation import Verdict, by_code, translating
 from services.errors import Reason
 
-# Looked up along the error's MRO. None: the command's own fault, not translated.
-REASONS: dict[type[BaseException], Reason | None] = {
+# The first word of the server's reply -> why it did not serve us. What is not here is unknown, or our own fault, such
+# as ERR and WRONGTYPE: nobody can tell the two apart, and without the cache all goes on.
+CODES: dict[str, Reason] = by_code(
+    {
+        # It still reads its data or has lost its primary; or the DSN is wrong: no password, or a cluster's node.
+        "unreachable": "LOADING MASTERDOWN CLUSTERDOWN MOVED ASK CROSSSLOT NOAUTH WRONGPASS DENIED NOPROTO",
+        "timeout": "BUSY",  # a script runs, for as long as it likes
+        "busy": "TRYAGAIN NOSCRIPT",
+        "read only": "READONLY",
+        "refuses writes": "MISCONF NOREPLICAS OOM",
+        "not permitted": "NOPERM",
+    }
+)
+# What has no code that we know, along the error's MRO. None: the caller's own fault, not translated.
+REASONS: dict[type[BaseException], Verdict] = {
     exceptions.ConnectionError: "unreachable",
     exceptions.MaxConnectionsError: "busy",
     exceptions.TimeoutError: "timeout",
-    exceptions.BusyLoadingError: "unreachable",  # still reading its data
-    exceptions.ReadOnlyError: "unreachable",  # a replica after a failover
-    exceptions.ClusterDownError: "unreachable",
-    exceptions.MasterDownError: "unreachable",
-    exceptions.TryAgainError: "busy",
-    exceptions.OutOfMemoryError: "busy",
-    exceptions.NoPermissionError: "unreachable",  # the DSN's user lacks a right, such as INFO
+    exceptions.InvalidResponse: "unreachable",  # no Redis
+    exceptions.ResponseError: "unknown",
     exceptions.RedisError: None,
     TimeoutError: "timeout",
     OSError: "unreachable",
 }
+REFUSED_IN_SCRIPT = "ACL failure in script"
+"""So Redis words a NOPERM that a script met; the code is ERR."""
 
 HEARTBEAT = """
 redis.call('SET', KEYS[1], '1', 'PX', 5000)
@@ -57,6 +67,8 @@ class RedisStore:
     timeout: float
     """Seconds that one operation may take, the wait for a pooled connection included."""
     identity: ServerIdentity = field(default_factory=ServerIdentity)
+    raise_unknown: bool = False
+    """Let a refusal that no table has pass. In tests: it may be our own bug, which must not be served around."""
 
 
 @asynccontextmanager
@@ -90,6 +102,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[RedisStore]:
         client("subscriber", 2),  # one hears, the other sends the heartbeats
         settings.redis_timeout,
         identity,
+        settings.environment == "test",
     )
     try:
         yield store
@@ -127,7 +140,7 @@ async def within_timeout(redis: RedisStore) -> AsyncIterator[None]:
     """Bound one operation in all, and translate its errors. When it is the event loop that comes late, because of a
     thousand requests in it, the answer may be here and not yet read: then the operation gets its time once more, up to
     TIMES_MORE times. A breaker that opened for this would send all of them to PostgreSQL. Raises StoreUnavailable."""
-    with translate_errors():
+    with translate_errors(raise_unknown=redis.raise_unknown):
         async with asyncio.timeout(None) as scope:
             deadline = _Deadline(scope, redis.timeout)
             try:
@@ -156,13 +169,30 @@ class _Deadline:
             self._scope.reschedule(loop.time())
 
 
-def translate_errors() -> AbstractContextManager[None]:
+def translate_errors(*, raise_unknown: bool = False) -> AbstractContextManager[None]:
     """A block in which errors that mean "not available now" become StoreUnavailable."""
-    return translating("redis", reason_of)
+    return translating("redis", reason_of, cause_of, raise_unknown=raise_unknown)
 
 
-def reason_of(error: BaseException) -> Reason | None:
+def reason_of(error: BaseException) -> Verdict:
     """Why Redis was not available, or None when the error is not about that."""
     if type(error) is exceptions.ConnectionError and isinstance(error.__cause__, TimeoutError):
         return "busy"  # how BlockingConnectionPool says that no connection became free
+    if reason := CODES.get(_code(error)):
+        return reason
     return next((REASONS[cls] for cls in type(error).__mro__ if cls in REASONS), None)
+
+
+def cause_of(error: BaseException) -> str:
+    """What operators are told: the first word of the server's reply, else the name of the driver's error."""
+    return _code(error) or type(error).__name__
+
+
+def _code(error: BaseException) -> str:
+    if not isinstance(error, exceptions.RedisError):
+        return ""
+    if str(error).startswith(REFUSED_IN_SCRIPT):
+        return "NOPERM"
+    # redis-py takes the word off the text where it has a class for it. A text of its own begins in another way.
+    word = error.status_code or str(error).partition(" ")[0]
+    return word if word.isalpha() and word.isupper() else ""

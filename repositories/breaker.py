@@ -7,7 +7,7 @@ from types import TracebackType
 
 import structlog
 
-from services.errors import StoreName, StoreUnavailable
+from services.errors import Reason, StoreName, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -22,6 +22,8 @@ class CircuitBreaker:
         self._seconds = seconds
         self._failures = 0
         self._closed_again_at = 0.0
+        self._reason: Reason = "unreachable"
+        self._cause = ""
 
     @property
     def is_open(self) -> bool:
@@ -44,7 +46,7 @@ class CircuitBreaker:
 
     def __enter__(self) -> None:
         if self.refuses:
-            raise StoreUnavailable(self._store, "unreachable")
+            raise StoreUnavailable(self._store, self._reason, self._cause)
         if self.is_open:
             self._closed_again_at = time.monotonic() + self._seconds  # this call is the trial, the next must wait
 
@@ -62,9 +64,10 @@ class CircuitBreaker:
             return
         was_open = self.is_open
         self._failures += times
+        self._reason, self._cause = error.reason, error.cause
         self._closed_again_at = time.monotonic() + self._seconds
         if self.is_open and not was_open:
-            log.warning("breaker_opened", store=self._store, reason=error.reason)
+            log.warning("breaker_opened", store=self._store, reason=error.reason, cause=error.cause)
 
     def _succeeded(self) -> None:
         if self.is_open:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pymongo.errors import BulkWriteError
 
-from database.mongodb import Document, MongoStore
+from database.mongodb import Document, MongoStore, only_duplicates
 from models.base import now
 from models.conversation import Message, NewMessage
-from services.errors import InvalidInput, StoreUnavailable
+from services.errors import InvalidInput
 
 BATCH = 100
 
@@ -81,8 +81,8 @@ class MessageLog:
         try:
             await messages.insert_many(documents)
         except BulkWriteError as error:
-            if error.details.get("writeConcernErrors"):
-                raise StoreUnavailable("mongodb", "timeout") from error
+            if not only_duplicates(error):
+                raise
             inserted = error.details["nInserted"]  # in order, up to the first that failed
         if inserted:
             self._wake(f"conversation:{conversation_id}")

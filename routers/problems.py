@@ -123,7 +123,7 @@ async def _known(request: Request, error: Exception) -> Response:
     status, title = next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
     more: dict[str, Any] = {}
     if isinstance(error, StoreUnavailable):
-        log.warning("store_unavailable", store=error.store, reason=error.reason)
+        log.warning("store_unavailable", store=error.store, reason=error.reason, cause=error.cause)
         more = {"store": error.store, "headers": RETRY_AFTER}
     elif isinstance(error, InProgress | Overloaded):
         more = {"headers": RETRY_AFTER}

@@ -45,4 +45,5 @@ class Turnstile:
 
     def _tell(self, came: float) -> None:
         if self._refusal and self._refusal[0] > came:
-            raise StoreUnavailable(self._refusal[1].store, self._refusal[1].reason)
+            found = self._refusal[1]
+            raise StoreUnavailable(found.store, found.reason, found.cause)

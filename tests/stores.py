@@ -30,7 +30,9 @@ RATE_LIMITS = ("sign_in_address", "sign_in_account", "registration", "requests")
 @asynccontextmanager
 async def fake_redis(settings: Settings) -> AsyncIterator[RedisStore]:
     client = FakeAsyncRedis(server=FakeServer(), max_connections=1000)
-    yield RedisStore(client, client, client, timeout=2, identity=ServerIdentity("fake"))  # it knows no INFO
+    yield RedisStore(
+        client, client, client, timeout=2, identity=ServerIdentity("fake"), raise_unknown=True
+    )  # it knows no INFO
     await client.aclose()
 
 

@@ -27,18 +27,20 @@ Refusal = Callable[[Redis], AbstractAsyncContextManager[None]]
 
 @asynccontextmanager
 async def _configured(during: dict[str, str], redis: Redis) -> AsyncIterator[None]:
-    before = await redis.config_get(*during)
-    await redis.config_set(*[word for item in during.items() for word in item])
+    before = {name: (await redis.config_get(name))[name] or "" for name in during}
+    for name, value in during.items():
+        await redis.config_set(name, value)
     try:
         yield
     finally:
-        await redis.config_set(*[word for item in before.items() for word in item])
+        for name, value in before.items():
+            await redis.config_set(name, value)
 
 
 @asynccontextmanager
 async def _cannot_save(redis: Redis) -> AsyncIterator[None]:
     """Its folder is gone, and it is told to save: to Redis that is a full disk."""
-    folder = Path((await redis.config_get("dir"))["dir"])
+    folder = Path(str((await redis.config_get("dir"))["dir"]))
     await to_thread.run_sync(folder.rmdir)
     try:
         async with _configured({"save": "3600 1"}, redis):

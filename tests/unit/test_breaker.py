@@ -23,14 +23,15 @@ def test_opens_after_failures_in_a_row_only() -> None:
     assert not breaker.is_open
 
 
-def test_refuses_without_trying_while_open() -> None:
+def test_refuses_without_trying_while_open_and_says_what_it_saw_last() -> None:
     breaker = CircuitBreaker("redis", 2, 60)
     fail(breaker)
-    fail(breaker)
+    breaker.count(StoreUnavailable("redis", "refuses writes", "NOREPLICAS"))
     tried = False
-    with pytest.raises(StoreUnavailable), breaker:
+    with pytest.raises(StoreUnavailable) as refused, breaker:
         tried = True
     assert not tried
+    assert (refused.value.reason, refused.value.cause) == ("refuses writes", "NOREPLICAS")
 
 
 def test_lets_one_call_try_after_its_time_and_closes_on_success() -> None:

@@ -35,7 +35,7 @@ async def test_lets_in_as_many_as_there_are_places_in_the_order_they_came() -> N
 
 
 @pytest.mark.parametrize(
-    ("error", "served"), [(StoreUnavailable("postgresql", "timeout"), []), (NotAuthenticated(), [1, 2])]
+    ("error", "served"), [(StoreUnavailable("postgresql", "timeout", "57014"), []), (NotAuthenticated(), [1, 2])]
 )
 async def test_those_in_line_are_told_at_once_of_a_store_that_is_unavailable(
     error: Exception, served: list[int]
@@ -59,6 +59,7 @@ async def test_those_in_line_are_told_at_once_of_a_store_that_is_unavailable(
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert let_in == served
     assert [type(result) for result in results[1:]] == [type(None) if served else StoreUnavailable] * 2
+    assert [vars(result) for result in results[1:] if result] == [vars(error)] * (2 - len(served))
     let_in.clear()
     await come(3)
     assert let_in == [3]  # who comes later tries anew
