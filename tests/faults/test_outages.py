@@ -16,7 +16,10 @@ from tests.api.test_users import account, register, register_admin
 from tests.faults.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
 from tests.faults.proxy import proxy_to
 
-STATES = {"connected", "error: timeout", "error: unreachable"}
+STATES = {
+    "connected",
+    *(f"error: {why}" for why in ("timeout", "unreachable", "read only", "refuses writes", "not permitted")),
+}
 
 
 async def health(client: httpx.AsyncClient) -> tuple[int, dict[str, Any]]:
