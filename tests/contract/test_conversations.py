@@ -10,6 +10,7 @@ from models.base import new_id, now
 from models.conversation import Conversation, NewMessage
 from repositories.conversation_repo import ConversationRepository
 from services.errors import InvalidInput, StoreUnavailable
+from tests.stores import REAL_MONGODB, Servers, settings_for
 
 OWNER, STRANGER = new_id(), new_id()
 
@@ -185,3 +186,30 @@ async def test_erasing_a_user_takes_all_conversations_and_no_other(
     await repository.erase(OWNER, for_good=True)
     assert await mongo_store.database.conversations.count_documents({}) == 1
     assert [message.content for message in await repository.messages(theirs.id, 10)] == ["kept"]
+
+
+@pytest.mark.parametrize("driver", REAL_MONGODB)
+async def test_what_somebody_is_shown_is_what_the_majority_has(servers: Servers, driver: str) -> None:
+    """What one member alone has may be rolled back. The number of the next message is asked of that member: the unique
+    index decides."""
+    async with REAL_MONGODB[driver](settings_for(servers)) as store:
+        repository = ConversationRepository(store)
+        conversation = await started(repository)
+        await store.database.command({"profile": 2})
+        try:
+            for _ in range(2):  # the second is a repeat
+                await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="hello"))
+            await repository.messages(conversation.id, 20, after=0)
+            await repository.last_numbers({conversation.id})
+            await repository.page(OWNER, 10, None)
+            await repository.get(conversation.id, OWNER)
+            await repository.add(conversation)
+        finally:
+            await store.database.command({"profile": 0})
+        found = await store.database["system.profile"].find({"op": "query"}).sort("ts", 1).to_list(100)
+        local = {
+            (command["find"], *command["filter"]) for command in (document["command"] for document in found)
+            if command.get("readConcern", {}).get("level") != "majority"
+        }  # fmt: skip
+        assert local == {("messages", "conversation_id"), ("conversations", "_id", "user_id", "deleted")}
+        assert len(found) > 7
