@@ -1,16 +1,30 @@
 """Every setting of the service, read from the environment and `.env`, checked once at the start."""
 
+import json
+import os
+import re
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self
 
 from limits import RateLimitItem, parse_many
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from database.dsn import Dsn, read_mongodb, read_postgres, read_redis
 
 Limits = tuple[RateLimitItem, ...]
+Names = Annotated[list[str], NoDecode]  # `_split` decodes it
+DsnField = Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]
+READERS: dict[DsnField, Callable[[str], Dsn]] = {
+    "postgres_dsn": read_postgres,
+    "redis_dsn": read_redis,
+    "mongodb_dsn": read_mongodb,
+}
 DEVELOPMENT_PASSWORDS = {"chatlingo", "postgres", "redis", "mongo", "mongodb", "root", "password", "secret", "changeme"}
 
 
@@ -25,9 +39,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     access_log: bool = True
-    cors_origins: list[str] = []
+    cors_origins: Names = []
     cors_allow_credentials: bool = False
-    trusted_proxies: list[str] = []
+    trusted_proxies: Names = []
     max_body_bytes: int = Field(1_048_576, ge=65_536)
     docs: bool = True
     metrics_token: SecretStr | None = None
@@ -85,10 +99,45 @@ class Settings(BaseSettings):
     outbox_max_attempts: int = Field(12, ge=1)
     health_timeout: float = Field(0.7, gt=0, lt=1)
 
-    @field_validator("postgres_dsn", "redis_dsn", "mongodb_dsn", "metrics_token", mode="before")
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # A secret's file counts for more than .env: a copy of .env.example has an empty line for each.
+        return init_settings, env_settings, file_secret_settings, dotenv_settings
+
+    @field_validator(*READERS, "metrics_token", mode="before")
     @classmethod
     def _empty_is_unset(cls, secret: object) -> object:
         return None if secret == "" else secret
+
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, names: object) -> object:
+        if not isinstance(names, str):
+            return names
+        if not names.strip().startswith("["):
+            return [name.strip() for name in names.split(",") if name.strip()]
+        try:
+            return json.loads(names)
+        except ValueError:
+            raise ValueError("must be names with commas between, or a JSON list") from None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _require_origins(cls, origins: list[str]) -> list[str]:
+        for number, origin in enumerate(origins, 1):
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin):
+                raise ValueError(
+                    f"must list origins as browsers send them, such as https://app.example.com: with a scheme, and "
+                    f"nothing after host and port, not even a /. The origin at place {number} is none"
+                )
+        return origins
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -111,30 +160,33 @@ class Settings(BaseSettings):
             raise ValueError("must be such as 10/minute or 10/minute;100/day, or empty for no limit") from None
         return limits
 
-    @field_validator("postgres_dsn")
+    @field_validator(*READERS)
     @classmethod
-    def _use_asyncpg(cls, dsn: SecretStr | None) -> SecretStr | None:
+    def _read(cls, dsn: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if dsn is None:
             return None
-        scheme, _, rest = dsn.get_secret_value().partition("://")
-        if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-            raise ValueError("must start with postgresql+asyncpg://")
-        return SecretStr(f"postgresql+asyncpg://{rest}")
+        name = next(name for name in READERS if name == info.field_name)
+        scheme = READERS[name](dsn.get_secret_value()).scheme
+        _, _, rest = dsn.get_secret_value().partition("://")
+        return SecretStr(f"{'postgresql+asyncpg' if name == 'postgres_dsn' else scheme}://{rest}")
 
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
         problems = list(self._production_problems()) if self.environment == "production" else []
         if problems:
-            raise ValueError("refusing to start in production: " + "; ".join(problems))
+            raise ValueError("\n    ".join(("refusing to start in production:", *problems)))
         return self
 
     def _production_problems(self) -> list[str]:
         problems = []
-        for name in ("postgres_dsn", "redis_dsn", "mongodb_dsn"):
-            dsn: SecretStr | None = getattr(self, name)
-            if dsn is None:
+        for name, read in READERS.items():
+            secret: SecretStr | None = getattr(self, name)
+            if secret is None:
                 problems.append(f"{name.upper()} is not set")
-            elif not (password := _password(dsn)):
+                continue
+            dsn = read(secret.get_secret_value())
+            password = dsn.options.get("password", dsn.password)
+            if not password and "sslcert" not in dsn.options:
                 problems.append(f"{name.upper()} has no password")
             elif password.lower() in DEVELOPMENT_PASSWORDS:
                 problems.append(f"{name.upper()} has a well-known password")
@@ -148,14 +200,17 @@ class Settings(BaseSettings):
         """The limits of a kind, none where it is turned off."""
         return _parsed(getattr(self, f"rate_limit_{name}"))
 
-    def dsn(self, name: Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]) -> str:
+    def require_dsns(self) -> None:
+        """Raises MissingDSN with a line for each DSN that is not set."""
+        missing = [name for name in READERS if getattr(self, name) is None]
+        if missing:
+            raise MissingDSN("\n".join(map(_missing, missing)))
+
+    def dsn(self, name: DsnField) -> str:
         """The DSN, to be handed to a driver and nowhere else. Raises MissingDSN when it is not set."""
         dsn: SecretStr | None = getattr(self, name)
         if dsn is None:
-            raise MissingDSN(
-                f"{name.upper()} is not set. Set it, or let `make run` start an embedded server, "
-                "or run `docker compose up -d` and set the DSN that .env.example shows for it."
-            )
+            raise MissingDSN(_missing(name))
         return dsn.get_secret_value()
 
 
@@ -167,16 +222,25 @@ def _parsed(limits: str) -> Limits:
     return tuple(parse_many(limits)) if limits else ()
 
 
-def _password(dsn: SecretStr) -> str | None:
-    try:
-        return urlsplit(dsn.get_secret_value()).password
-    except ValueError:  # several MongoDB hosts, or brackets: look at the part before the last @ only
-        _, _, rest = dsn.get_secret_value().partition("://")
-        user_info, _, _ = rest.rpartition("@")
-        return user_info.partition(":")[2] or None
+def _missing(name: DsnField) -> str:
+    return (
+        f"{name.upper()} is not set. Set it, or let `make run` start an embedded server, "
+        "or run `docker compose up -d` and set the DSN that .env.example shows for it."
+    )
+
+
+def _line(error: ErrorDetails) -> str:
+    name = ".".join(map(str, error["loc"])).upper()
+    return f"{name}{': ' * bool(name)}{error['msg'].removeprefix('Value error, ')}"
 
 
 @lru_cache
 def get_settings() -> Settings:
-    """The process's settings. Raises pydantic.ValidationError that lists everything wrong, without the values."""
-    return Settings()
+    """The process's settings. Raises SystemExit with a line for each mistake, without the values."""
+    folder = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
+    try:
+        return Settings(_secrets_dir=folder if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else None)
+    except ValidationError as error:
+        raise SystemExit("\n  ".join(["The settings are wrong:", *map(_line, error.errors())])) from None
+    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"The settings cannot be read from .env or {folder}: {type(error).__name__}") from None

@@ -8,7 +8,7 @@ import structlog
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from config import Settings, get_settings
+from config import MissingDSN, Settings, get_settings
 from database.stores import Stores, open_stores
 from dependencies import wire
 from process import configure_logging, draining, spare_collections
@@ -61,6 +61,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def __getattr__(name: str) -> Any:
     # `uvicorn main:app` builds it; importing create_app from here reads no environment.
     if name == "app":
+        try:
+            get_settings().require_dsns()
+        except MissingDSN as error:
+            raise SystemExit(str(error)) from None
         return create_app()
     raise AttributeError(name)
 

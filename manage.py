@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Literal, NoReturn, get_args
 from urllib.parse import urlsplit
 
 import click
-from pydantic import ValidationError
 
-from config import Settings, get_settings
+from config import DsnField, Settings, get_settings
 
 if TYPE_CHECKING:  # never installed in production
     from database.embedded import EmbeddedServers, Server
@@ -28,8 +27,7 @@ if TYPE_CHECKING:  # never installed in production
 # What takes long to import is imported where it is used: by then `serve` handles Ctrl-C.
 
 Store = Literal["postgresql", "redis", "mongodb"]
-Field = Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]
-FIELDS: dict[Store, Field] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
+FIELDS: dict[Store, DsnField] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers and clients keep an idle connection (often 60): whoever closes first must be the one that
@@ -38,7 +36,7 @@ sends, or a request meets a connection that is just being closed."""
 
 def migrate(settings: Settings) -> None:
     """Bring the schemas of PostgreSQL and MongoDB up to this release. Safe from several pods at once. Raises
-    StoreUnavailable and what Alembic raises."""
+    StoreUnavailable and Alembic's CommandError."""
     from alembic import command
 
     from database.postgres import translate_errors
@@ -82,7 +80,7 @@ def serve() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
     try:
-        _serve(_settings(), signals)
+        _serve(get_settings(), signals)
     except (KeyboardInterrupt, SystemExit):  # the latter when the signal came while the app was starting
         if not signals:
             raise
@@ -90,7 +88,9 @@ def serve() -> None:
 
 def _serve(settings: Settings, signals: list[int]) -> None:
     import uvicorn
+    from alembic.util import CommandError
 
+    from commands.cures import told
     from services.errors import StoreUnavailable
 
     _require_free_port(settings.host, settings.port)
@@ -102,7 +102,9 @@ def _serve(settings: Settings, signals: list[int]) -> None:
         try:
             migrate(settings)
         except StoreUnavailable as error:  # the API says so too, and is ready once this is made up for
-            click.echo(f"Not migrated: {error} Run `make migrate` when it is back.", err=True)
+            click.echo(f"Not migrated: {told(error)} Run `make migrate` after that.", err=True)
+        except CommandError as error:
+            _fail(f"Not migrated: {error}")
         click.echo(_first_screen(settings, running))
         # Its own logging set-up would print next to ours. Streams of events end only when they are cut off.
         server = uvicorn.Server(
@@ -121,17 +123,6 @@ def _serve(settings: Settings, signals: list[int]) -> None:
         server.run()
         if not server.started:
             _fail("The API did not start.")
-
-
-def _settings() -> Settings:
-    try:
-        return get_settings()
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])).upper() or 'Settings'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        _fail("The settings are wrong:\n" + "\n".join(lines))
 
 
 def _require_free_port(host: str, port: int) -> None:
@@ -154,7 +145,7 @@ def _running_settings() -> Iterator[Settings]:
     """Settings whose stores all run, embedded ones included."""
     from process import configure_logging
 
-    with _embedded_stores(_settings()):
+    with _embedded_stores(get_settings()):
         settings = _settings_with_dsns()
         configure_logging(settings)
         yield settings
@@ -272,13 +263,18 @@ def _serve_command() -> None:
 @cli.command("migrate")
 def _migrate_command() -> None:
     """Bring the schemas of PostgreSQL and MongoDB up to this release; safe from several pods at once."""
+    from alembic.util import CommandError
+
+    from commands.cures import told
     from services.errors import StoreUnavailable
 
     with _running_settings() as settings:
         try:
             migrate(settings)
         except StoreUnavailable as error:
-            _fail(f"Not migrated: {error} Start it, or check its DSN.")
+            _fail(f"Not migrated: {told(error)}")
+        except CommandError as error:
+            _fail(f"Not migrated: {error}")
     click.echo("PostgreSQL and MongoDB are migrated.")
 
 
@@ -324,7 +320,7 @@ STORE = click.argument("store", type=click.Choice(get_args(Store)), required=Fal
 @STORE
 def status(store: Store | None) -> None:
     """Show where each store is."""
-    settings = _settings()
+    settings = get_settings()
     _show(settings, _embedded(settings), store)
 
 
@@ -332,7 +328,7 @@ def status(store: Store | None) -> None:
 @STORE
 def start(store: Store | None) -> None:
     """Start the embedded servers of stores that have no DSN, and print their DSNs."""
-    settings = _settings()
+    settings = get_settings()
     servers = _embedded(settings)
     wanted = [s for s in _chosen(store) if getattr(settings, FIELDS[s]) is None]
     running = _start(servers, wanted)
@@ -345,7 +341,7 @@ def start(store: Store | None) -> None:
 @STORE
 def stop(store: Store | None) -> None:
     """Stop the embedded servers. Their data stays."""
-    settings = _settings()
+    settings = get_settings()
     servers = _embedded(settings)
     for name in _chosen(store):
         servers.stop(name)

@@ -404,11 +404,12 @@ def _row(user: User) -> Request:
 
 async def query(stores: Stores, statement: str, *values: object) -> Any:
     """The first value of the answer."""
-    connection = await asyncpg.connect(stores.postgres.engine.url.set(drivername="postgresql").render_as_string(False))
+    connection = await stores.postgres.engine.raw_connection()
+    driver: Any = connection.driver_connection
     try:
-        return await connection.fetchval(statement, *values)
+        return await driver.fetchval(statement, *values)
     finally:
-        await connection.close()
+        connection.close()
 
 
 async def calls(stores: Stores, pattern: str) -> int:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 import click
 
+from commands.cures import told
 from config import Settings
 from database.stores import open_stores
 from dependencies import Services, wire
@@ -35,6 +36,6 @@ def runner(running_settings: RunningSettings) -> Run:
             try:
                 return asyncio.run(in_stores(settings))
             except ChatLingoError as error:
-                raise click.ClickException(str(error)) from None
+                raise click.ClickException(told(error)) from None
 
     return run

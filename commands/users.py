@@ -6,6 +6,7 @@ import uuid
 import click
 from pydantic import ValidationError
 
+from commands.cures import told
 from config import Settings
 from database.stores import open_stores
 from dependencies import wire
@@ -21,7 +22,7 @@ def create_admin(settings: Settings, username: str, email: str, password: str) -
     except ValidationError as error:
         raise click.ClickException("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())) from None
     except ChatLingoError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(told(error)) from None
 
 
 async def _create(settings: Settings, registration: Registration) -> uuid.UUID:

@@ -61,6 +61,8 @@ ASK_AGAIN = ("RetryableWriteError", "TransientTransactionError", "RetryableError
 DUPLICATE = 11000
 
 DELETED_AT_ONCE = 500
+SELECTION_MILLISECONDS = 8_000
+"""How long a server that takes writes is looked for, at most: an operation of ten minutes need not wait so for none."""
 
 Document = dict[str, Any]
 
@@ -146,8 +148,8 @@ async def open_mongodb(settings: Settings) -> AsyncIterator[MongoStore]:
         "appname": settings.app_name,
         "maxPoolSize": settings.mongodb_max_pool_size,
         "timeoutMS": milliseconds,
-        "serverSelectionTimeoutMS": milliseconds,
-        "connectTimeoutMS": milliseconds,
+        "serverSelectionTimeoutMS": min(milliseconds, SELECTION_MILLISECONDS),
+        "connectTimeoutMS": min(milliseconds, SELECTION_MILLISECONDS),
         "tz_aware": True,
         # With less, a killed mongod loses acknowledged writes.
         "w": "majority",

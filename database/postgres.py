@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from config import Settings
+from database.dsn import asyncpg_arguments
 from database.translation import Verdict, by_code, translating
 from services.errors import Reason, StoreUnavailable
 
@@ -147,11 +148,17 @@ class _Connection(_Base):
             self.terminate()
 
 
+def engine_for(dsn: str, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:
+    """The one way to an engine: asyncpg reads the DSN, so that it may say what libpq's URIs may. No error, and no repr,
+    shows values or the DSN."""
+    arguments = asyncpg_arguments(dsn) | connect_args
+    return create_async_engine("postgresql+asyncpg://", connect_args=arguments, hide_parameters=True, **options)
+
+
 def _engine(settings: Settings, gate: WriteGate, role: str, pool_size: int, max_overflow: int = 0) -> AsyncEngine:
-    engine = create_async_engine(
+    engine = engine_for(
         settings.dsn("postgres_dsn"),
         echo=settings.sql_echo,
-        hide_parameters=True,
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=settings.postgres_request_deadline * 0.8,  # shorter, so that an empty pool can say so

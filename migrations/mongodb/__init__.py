@@ -6,12 +6,13 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from database.mongodb import LEDGER, script_names, translate_errors
+from migrations.failures import in_one_line
 from models.base import now
 
 
 async def upgrade(database: AsyncDatabase[dict[str, Any]]) -> list[str]:
     """Apply what is missing and return its names. A script may run again after a crash in its middle, so each is
-    idempotent; the caller holds the migration lock. Raises StoreUnavailable."""
+    idempotent; the caller holds the migration lock. Raises StoreUnavailable and MigrationFailed."""
     with translate_errors():
         return [name for name in script_names() if await _apply(database, name)]
 
@@ -20,6 +21,7 @@ async def _apply(database: AsyncDatabase[dict[str, Any]], name: str) -> bool:
     if await database[LEDGER].find_one({"_id": name}):
         return False
     script = importlib.import_module(f"migrations.mongodb.{name}")
-    await script.up(database)
+    with in_one_line(f"MongoDB, {name}"):
+        await script.up(database)
     await database[LEDGER].insert_one({"_id": name, "applied_at": now()})
     return True

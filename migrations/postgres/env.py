@@ -4,11 +4,9 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
-from config import get_settings
-from migrations.lock import migration_lock
+from config import MissingDSN, get_settings
+from migrations.patience import migrate_under_lock
 from models.tables import metadata
 
 
@@ -18,12 +16,11 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-async def main() -> None:
-    dsn = context.config.attributes.get("dsn") or get_settings().dsn("postgres_dsn")
-    engine = create_async_engine(dsn, poolclass=NullPool, connect_args={"timeout": 10})
-    async with migration_lock(dsn), engine.connect() as connection:
-        await connection.run_sync(run)
-    await engine.dispose()
+def dsn() -> str:
+    try:
+        return context.config.attributes.get("dsn") or get_settings().dsn("postgres_dsn")
+    except MissingDSN as error:
+        raise SystemExit(str(error)) from None
 
 
-asyncio.run(main())
+asyncio.run(migrate_under_lock(dsn(), run))
