@@ -12,7 +12,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -300,7 +300,7 @@ class CacheRepository:
         except StoreUnavailable:
             self.counts["lease_left_to_expire"] += 1
 
-    async def invalidate(self, key: str, version: int) -> None:
+    async def invalidate(self, key: str, version: int, *, heard: bool = False) -> None:
         """Make every reader load a row of at least this version. Harmless when repeated or late. Raises
         StoreUnavailable when Redis is down: then it is owed.
 
@@ -316,6 +316,9 @@ class CacheRepository:
             self._drop_near(
                 key
             )  # now: what was read before this is not kept, and who reads after it finds the tombstone
+
+    async def wait_until_heard(self, keys: Iterable[str]) -> None:
+        """Wait until every process has heard of the invalidations of these keys."""
 
     async def forget(self, key: str) -> None:
         """Remove an entry with its fence: for one that nobody will load again. Raises StoreUnavailable when Redis is

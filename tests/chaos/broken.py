@@ -132,7 +132,7 @@ class DelInsteadOfFence(CacheRepository):
             return False
         return True
 
-    async def invalidate(self, key: str, version: int) -> None:
+    async def invalidate(self, key: str, version: int, *, heard: bool = False) -> None:
         await self.forget(key)
 
 

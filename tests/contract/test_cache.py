@@ -191,7 +191,7 @@ async def test_plain_values(cache: CacheRepository) -> None:
 class DeletesOnly(CacheRepository):
     """What most caches do: a write deletes, a fill sets."""
 
-    async def invalidate(self, key: str, version: int) -> None:
+    async def invalidate(self, key: str, version: int, *, heard: bool = False) -> None:
         await self._call(key, lambda client, names: client.delete(names[0]))
 
     async def fill(self, key: str, token: str, found: Versioned | None, ttl: float) -> bool:
