@@ -92,7 +92,10 @@ class RecordActivity(Applicable):
 
 
 class DeleteConversation(Applicable):
+    """Its stream has nothing else, so whoever asks again does not wait for the lease of who got no answer."""
+
     store: ClassVar = "mongodb"
+    any_order: ClassVar = True
     conversation_id: uuid.UUID
 
     @property
