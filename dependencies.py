@@ -43,6 +43,7 @@ from services.course_service import CourseService
 from services.effects import Targets
 from services.errors import NotAllowed, NotAuthenticated, NotFound, StoreName
 from services.health_service import HealthService
+from services.invalidation import Invalidation
 from services.live import Listener, LiveService
 from services.metrics import Metrics
 from services.order_saga import OrderSaga
@@ -115,6 +116,13 @@ def wire(settings: Settings, stores: Stores) -> Services:
     owed = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
     unit_of_work = partial(PostgresUnitOfWork, stores.postgres, owed.record)
     orders = OrderRepository(stores.postgres)
+    users = UserRepository(stores.postgres)
+    sessions = SessionRepository(
+        stores.postgres,
+        timedelta(seconds=settings.session_idle_seconds),
+        # With the jitter of the former. Both are started anew by nothing, so this is more than any copy has.
+        copies_last=timedelta(seconds=1.1 * settings.cache_session_ttl + 2 * settings.near_session_seconds),
+    )
     sagas = Sagas(
         unit_of_work=unit_of_work,
         repository=SagaRepository(stores.postgres),
@@ -123,7 +131,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
     )
     outbox = Outbox(
         repository=owed,
-        targets=Targets(cache, conversations, activity, wake_ups, seats, sagas),
+        targets=Targets(cache, conversations, activity, wake_ups, seats, sagas, sessions),
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
@@ -144,18 +152,18 @@ def wire(settings: Settings, stores: Stores) -> Services:
         registration=settings.rate_limit("registration"),
         requests=settings.rate_limit("requests"),
     )
-    users = UserRepository(stores.postgres)
-    sessions = SessionRepository(stores.postgres, timedelta(seconds=settings.session_idle_seconds))
+    invalidation = Invalidation(outbox=outbox, cache=cache, near_doubt=ALIVE_SECONDS if near else 0)
     auth = AuthService(
         unit_of_work=unit_of_work,
+        users=users,
         sessions=sessions,
         cache=cache,
         outbox=outbox,
+        invalidation=invalidation,
         hasher=hasher,
         lasts=timedelta(seconds=settings.session_seconds),
         copy_ttl=settings.cache_session_ttl,
         near_ttl=settings.near_session_seconds if near else 0,
-        near_doubt=ALIVE_SECONDS if near else 0,
     )
     live = LiveService(
         conversations=conversations,
@@ -184,12 +192,14 @@ def wire(settings: Settings, stores: Stores) -> Services:
             idempotency=IdempotencyRepository(),
             cache=cache,
             outbox=outbox,
+            invalidation=invalidation,
             hasher=hasher,
             profile_ttl=settings.cache_profile_ttl,
             near_ttl=settings.near_profile_seconds if near else 0,
         ),
         conversations=ConversationService(
             unit_of_work=unit_of_work,
+            users=users,
             conversations=conversations,
             activity=activity,
             outbox=outbox,
@@ -199,7 +209,12 @@ def wire(settings: Settings, stores: Stores) -> Services:
             unit_of_work=unit_of_work, courses=CourseRepository(stores.postgres), seats=seats, outbox=outbox
         ),
         orders=OrderService(
-            unit_of_work=unit_of_work, orders=orders, idempotency=IdempotencyRepository(), sagas=sagas, outbox=outbox
+            unit_of_work=unit_of_work,
+            users=users,
+            orders=orders,
+            idempotency=IdempotencyRepository(),
+            sagas=sagas,
+            outbox=outbox,
         ),
         sagas=sagas,
         privacy=PrivacyService(
@@ -211,6 +226,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
             conversations=conversations,
             activity=activity,
             outbox=outbox,
+            invalidation=invalidation,
             purge_seconds=settings.purge_seconds,
             page_seconds=settings.postgres_request_deadline,
         ),

@@ -115,6 +115,7 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         idempotency=IdempotencyRepository(),
         cache=services.cache,
         outbox=outbox,
+        invalidation=services.users._invalidation,
         hasher=PasswordHasher(CryptContext(schemes=["plaintext"])),
         profile_ttl=300,
         near_ttl=10,

@@ -37,9 +37,14 @@ class PostgresUnitOfWork:
 
     async def commit(self) -> None:
         """Make it true, with what it owes. Only services call this."""
-        if self.effects:
-            self.owed = await self._record(self.session, self.effects)
+        await self.record()
         await self.session.commit()
+
+    async def record(self) -> None:
+        """Write what is owed so far: only for who must lock other streams after those of these effects."""
+        if self.effects:
+            self.owed = [*self.owed, *await self._record(self.session, self.effects)]
+            self.effects = []
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -33,6 +33,13 @@ class ConversationRepository:
             found = await database.conversations.find_one(_this(conversation_id, owner))
         return _conversation(found) if found else None
 
+    async def is_deleted(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> bool | None:
+        """None when the owner has none of this id, or it is deleted for good."""
+        mine = {"_id": str(conversation_id), "user_id": str(owner)}
+        async with self._mongodb.operation() as database:
+            found = await database.conversations.find_one(mine, {"deleted": 1})
+        return bool(found.get("deleted")) if found else None
+
     async def rename(self, conversation_id: uuid.UUID, owner: uuid.UUID, title: str) -> Conversation | None:
         """The conversation with its new title, None when the owner has none of this id. Changes only what it has read:
         what was given up and lands late undoes no later one."""

@@ -60,6 +60,6 @@ class CourseRepository:
         return Course(**row._mapping) if row else None
 
     async def delete(self, session: AsyncSession, course_id: uuid.UUID) -> bool:
-        """Hide it. False for an unknown course."""
-        query = update(CourseRow).where(CourseRow.id == course_id, LIVING).returning(CourseRow.id)
+        """Hide it, also when it is hidden already. False for an unknown course."""
+        query = update(CourseRow).where(CourseRow.id == course_id).returning(CourseRow.id)
         return await session.scalar(query.values(is_deleted=True, updated_at=func.now())) is not None

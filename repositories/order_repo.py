@@ -48,7 +48,7 @@ class OrderRepository:
             select(User.id.label("user_id"), CourseRow.price_cents, *COURSE)
             .join_from(User, CourseRow, CourseRow.id == order.course_id)
             .where(User.id == user_id, User.erased_at.is_(None), CourseRow.is_deleted.is_(False))
-            .with_for_update(read=True, of=User)
+            .with_for_update(read=True, key_share=True, of=User)
             .cte("wanted")
         )
         price = wanted.c.price_cents * cast(order.quantity, BigInteger)
@@ -104,7 +104,7 @@ class OrderRepository:
     async def confirm(self, session: AsyncSession, order_id: uuid.UUID) -> uuid.UUID | Reason:
         """Confirm a pending order and credit its points, with its user locked. Returns the course, or why not."""
         owner = select(OrderRow.user_id).where(OrderRow.id == order_id).scalar_subquery()
-        user = select(User.erased_at).where(User.id == owner).with_for_update(key_share=True)
+        user = select(User.erased_at).where(User.id == owner).with_for_update(read=True, key_share=True)
         if (await session.execute(user)).scalar_one() is not None:
             return "erased"
         confirmed = (

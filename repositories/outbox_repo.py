@@ -230,6 +230,11 @@ class OutboxRepository:
         while len(await self._execute(SWEEP, {"limit": SWEPT_AT_ONCE})) == SWEPT_AT_ONCE:
             pass
 
+    async def are_owed(self, ids: Sequence[int]) -> bool:
+        """Whether any of these effects is not known to be applied."""
+        query = text("SELECT 1 FROM outbox WHERE id = ANY(:ids) LIMIT 1")
+        return bool(await self._execute(query, {"ids": ids}))
+
     async def backlog(self) -> dict[str, float]:
         """`backlog` in effects, `dead` in streams, `parked` in effects of dead streams, `attempts` (the most of any
         stream), `oldest_seconds`. Uses the connection of the health probe."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Interval, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from database.postgres import HotQuery, Postgres, connect
+from database.postgres import HotQuery, Postgres, connect, translate_errors
 from models.session import Session, SessionInfo, SignedIn
 from models.user import FullProfile, Profile, User
 from repositories.user_repo import PROFILE, USER
@@ -36,11 +36,13 @@ class Revoked:
 
 
 class SessionRepository:
-    """Commits only the use that `find` notes: all else that writes takes the session of a unit of work. Raises
-    StoreUnavailable."""
+    """Commits only the use that `find` notes, and `forget`: all else that writes takes the session of a unit of work.
+    Raises StoreUnavailable."""
 
-    def __init__(self, postgres: Postgres, idle: timedelta) -> None:
+    def __init__(self, postgres: Postgres, idle: timedelta, copies_last: timedelta) -> None:
+        """`copies_last`: for so long after its end a process that was not told may take a session for living."""
         self._postgres = postgres
+        self._copies_last = copies_last
         self._living = (
             Session.revoked_at.is_(None),
             Session.expires_at > func.now(),
@@ -103,19 +105,28 @@ class SessionRepository:
         only: uuid.UUID | None = None,
         keep: uuid.UUID | None = None,
     ) -> Sequence[Revoked]:
-        """End one session, or all but one, or all."""
-        query = update(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None))
+        """End one session, or all but one, or all, with the user locked `alone` (UserRepository.hold). Returns also
+        those that ended so lately that copies may live: whoever ended them may not know, and may have told nobody."""
+        lately = Session.revoked_at > func.now() - self._copies_last
+        query = update(Session).where(Session.user_id == user_id, or_(Session.revoked_at.is_(None), lately))
         if only:
             query = query.where(Session.id == only)
         if keep:
             query = query.where(Session.id != keep)
-        revoked = query.values(revoked_at=func.now()).returning(Session.id, Session.token_hash)
+        revoked = query.values(revoked_at=func.coalesce(Session.revoked_at, func.now())).returning(
+            Session.id, Session.token_hash
+        )
         return [Revoked(row.id, row.token_hash) for row in await session.execute(revoked)]
 
-    async def forget(self, session: AsyncSession, user_id: uuid.UUID) -> Sequence[Revoked]:
-        """Delete all sessions of a user, past ones included."""
-        forgotten = delete(Session).where(Session.user_id == user_id).returning(Session.id, Session.token_hash)
-        return [Revoked(row.id, row.token_hash) for row in await session.execute(forgotten)]
+    async def forget(self, user_id: uuid.UUID) -> None:
+        """Delete all sessions of an erased user, at once."""
+        with translate_errors():
+            async with self._postgres.background.connect() as connection:
+                await connection.execute(delete(Session).where(Session.user_id == user_id))
+
+    async def is_living(self, session: AsyncSession, session_id: uuid.UUID) -> bool:
+        query = select(Session.id).where(Session.id == session_id, *self._living)
+        return await session.scalar(query) is not None
 
     async def lock_credentials(self, session: AsyncSession, credentials: Credentials) -> bool:
         """Let nobody else replace the password's hash until the transaction ends. False when it was replaced

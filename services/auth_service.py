@@ -1,6 +1,5 @@
 """Sign-in with opaque tokens: the session is PostgreSQL's, Redis keeps a short-lived copy."""
 
-import asyncio
 import hashlib
 import secrets
 from collections import Counter
@@ -15,8 +14,10 @@ from models.base import new_id
 from models.session import PasswordChange, SessionList, SignedIn, SignIn, Token
 from repositories.cache_repo import CacheRepository, Versioned
 from repositories.session_repo import Credentials, Revoked, SessionRepository
+from repositories.user_repo import UserRepository
 from services.effects import InvalidateSession, RecordActivity, session_key
 from services.errors import InvalidInput, NotAuthenticated
+from services.invalidation import Invalidation
 from services.outbox import Outbox
 from services.passwords import PasswordHasher, refuse_common
 from services.turnstile import Turnstile
@@ -33,25 +34,26 @@ class AuthService:
         self,
         *,
         unit_of_work: Callable[[], PostgresUnitOfWork],
+        users: UserRepository,
         sessions: SessionRepository,
         cache: CacheRepository,
         outbox: Outbox,
+        invalidation: Invalidation,
         hasher: PasswordHasher,
         lasts: timedelta,
         copy_ttl: float,
         near_ttl: float,
-        near_doubt: float,
     ) -> None:
-        """`near_doubt`: seconds for which another process may go on with a near copy while Redis is silent."""
         self._unit_of_work = unit_of_work
+        self._users = users
         self._sessions = sessions
         self._cache = cache
         self._outbox = outbox
+        self._invalidation = invalidation
         self._hasher = hasher
         self._lasts = lasts
         self._copy_ttl = copy_ttl
         self._near_ttl = near_ttl
-        self._near_doubt = near_doubt
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
         self._turnstile = Turnstile(2 * hasher.threads, PATIENCE)
         self.counts: Counter[str] = Counter()
@@ -118,36 +120,52 @@ class AuthService:
         return SessionList(items=list(await self._sessions.list(who.user_id, who.session_id)))
 
     async def sign_out(self, who: SignedIn, *, everywhere: bool) -> None:
-        """End this session, or all of the user's. Raises StoreUnavailable."""
+        """End this session, or all of the user's, and return when no process takes them any more. Asked again, tell all
+        processes again: of what the first call committed nobody may have heard. Raises StoreUnavailable."""
         async with self._unit_of_work() as uow:
+            await self._users.hold(uow.session, who.user_id, alone=True)  # what an erasure has ended is ended again
             only = None if everywhere else who.session_id
             uow.effects += revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
             await uow.commit()
-        await self._outlast_copies(uow)
+        await self._invalidation.deliver(uow.owed)
 
     async def change_password(self, who: SignedIn, change: PasswordChange) -> None:
-        """Set a new password and end the user's other sessions. Raises InvalidInput, StoreUnavailable."""
+        """Set a new password and end the user's other sessions; asked again, end them again. Raises InvalidInput,
+        NotAuthenticated when this session was ended meanwhile, StoreUnavailable."""
         refuse_common(change.new_password, "new_password")
+        # Where the hash was not the verified one any more, the same request may have got there first: look again.
+        if not await self._set_password(who, change) and not await self._set_password(who, change):
+            raise InvalidInput("current_password", "was changed meanwhile")
+
+    async def _set_password(self, who: SignedIn, change: PasswordChange) -> bool:
+        """False when the hash was replaced after it was verified."""
         credentials = await self._sessions.credentials_of(who.user_id)
+        if credentials is None:
+            raise NotAuthenticated
+        password_hash = await self._new_hash(change, credentials)
+        async with self._unit_of_work() as uow:
+            if not await self._sessions.lock_credentials(uow.session, credentials):
+                return False
+            if not await self._sessions.is_living(uow.session, who.session_id):
+                raise NotAuthenticated
+            if password_hash:
+                await self._sessions.set_password_hash(uow.session, credentials, password_hash)
+                uow.effects.append(RecordActivity(activity=happened(who.user_id, "password_changed")))
+            uow.effects += revocations(await self._sessions.revoke(uow.session, who.user_id, keep=who.session_id))
+            await uow.commit()
+        await self._invalidation.deliver(uow.owed)
+        return True
+
+    async def _new_hash(self, change: PasswordChange, credentials: Credentials) -> str | None:
+        """None when the new password holds already. Raises InvalidInput."""
         try:
             await self._verify(change.current_password, credentials)
         except NotAuthenticated:
-            raise InvalidInput("current_password", "is not right") from None
-        assert credentials
-        password_hash = await self._hasher.hash(change.new_password)
-        async with self._unit_of_work() as uow:
-            if not await self._sessions.set_password_hash(uow.session, credentials, password_hash):
-                raise InvalidInput("current_password", "was changed meanwhile")
-            revoked = await self._sessions.revoke(uow.session, who.user_id, keep=who.session_id)
-            uow.effects += revocations(revoked)
-            uow.effects.append(RecordActivity(activity=happened(who.user_id, "password_changed")))
-            await uow.commit()
-        await self._outlast_copies(uow)
-
-    async def _outlast_copies(self, uow: PostgresUnitOfWork) -> None:
-        """Deliver, and where Redis could not be told, wait until no near cache can have a revoked session any more."""
-        if "redis" in await self._outbox.deliver(uow.owed):
-            await asyncio.sleep(self._near_doubt)
+            holds_already, _ = await self._hasher.verify(change.new_password, credentials.password_hash)
+            if not holds_already:
+                raise InvalidInput("current_password", "is not right") from None
+            return None
+        return await self._hasher.hash(change.new_password)
 
     async def _verify(self, password: SecretStr, credentials: Credentials | None) -> str | None:
         """Returns a new hash where the old one has outdated parameters. Raises NotAuthenticated."""

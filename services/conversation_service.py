@@ -20,8 +20,9 @@ from models.conversation import (
 )
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
+from repositories.user_repo import UserRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
-from services.errors import InvalidInput, NotFound, StoreUnavailable
+from services.errors import InvalidInput, NotAuthenticated, NotFound, StoreUnavailable
 from services.outbox import Outbox
 
 
@@ -32,12 +33,14 @@ class ConversationService:
         self,
         *,
         unit_of_work: Callable[[], PostgresUnitOfWork],
+        users: UserRepository,
         conversations: ConversationRepository,
         activity: ActivityRepository,
         outbox: Outbox,
         purge_seconds: float,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._users = users
         self._conversations = conversations
         self._activity = activity
         self._outbox = outbox
@@ -58,9 +61,16 @@ class ConversationService:
         return conversation
 
     async def delete(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> None:
-        """With all its messages, however many: what is not deleted at once is owed."""
-        await self._owned(conversation_id, owner)
+        """With all its messages, however many: what is not deleted at once is owed. Asked again, it is deleted. Raises
+        NotAuthenticated when the owner is erased."""
+        is_deleted = await self._conversations.is_deleted(conversation_id, owner)
+        if is_deleted is None:
+            raise NotFound
+        if is_deleted:
+            return
         async with self._unit_of_work() as uow:
+            if not await self._users.hold(uow.session, owner):
+                raise NotAuthenticated
             uow.effects += [
                 DeleteConversation(conversation_id=conversation_id),
                 PurgeConversation(conversation_id=conversation_id, after_seconds=self._purge_seconds),

@@ -60,6 +60,7 @@ class CourseService:
         return course
 
     async def delete(self, course_id: uuid.UUID) -> None:
+        """Also a deleted one: whoever got no answer asks again."""
         async with self._unit_of_work() as uow:
             if not await self._courses.delete(uow.session, course_id):
                 raise NotFound

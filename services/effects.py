@@ -17,6 +17,7 @@ from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
+from repositories.session_repo import SessionRepository
 from repositories.wake_up_repo import WakeUpRepository
 
 
@@ -40,6 +41,7 @@ class Targets:
     wake_ups: WakeUpRepository
     seats: SeatRepository
     sagas: GoOn
+    sessions: SessionRepository
 
 
 class Applicable(Effect):
@@ -90,7 +92,10 @@ class RecordActivity(Applicable):
 
 
 class DeleteConversation(Applicable):
+    """Its stream has nothing else, so whoever asks again does not wait for the lease of who got no answer."""
+
     store: ClassVar = "mongodb"
+    any_order: ClassVar = True
     conversation_id: uuid.UUID
 
     @property
@@ -142,7 +147,8 @@ class EraseDocumentsAgain(Later):
 
 
 class ForgetProfile(Later):
-    """Remove the key as well: it names the user. By now no load from before the erasure can be stored any more."""
+    """Remove the key as well: it names the user. By now no load from before the erasure can be stored any more, and no
+    copy of a session lives that a repeated erasure would have to end."""
 
     store: ClassVar = "redis"
     user_id: uuid.UUID
@@ -153,6 +159,7 @@ class ForgetProfile(Later):
 
     async def apply(self, to: Targets) -> None:
         await to.cache.forget(user_key(self.user_id))
+        await to.sessions.forget(self.user_id)
 
 
 class ForgetMarker(Later):
@@ -193,13 +200,19 @@ class InvalidateProfile(Applicable):
     any_order: ClassVar = True
     user_id: uuid.UUID
     version: int
+    heard: bool = False
+    """Whether its sender waits until every process has heard of it."""
 
     @property
     def aggregate(self) -> str:
         return user_key(self.user_id)
 
+    @property
+    def key(self) -> str:
+        return user_key(self.user_id)
+
     async def apply(self, to: Targets) -> None:
-        await to.cache.invalidate(user_key(self.user_id), self.version)
+        await to.cache.invalidate(self.key, self.version, heard=self.heard)
 
 
 class InvalidateSession(Applicable):
@@ -213,9 +226,13 @@ class InvalidateSession(Applicable):
     def aggregate(self) -> str:
         return f"session:{self.session_id}"
 
+    @property
+    def key(self) -> str:
+        return session_key(bytes.fromhex(self.token_hash))
+
     async def apply(self, to: Targets) -> None:
         try:
-            await to.cache.invalidate(session_key(bytes.fromhex(self.token_hash)), self.version)
+            await to.cache.invalidate(self.key, self.version, heard=True)
         finally:  # also without Redis, for the streams of this process
             to.wake_ups.send(self.aggregate)
 

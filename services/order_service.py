@@ -11,8 +11,9 @@ from models.idempotency import IdempotencyKey
 from models.order import Order, OrderIn, OrderPage, OrderPlaced
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
+from repositories.user_repo import UserRepository
 from services.effects import RecordActivity
-from services.errors import Conflict, NotFound, OrderCancelled, StoreUnavailable
+from services.errors import Conflict, NotAuthenticated, NotFound, OrderCancelled, StoreUnavailable
 from services.order_saga import OrderSaga
 from services.outbox import Outbox
 from services.saga import Sagas
@@ -27,12 +28,14 @@ class OrderService:
         self,
         *,
         unit_of_work: Callable[[], PostgresUnitOfWork],
+        users: UserRepository,
         orders: OrderRepository,
         idempotency: IdempotencyRepository,
         sagas: Sagas,
         outbox: Outbox,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._users = users
         self._orders = orders
         self._idempotency = idempotency
         self._sagas = sagas
@@ -85,13 +88,22 @@ class OrderService:
         return OrderPage(items=found[:limit], next_cursor=found[limit - 1].id if more else None, points=points)
 
     async def cancel(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:
-        """Undo a confirmed order. Raises NotFound, Conflict when it is not confirmed, StoreUnavailable."""
+        """Undo a confirmed order; asked again, it is undone. Raises NotFound, Conflict when it is neither confirmed nor
+        cancelled by the user, NotAuthenticated when the user is erased, StoreUnavailable."""
         order = await self.get(user_id, order_id)
-        if order.status != "confirmed":
+        if order.status == "confirmed":
+            with suppress(Conflict):  # somebody else was quicker
+                await self._cancel(user_id, order_id)
+            order = await self.get(user_id, order_id)
+        if order.reason != "by the user":
             raise Conflict(f"Only a confirmed order can be cancelled; this one is {order.status}.")
+        return order
+
+    async def _cancel(self, user_id: uuid.UUID, order_id: uuid.UUID) -> None:
         async with self._unit_of_work() as uow:
+            if not await self._users.hold(uow.session, user_id):
+                raise NotAuthenticated
             await self._sagas.compensate(uow, order_id, "by the user")
             uow.effects.append(RecordActivity(activity=happened(user_id, "order_cancelled")))
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        return await self.get(user_id, order_id)

@@ -93,6 +93,17 @@ class Outbox:
         stores = [stream.store for stream in streams] + [effect.store for effect in others]
         return {store for store, is_applied in zip(stores, applied, strict=True) if not is_applied}
 
+    async def applied_within(self, owed: Iterable[Owed], seconds: float) -> bool:
+        """Wait until these are applied, by whichever process. False when they are not in time, or nobody knows."""
+        ids = [item.id for item in owed]
+        try:
+            async with asyncio.timeout(seconds):
+                while await self._repository.are_owed(ids):
+                    await asyncio.sleep(0.05)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
     async def backlog(self) -> dict[str, float]:
         """See OutboxRepository.backlog."""
         return await self._repository.backlog()

@@ -22,6 +22,7 @@ from repositories.user_repo import UserRepository
 from services.auth_service import revocations
 from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile, InvalidateProfile, user_key
 from services.errors import NotFound
+from services.invalidation import Invalidation
 from services.outbox import Outbox
 
 PAGE = 500
@@ -42,6 +43,7 @@ class PrivacyService:
         conversations: ConversationRepository,
         activity: ActivityRepository,
         outbox: Outbox,
+        invalidation: Invalidation,
         purge_seconds: float,
         page_seconds: float,
     ) -> None:
@@ -53,30 +55,32 @@ class PrivacyService:
         self._conversations = conversations
         self._activity = activity
         self._outbox = outbox
+        self._invalidation = invalidation
         self._purge_seconds = purge_seconds
         self._page_seconds = page_seconds
 
     async def erase(self, user_id: uuid.UUID) -> None:
-        """Erase a user: from PostgreSQL at once, but for the id and the time; MongoDB and Redis are owed it, twice,
-        because what was under way may arrive after the first pass. Raises NotFound, StoreUnavailable."""
+        """Erase a user: from PostgreSQL at once, but for the id and the time, and the hashes of tokens, which a
+        repetition needs until the second pass. MongoDB and Redis are owed it, twice, because what was under way may
+        arrive after the first pass. Asked again, all of it happens again. Raises NotFound, StoreUnavailable."""
         async with self._unit_of_work() as uow:
             version = await self._users.erase(uow.session, user_id)
             if version is None:
                 raise NotFound
-            sessions = await self._sessions.forget(uow.session, user_id)
+            sessions = await self._sessions.revoke(uow.session, user_id)
             await self._idempotency.forget(uow.session, user_id)
             await self._orders.cancel_pending_of(uow.session, user_id, "erased")
-            await self._outbox.supersede(uow.session, user_key(user_id))
             later = {"user_id": user_id, "after_seconds": self._purge_seconds}
-            uow.effects += [
-                InvalidateProfile(user_id=user_id, version=version),
-                *revocations(sessions),
+            uow.effects += [EraseDocumentsAgain.model_validate(later), ForgetProfile.model_validate(later)]
+            uow.effects += revocations(sessions)
+            await uow.record()  # streams are locked in the order of their names, and the user's is the last of these
+            await self._outbox.supersede(uow.session, user_key(user_id))
+            uow.effects = [
+                InvalidateProfile(user_id=user_id, version=version, heard=True),
                 EraseDocuments(user_id=user_id),
-                EraseDocumentsAgain.model_validate(later),
-                ForgetProfile.model_validate(later),
             ]
             await uow.commit()
-        await self._outbox.deliver(uow.owed)
+        await self._invalidation.deliver(uow.owed)
 
     async def activity(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> ActivityPage:
         """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""

@@ -1,7 +1,7 @@
 """Registration, profiles and their changes, over all three stores."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from database.unit_of_work import PostgresUnitOfWork
@@ -9,6 +9,7 @@ from models.activity import happened
 from models.base import new_id, now
 from models.conversation import Conversation
 from models.idempotency import IdempotencyKey
+from models.outbox import Owed
 from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
 from repositories.cache_repo import CacheRepository, Versioned
@@ -16,6 +17,7 @@ from repositories.idempotency_repo import IdempotencyRepository
 from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
 from services.errors import NotAuthenticated, NotFound
+from services.invalidation import Invalidation
 from services.outbox import Outbox
 from services.passwords import PasswordHasher, refuse_common
 
@@ -31,6 +33,7 @@ class UserService:
         idempotency: IdempotencyRepository,
         cache: CacheRepository,
         outbox: Outbox,
+        invalidation: Invalidation,
         hasher: PasswordHasher,
         profile_ttl: float,
         near_ttl: float,
@@ -40,6 +43,7 @@ class UserService:
         self._idempotency = idempotency
         self._cache = cache
         self._outbox = outbox
+        self._invalidation = invalidation
         self._hasher = hasher
         self._profile_ttl = profile_ttl
         self._near_ttl = near_ttl
@@ -97,24 +101,29 @@ class UserService:
 
     async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate) -> FullProfile:
         """Change what was sent. Raises AlreadyTaken, NotFound, StoreUnavailable."""
-        return await self._change(user_id, update.sent())
+        profile, owed = await self._change(user_id, update.sent())
+        await self._outbox.deliver(owed)
+        return profile
 
     async def set_role(self, user_id: uuid.UUID, role: Role) -> FullProfile:
-        """For admins and operators. Raises NotFound, StoreUnavailable."""
-        return await self._change(user_id, {"role": role})
+        """For admins and operators. Holds in every process when it returns. Raises NotFound, StoreUnavailable."""
+        profile, owed = await self._change(user_id, {"role": role}, heard=True)
+        await self._invalidation.deliver(owed)
+        return profile
 
-    async def _change(self, user_id: uuid.UUID, changes: dict[str, Any]) -> FullProfile:
+    async def _change(
+        self, user_id: uuid.UUID, changes: dict[str, Any], *, heard: bool = False
+    ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
             profile = await self._users.update(uow.session, user_id, changes)
             if profile is None:
                 raise NotFound
             uow.effects += [
-                InvalidateProfile(user_id=user_id, version=profile.version),
+                InvalidateProfile(user_id=user_id, version=profile.version, heard=heard),
                 RecordActivity(activity=happened(user_id, "profile_changed")),
             ]
             await uow.commit()
-        await self._outbox.deliver(uow.owed)
-        return profile
+        return profile, uow.owed
 
 
 def _welcome(user_id: uuid.UUID) -> Conversation:

@@ -3,18 +3,23 @@
 import asyncio
 import gc
 import secrets
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import Settings
 from database.stores import Stores, open_stores
 from main import create_app
+from repositories.session_repo import SessionRepository
 from tests.api.test_users import account, register, sign_in
+from tests.outbox import query
 from tests.stores import client_of
 
 
@@ -159,6 +164,25 @@ async def test_a_bad_password_change_names_its_field(
     answer = await client.post("/users/me/password", headers=headers, json=change)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
     assert await status(client, headers) == 200
+
+
+async def test_a_revocation_covers_what_has_ended_since_copies_were_made(
+    client: httpx.AsyncClient, stores: Stores
+) -> None:
+    """The first one may have told nobody. What ended earlier than that costs nothing."""
+    sessions = SessionRepository(stores.postgres, timedelta(days=1), copies_last=timedelta(seconds=30))
+    user_id = uuid.UUID((await register(client))["X-User-Id"])
+    ended = "SELECT clock_timestamp() - revoked_at AS ago FROM sessions WHERE user_id = :id"
+
+    async def revoke() -> int:
+        async with AsyncSession(stores.postgres.engine) as session, session.begin():
+            return len(await sessions.revoke(session, user_id))
+
+    for seconds, covered in ((0, 1), (20, 1), (20, 0)):
+        sooner = "UPDATE sessions SET revoked_at = revoked_at - make_interval(secs => :s) WHERE user_id = :id"
+        await query(stores, sooner, s=seconds, id=user_id)
+        assert await revoke() == covered
+    assert (await query(stores, ended, id=user_id))[0].ago > timedelta(seconds=40)
 
 
 async def test_losing_redis_signs_nobody_out_and_brings_nobody_back(client: httpx.AsyncClient, stores: Stores) -> None:

@@ -116,9 +116,10 @@ async def test_deletes_with_all_messages(client: httpx.AsyncClient, ana: dict[st
         await client.get(f"{conversation}/messages", headers=ana),
         await client.post(f"{conversation}/messages", headers=ana, json={"content": "hi"}),
         await client.patch(conversation, headers=ana, json={"title": "back"}),
-        await client.delete(conversation, headers=ana),
     ):
         assert answer.status_code == 404
+    assert (await client.delete(conversation, headers=ana)).status_code == 204
+    assert (await client.delete(conversation, headers=await register(client))).status_code == 404
     listed = (await client.get("/conversations", headers=ana)).json()["items"]
     assert conversation.rpartition("/")[2] not in {item["id"] for item in listed}
 

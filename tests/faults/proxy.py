@@ -1,4 +1,4 @@
-"""A TCP proxy between an app and a store: passes, delays, cuts, swallows, or holds what the app sends."""
+"""A TCP proxy between an app and a store: passes, delays, cuts, swallows, holds what the app sends, loses an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,6 +20,9 @@ class Proxy:
         self._released.set()
         self._matching = b""
         self.held = 0
+        self.lose_answer_to = b""
+        """A request that contains these bytes passes, its answer does not, and its connection says nothing more."""
+        self.lost = 0
         self.latency = 0.0
         self.black_hole = False
 
@@ -53,9 +56,10 @@ class Proxy:
             upstream, to_store = await asyncio.open_connection("127.0.0.1", self._target)
             link = (writer, to_store)
             self._links.add(link)
+            deaf = asyncio.Event()
             tasks = [
-                asyncio.create_task(self._pump(reader, to_store, from_app=True)),
-                asyncio.create_task(self._pump(upstream, writer, from_app=False)),
+                asyncio.create_task(self._pump(reader, to_store, deaf, from_app=True)),
+                asyncio.create_task(self._pump(upstream, writer, deaf, from_app=False)),
             ]
             self._tasks.update(tasks)
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -63,14 +67,20 @@ class Proxy:
             self._links.discard(link)
         writer.close()  # also when the store refused
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_app: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deaf: asyncio.Event, *, from_app: bool
+    ) -> None:
         late = False
         with suppress(OSError, asyncio.IncompleteReadError):
             while data := await reader.read(65536):
                 if self.latency:
                     await asyncio.sleep(self.latency)
-                if self.black_hole:
+                if self.black_hole or (deaf.is_set() and not from_app):
                     continue
+                if from_app and self.lose_answer_to and self.lose_answer_to in data:
+                    self.lost += 1
+                    deaf.set()
+                    late = True
                 if from_app and self._matching and self._matching in data:
                     self.held += 1
                     await self._released.wait()

@@ -13,8 +13,10 @@ from database.unit_of_work import PostgresUnitOfWork
 from dependencies import wire
 from models.session import SignIn
 from repositories.session_repo import SessionRepository
+from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.errors import NotAuthenticated
+from services.invalidation import Invalidation
 from services.passwords import CONTEXT, PasswordHasher
 from tests.api.test_users import account
 
@@ -50,14 +52,15 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
     services = wire(settings, stores)
     return AuthService(
         unit_of_work=partial(PostgresUnitOfWork, stores.postgres, services.outbox.record),
-        sessions=SessionRepository(stores.postgres, timedelta(days=1)),
+        users=UserRepository(stores.postgres),
+        sessions=SessionRepository(stores.postgres, timedelta(days=1), copies_last=timedelta(seconds=30)),
         cache=services.cache,
         outbox=services.outbox,
+        invalidation=Invalidation(outbox=services.outbox, cache=services.cache, near_doubt=1),
         hasher=PasswordHasher(context),
         lasts=timedelta(days=1),
         copy_ttl=30,
         near_ttl=1,
-        near_doubt=1,
     )
 
 
