@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
 from limits import parse
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from database.embedded import Server
 from database.redis import RedisStore, open_redis
@@ -16,7 +17,7 @@ from repositories.breaker import CircuitBreaker
 from repositories.cache_repo import CacheRepository, Versioned
 from repositories.rate_limit_repo import RateLimitRepository
 from services.errors import Reason, StoreUnavailable
-from tests.stores import Servers, settings_for
+from tests.stores import Servers, real_redis, settings_for
 
 
 @asynccontextmanager
@@ -142,3 +143,15 @@ async def test_limits_are_counted_here_while_redis_refuses(refused: Refused) -> 
     once = parse("1/hour")
     assert await limits.count(once, "me") is None
     assert await limits.count(once, "me")
+
+
+async def test_a_reply_that_no_table_has_is_done_without_and_raises_in_tests(servers: Servers) -> None:
+    for environment in ("local", "test"):
+        async with real_redis(settings_for(servers, environment=environment)) as redis:
+            cache = CacheRepository(redis, CircuitBreaker("redis", 1000, 1))
+            await cache.set("a", b"1", 60)
+            (name,) = await redis.client.keys("*{a}")
+            await redis.client.delete(name)
+            await redis.client.sadd(name, "a set where a string is expected")
+            with pytest.raises(ResponseError) if environment == "test" else nullcontext():
+                assert await cache.get("a") is None
