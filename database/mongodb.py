@@ -218,9 +218,14 @@ def cause_of(error: BaseException) -> str:
     return named or type(error).__name__
 
 
-def only_duplicates(error: errors.BulkWriteError) -> bool:
-    """Whether all that was not inserted was there already, and what was inserted is acknowledged."""
-    return _refusal(error).get("code") == DUPLICATE
+def refusal_in(error: errors.BulkWriteError) -> errors.OperationFailure | None:
+    """Why not all was written or acknowledged; None when what is missing was there already. Not the error itself: its
+    text holds the documents."""
+    refusal = _refusal(error)
+    if refusal.get("code") == DUPLICATE:
+        return None
+    said = {key: refusal[key] for key in ("code", "codeName") if key in refusal}
+    return errors.OperationFailure("not inserted", said.get("code"), said)
 
 
 def _refusal(error: BaseException) -> Mapping[str, Any]:

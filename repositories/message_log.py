@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pymongo.errors import BulkWriteError
 
-from database.mongodb import Document, MongoStore, only_duplicates
+from database.mongodb import Document, MongoStore, refusal_in
 from models.base import now
 from models.conversation import Message, NewMessage
 from services.errors import InvalidInput
@@ -81,8 +81,8 @@ class MessageLog:
         try:
             await messages.insert_many(documents)
         except BulkWriteError as error:
-            if not only_duplicates(error):
-                raise
+            if refusal := refusal_in(error):
+                raise refusal from None
             inserted = error.details["nInserted"]  # in order, up to the first that failed
         if inserted:
             self._wake(f"conversation:{conversation_id}")

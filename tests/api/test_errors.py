@@ -4,8 +4,10 @@ import uuid
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from config import Settings
+from database.postgres import connect
 from database.stores import Stores
 from main import create_app
 from tests.log_of_run import LOG
@@ -50,3 +52,21 @@ async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(sett
     assert "secret" not in answer.text
     logged = LOG.read_text().partition(f"request_id={answer.json()['request_id']}")[2]
     assert "ZeroDivisionError" in logged
+
+
+async def test_operators_are_told_the_servers_code_and_nobody_its_text(settings: Settings, stores: Stores) -> None:
+    app = create_app(settings, stores)
+    statement = text("DO $$ BEGIN RAISE EXCEPTION 'with a secret' USING ERRCODE = '53100'; END $$")
+
+    @app.get("/full")
+    async def full() -> None:
+        async with connect(stores.postgres.engine) as connection:
+            await connection.execute(statement)
+
+    async with client_of(app) as client:
+        answer = await client.get("/full")
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "postgresql is not available at the moment (refuses writes)."
+    logged = [line for line in LOG.read_text().splitlines() if f"request_id={answer.json()['request_id']}" in line]
+    assert any("cause=53100" in line for line in logged)
+    assert not any("secret" in line for line in logged)

@@ -1,14 +1,17 @@
 """ConversationRepository on mongomock-motor and on MongoDB through both drivers: the same bodies."""
 
 import asyncio
+import traceback
 import uuid
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from database.mongodb import MongoStore
 from models.base import new_id, now
 from models.conversation import Conversation, NewMessage
 from repositories.conversation_repo import ConversationRepository
+from repositories.message_log import MessageLog
 from services.errors import InvalidInput, StoreUnavailable
 from tests.stores import REAL_MONGODB, Servers, settings_for
 
@@ -112,6 +115,33 @@ async def test_answers_unavailable_before_its_migration(
     await mongo_store.database.schema_migrations.delete_many({})
     with pytest.raises(StoreUnavailable, match="not migrated"):
         await repository.get(uuid.uuid4(), OWNER)
+
+
+@pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
+async def test_a_server_that_answers_and_refuses_writes_is_unavailable(mongo_store: MongoStore) -> None:
+    log = MessageLog(mongo_store, lambda name: None)
+    block = {"setUserWriteBlockMode": 1, "global": True}
+    await mongo_store.probe.admin.command(block)
+    try:
+        with pytest.raises(StoreUnavailable) as caught:
+            await log.append("c", NewMessage(content="hi"))
+        assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
+    finally:
+        await mongo_store.probe.admin.command({**block, "global": False})
+    assert (await log.append("c", NewMessage(content="hi")))[0].seq == 1
+
+
+@pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
+async def test_a_message_that_can_never_be_stored_is_not_tried_for_ever_or_told_to_the_log(
+    mongo_store: MongoStore,
+) -> None:
+    content = str(new_id())
+    validator = {"content": {"$ne": content}}
+    await mongo_store.database.command({"collMod": "messages", "validator": validator})
+    with pytest.raises(OperationFailure) as caught:
+        await MessageLog(mongo_store, lambda name: None).append("c", NewMessage(content=content))
+    assert caught.value.code == 121
+    assert content not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_batch_wakes_its_conversation_once_when_it_can_be_read(mongo_store: MongoStore) -> None:

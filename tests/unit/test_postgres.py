@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, text
 
 from config import Settings
-from database.postgres import HotQuery, open_postgres, pool_use, start_budget
+from database.postgres import HotQuery, connect, open_postgres, pool_use, start_budget
 from database.stores import Stores
-from services.errors import StoreUnavailable
+from services.errors import Reason, StoreUnavailable
 
 SLEEP = HotQuery(select(func.pg_sleep(bindparam("seconds")), func.pg_backend_pid().label("server")))
 
@@ -48,3 +48,25 @@ async def test_a_server_that_lets_nobody_in_is_unavailable(settings: Settings) -
     async with open_postgres(elsewhere) as postgres:
         with pytest.raises(StoreUnavailable, match="unreachable"):
             await SLEEP.row(postgres, seconds=0.0)
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason", "cause"),
+    [
+        (("SET TRANSACTION READ ONLY", "CREATE TABLE t ()"), "read only", "25006"),
+        (("CREATE ROLE nobody", "SET LOCAL ROLE nobody", "SELECT * FROM users"), "not permitted", "42501"),
+        (("SET LOCAL statement_timeout = 10", "SELECT pg_sleep(5)"), "timeout", "57014"),
+        (("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$",), "refuses writes", "53100"),
+        (("SELECT * FROM not_there_yet",), "not migrated", "42P01"),
+        (("SELECT pg_terminate_backend(pg_backend_pid())",), "unreachable", "08003"),
+        (("CREATE TABLE t (a int)", "SELECT * FROM t", "ALTER TABLE t ADD b int", "SELECT * FROM t"), "busy", "0A000"),
+    ],
+)
+async def test_what_the_server_refuses_is_known_by_its_code(
+    stores: Stores, statements: tuple[str, ...], reason: Reason, cause: str
+) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        async with connect(stores.postgres.engine) as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+    assert (caught.value.reason, caught.value.cause) == (reason, cause)
