@@ -18,10 +18,19 @@ from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
 from repositories.wake_up_repo import WakeUpRepository
+from services.errors import StoreUnavailable
 
 
 class NotYet(Exception):
     """It cannot be done now, but will be: ask again."""
+
+
+class Waits(StoreUnavailable):
+    """A store is not available, and in so many seconds something is decided without it."""
+
+    def __init__(self, unavailable: StoreUnavailable, seconds: float) -> None:
+        super().__init__(unavailable.store, unavailable.reason, unavailable.cause)
+        self.seconds = seconds
 
 
 class GoOn(Protocol):
@@ -56,7 +65,8 @@ class Applicable(Effect):
 
 
 class Later(Applicable):
-    """A second pass, when whatever was under way at the first has arrived or never will."""
+    """So many seconds after what is before it in its stream is done. As the second pass of a deletion: when whatever
+    was under way at the first has arrived or never will, however long the first had to wait for its store."""
 
     after_seconds: float
 
@@ -107,7 +117,7 @@ class PurgeConversation(Later):
 
     @property
     def aggregate(self) -> str:
-        return f"purge:{self.conversation_id}"
+        return f"conversation:{self.conversation_id}"
 
     async def apply(self, to: Targets) -> None:
         await to.conversations.delete(self.conversation_id, for_good=True)
@@ -134,7 +144,7 @@ class EraseDocumentsAgain(Later):
 
     @property
     def aggregate(self) -> str:
-        return f"purge:{self.user_id}"
+        return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
         await to.conversations.erase(self.user_id, for_good=True)
@@ -149,7 +159,7 @@ class ForgetProfile(Later):
 
     @property
     def aggregate(self) -> str:
-        return f"purge:{self.user_id}"
+        return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
         await to.cache.forget(user_key(self.user_id))
@@ -175,7 +185,7 @@ class ForgetMarker(Later):
 class ContinueSaga(Later):
     """Each direction has a stream of its own, so that undoing has all its attempts before it, and may wait."""
 
-    store: ClassVar = "mongodb"
+    store: ClassVar = "sagas"
     saga_id: uuid.UUID
     undo: bool = False
     after_seconds: float = 0
