@@ -28,7 +28,8 @@ from models.base import new_id, now
 from process import spare_collections
 from repositories.cache_repo import FILL, LEASE
 from repositories.conversation_repo import LIVING
-from repositories.outbox_repo import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, RECORD, SETTLE
+from repositories.outbox_repo import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, PATIENT, STUCK
+from repositories.outbox_statements import RECORD, SETTLE
 from repositories.user_repo import ADD
 from services.outbox import STREAMS_AT_ONCE
 from services.passwords import PasswordHasher
@@ -74,9 +75,12 @@ class Drivers:
                 "aggregates": [aggregate for aggregate, _, _ in owed],
                 "stores": ["mongodb"] * len(owed),
                 "tokens": [token for _, token, _ in owed],
-                "errors": [None] * len(owed),
+                **dict.fromkeys(("errors", "waits", "withins"), [None] * len(owed)),
+                "refused": [False] * len(owed),
                 "ids": [id_ for _, _, ids in owed for id_ in ids],
                 "max_attempts": 12,
+                "patient": PATIENT,
+                "stuck": STUCK,
                 "first": FIRST_DELAY,
                 "longest": LONGEST_DELAY,
             }

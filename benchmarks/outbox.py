@@ -30,7 +30,9 @@ from database.unit_of_work import PostgresUnitOfWork
 from dependencies import wire
 from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
-from repositories.outbox_repo import LEASE, LEASE_TIME, OutboxRepository
+from repositories.outbox_repo import LEASE_TIME, OutboxRepository
+from repositories.outbox_statements import LEASE
+from services.errors import StoreUnavailable
 from services.outbox import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
 from services.passwords import PasswordHasher
 from services.user_service import UserService
@@ -108,7 +110,7 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         deadline=0.5,
         poll_seconds=1,
     )
-    outbox._pause("mongodb")
+    outbox._pause(StoreUnavailable("mongodb", "unreachable"))
     return UserService(
         unit_of_work=partial(PostgresUnitOfWork, stores.postgres, outbox.record),
         users=services.users._users,

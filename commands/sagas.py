@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from commands.stores import RunningSettings, runner
 from dependencies import Services
 from repositories.outbox_repo import OutboxRepository
+from repositories.saga_repo import OPEN
 from services.effects import ContinueSaga
 
 SAGA = click.argument("saga_id", metavar="ID", type=click.UUID)
@@ -54,8 +55,11 @@ def saga_commands(running_settings: RunningSettings) -> click.Group:
 
         async def make_due(repository: OutboxRepository, services: Services) -> bool:
             row = await _one(services, saga_id)
+            if row.due_at is None and row.state in OPEN:  # its continuation was skipped
+                await services.sagas.owe_again(saga_id, row.state)
+                return True
             continues = ContinueSaga(saga_id=saga_id, undo=row.state == "compensating")
-            return await repository.retry(continues.aggregate, continues.store)
+            return await repository.retry(continues.aggregate, None) > 0
 
         if not run(make_due):
             raise click.ClickException("It is at its end, or being continued right now.")
@@ -88,6 +92,6 @@ async def _one(services: Services, saga_id: uuid.UUID) -> Row[Any]:
 
 def _line(row: Row[Any], services: Services) -> str:
     state = f"{row.state}, dead" if row.dead else row.state
-    error = f"  {row.attempts} attempts, last: {row.last_error}" if row.attempts else ""
+    error = f"  {row.attempts} attempts, last: {row.last_error}" if row.last_error else ""
     step = services.sagas.next_step(row.name, row.state, row.step)
     return f"{row.id}  {row.name}  {state}  {step}  since {row.created_at:%F %T}Z{error}"

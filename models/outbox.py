@@ -4,16 +4,18 @@ import uuid
 from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import BigInteger, Identity, Index, String, false, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Float, Identity, Index, String, false, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Table
 
-TargetStore = Literal["redis", "mongodb"]
+TargetStore = Literal["redis", "mongodb", "sagas"]
+"""Whose queue an effect waits in. "sagas" is no store: each step of a saga waits for the store that it needs."""
+TARGETS: tuple[TargetStore, ...] = get_args(TargetStore)
 
 
 class Effect(BaseModel):
@@ -33,8 +35,8 @@ class Effect(BaseModel):
 
     @property
     def delay(self) -> float:
-        """Seconds after the commit before which it is not applied. One with a delay wants an aggregate of its own:
-        what comes after it waits too."""
+        """Seconds before which it is not applied, from when all that was before it in its stream is done. What comes
+        after it waits too."""
         return 0
 
 
@@ -53,12 +55,22 @@ class OutboxStream(Table):
     lease_token: Mapped[uuid.UUID | None]
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     """Failures of the first effect, by its own fault, in a row."""
+    refusals: Mapped[int] = mapped_column(server_default=text("0"))
+    """How often in a row a store has refused the first effect, though its probe passed."""
+    waits_for: Mapped[str | None] = mapped_column(String(16))
+    """The store that refused: when it resumes, this is due."""
     dead: Mapped[bool] = mapped_column(server_default=false())
     last_error: Mapped[str | None]
 
     __table_args__ = (
+        CheckConstraint("pending >= 0", name="pending"),
         Index("ix_outbox_streams_due", "store", "due_at", postgresql_where=text("pending > 0 AND NOT dead")),
         Index("ix_outbox_streams_empty", "due_at", postgresql_where=text("pending = 0")),
+        # These hold only what fails, so that counting it costs nothing behind a million rows that merely wait.
+        Index("ix_outbox_streams_dead", "store", postgresql_where=text("dead")),
+        Index("ix_outbox_streams_attempts", "attempts", postgresql_where=text("attempts > 0")),
+        Index("ix_outbox_streams_refusals", "refusals", postgresql_where=text("refusals > 0")),
+        Index("ix_outbox_streams_waits_for", "waits_for", postgresql_where=text("waits_for IS NOT NULL")),
     )
 
 
@@ -71,6 +83,9 @@ class OutboxEffect(Table):
     name: Mapped[str] = mapped_column(String(64))
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    delay: Mapped[float] = mapped_column(Float(53), server_default=text("0"))
+    due_at: Mapped[datetime | None]
+    """Of one with a delay, once it is the first of its stream."""
 
     __table_args__ = (Index("ix_outbox_stream", "aggregate", "store", "id"),)
 

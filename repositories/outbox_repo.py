@@ -1,151 +1,60 @@
-"""The outbox in PostgreSQL: record, lease, settle, and what an operator does with it. Time is PostgreSQL's."""
+"""The outbox in PostgreSQL: record, lease, settle, and what an operator does with it (SQL: outbox_statements.py)."""
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
-from sqlalchemy import Row, TextClause, text
+import structlog
+from sqlalchemy import Row, TextClause
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from database.postgres import Postgres, translate_errors
-from models.outbox import Effect, Owed, Stream, TargetStore
+from database.postgres import Postgres, connect, translate_errors
+from models.outbox import TARGETS, Effect, Owed, Stream, TargetStore
+from repositories.outbox_statements import (
+    BACKLOG,
+    DROP,
+    EFFECTS,
+    HAS_WORK,
+    LEASE,
+    LOCK,
+    OWED,
+    RECORD,
+    RECOUNT,
+    RETRY,
+    REVIVE,
+    SETTLE,
+    SKIP,
+    STREAMS,
+    SUPERSEDE,
+    SWEEP,
+)
+from services.errors import Reason, StoreName
 
 LEASE_SECONDS = 5.0
 LEASE_TIME = timedelta(seconds=LEASE_SECONDS)
-SWEPT_AT_ONCE = 5000
+AT_ONCE = 5000
+"""Rows that one statement sweeps or revives."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds between attempts, doubling, with jitter
 PATIENT = "NotYet"
 """The error of an effect that will be possible (services/effects.py): it is asked again for as long as it takes, and
 keeps half of its attempts for faults of its own."""
-
-# The streams' rows are locked before the effects get their ids, so within a stream ids follow the order of commits.
-# Ordered, so that two transactions that add to the same streams cannot deadlock.
-RECORD = text("""
-WITH owed AS (
-  SELECT * FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[]), CAST(:names AS text[]),
-                       CAST(:payloads AS jsonb[]), CAST(:delays AS float[]))
-    WITH ORDINALITY AS o (aggregate, store, name, payload, delay, position)
-), streams AS (
-  INSERT INTO outbox_streams AS s (aggregate, store, pending, due_at, lease_until, lease_token)
-  SELECT aggregate, store, count(*),
-    clock_timestamp() + CASE WHEN max(delay) > 0 THEN make_interval(secs => max(delay)) ELSE :lease END,
-    CASE WHEN max(delay) > 0 THEN NULL ELSE clock_timestamp() + :lease END,
-    CASE WHEN max(delay) > 0 THEN NULL ELSE CAST(:token AS uuid) END
-  FROM owed GROUP BY aggregate, store ORDER BY aggregate, store
-  ON CONFLICT (aggregate, store) DO UPDATE SET
-    pending = s.pending + excluded.pending,
-    due_at = CASE WHEN s.pending = 0 THEN excluded.due_at ELSE s.due_at END,
-    lease_until = CASE WHEN s.pending = 0 THEN excluded.lease_until ELSE s.lease_until END,
-    lease_token = CASE WHEN s.pending = 0 THEN excluded.lease_token ELSE s.lease_token END
-  RETURNING aggregate, store, lease_token = CAST(:token AS uuid) AS mine
-), recorded AS (
-  INSERT INTO outbox (aggregate, store, name, payload)
-  SELECT aggregate, store, name, payload FROM owed JOIN streams USING (aggregate, store) ORDER BY position
-  RETURNING id, aggregate, store
+STUCK = 5
+"""Refusals in a row, although the store's probe passes, from which a stream is shown as stuck. With the waits between
+them and the time-outs that is some ten seconds: longer than a store is busy, or chooses a new primary."""
+EXACT = 10_000
+"""Up to which the backlog is counted. Above, counting takes longer than a health check has."""
+DRIVERS = (
+    "AutoReconnect BulkWriteError ConnectionError ConnectionFailure DBAPIError ExecutionTimeout InterfaceError"
+    " InternalError NetworkTimeout NotPrimaryError OperationFailure OperationalError OutOfMemoryError ReadOnlyError"
+    " ResponseError ServerSelectionTimeoutError TimeoutError WTimeoutError WriteConcernError WriteError"
 )
-SELECT id, coalesce(mine, false) AS mine FROM recorded JOIN streams USING (aggregate, store) ORDER BY id
-""")
+STORE_ERRORS = (*get_args(Reason), *DRIVERS.split())
+"""Last errors of streams that earlier releases parked for a store's fault."""
 
-# A lease moves due_at to its end: the poll needs one index, and a lease that was left behind runs out by itself.
-LEASE = text("""
-WITH due AS (
-  SELECT aggregate, store FROM outbox_streams
-  WHERE store = :store AND due_at <= clock_timestamp() AND pending > 0 AND NOT dead
-  ORDER BY due_at LIMIT :streams FOR UPDATE SKIP LOCKED
-), leased AS (
-  UPDATE outbox_streams s
-  SET lease_token = CAST(:token AS uuid), lease_until = clock_timestamp() + :lease, due_at = clock_timestamp() + :lease
-  FROM due WHERE s.aggregate = due.aggregate AND s.store = due.store
-  RETURNING s.aggregate, s.store
-)
-SELECT e.id, l.aggregate, e.name, e.payload FROM leased l LEFT JOIN LATERAL (
-  SELECT id, name, CAST(payload AS text) FROM outbox o WHERE o.aggregate = l.aggregate AND o.store = l.store
-  ORDER BY id LIMIT :effects
-) e ON true ORDER BY e.id
-""")
-
-# Whoever has lost the lease changes nothing. `pending` is counted on the locked row itself: an effect that was added
-# after this statement's snapshot is in it, so a stream is never taken for empty by mistake.
-SETTLE = text("""
-WITH outcome AS (
-  SELECT * FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[]), CAST(:tokens AS uuid[]),
-                       CAST(:errors AS text[])) AS o (aggregate, store, token, error)
-), mine AS MATERIALIZED (
-  SELECT s.aggregate, s.store FROM outbox_streams s JOIN outcome o USING (aggregate, store)
-  WHERE s.lease_token = o.token ORDER BY s.aggregate, s.store FOR UPDATE OF s
-), removed AS (
-  DELETE FROM outbox e USING mine WHERE e.aggregate = mine.aggregate AND e.store = mine.store
-  AND e.id = ANY(CAST(:ids AS bigint[])) RETURNING e.aggregate, e.store
-), done AS (
-  SELECT o.aggregate, o.store, o.token, o.error, (SELECT count(*) FROM removed r
-    WHERE r.aggregate = o.aggregate AND r.store = o.store) AS n FROM outcome o JOIN mine USING (aggregate, store)
-), settled AS (
-  UPDATE outbox_streams s SET
-    pending = s.pending - n, lease_token = NULL, lease_until = NULL, last_error = error,
-    attempts = least(CASE WHEN error IS NOT NULL THEN 1 ELSE 0 END + CASE WHEN n = 0 THEN s.attempts ELSE 0 END,
-      CASE WHEN error = :patient THEN :max_attempts / 2 END),
-    dead = coalesce(error <> :patient, false) AND n = 0 AND s.attempts + 1 >= :max_attempts,
-    due_at = clock_timestamp() + CASE WHEN error IS NULL THEN interval '0' ELSE make_interval(secs =>
-      least(:longest, :first * 2 ^ CASE WHEN n = 0 THEN least(s.attempts, 20) ELSE 0 END) * (0.5 + random() / 2)) END
-  FROM done WHERE s.aggregate = done.aggregate AND s.store = done.store AND s.lease_token = done.token
-  RETURNING s.aggregate, s.store, s.dead, s.last_error
-)
-SELECT aggregate, store, last_error FROM settled WHERE dead
-""")
-"""A release without an error counts no attempt: the store was down, or the lease ran out."""
-
-SWEEP = text("""
-DELETE FROM outbox_streams WHERE (aggregate, store) IN (
-  SELECT aggregate, store FROM outbox_streams WHERE pending = 0 AND due_at < clock_timestamp() - interval '1 second'
-  ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING store
-""")
-
-# The streams' rows first, in the order in which everybody locks them. Whoever holds a lease finds it gone.
-SUPERSEDE = text("""
-WITH streams AS MATERIALIZED (
-  SELECT aggregate, store FROM outbox_streams WHERE aggregate = :aggregate ORDER BY store FOR UPDATE
-), emptied AS (
-  UPDATE outbox_streams s SET pending = 0, attempts = 0, dead = false, lease_token = NULL, lease_until = NULL,
-    last_error = NULL FROM streams WHERE s.aggregate = streams.aggregate AND s.store = streams.store
-)
-DELETE FROM outbox e USING streams WHERE e.aggregate = streams.aggregate AND e.store = streams.store
-""")
-
-BACKLOG = text("""
-SELECT (SELECT count(*) FROM outbox) AS backlog,
-       (SELECT count(*) FROM outbox_streams WHERE dead) AS dead,
-       (SELECT coalesce(sum(pending), 0) FROM outbox_streams WHERE dead) AS parked,
-       (SELECT coalesce(max(attempts), 0) FROM outbox_streams WHERE attempts > 0) AS attempts,
-       coalesce(extract(epoch FROM clock_timestamp() - (SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0)
-         AS oldest_seconds
-""")
-
-STREAMS = text("""
-SELECT s.aggregate, s.store, s.pending, s.attempts, s.dead, s.last_error, s.due_at, s.lease_until,
-       (SELECT min(created_at) FROM outbox e WHERE e.aggregate = s.aggregate AND e.store = s.store) AS since
-FROM outbox_streams s WHERE s.pending > 0 AND (s.dead OR NOT :dead_only) ORDER BY s.dead DESC, since LIMIT :limit
-""")
-
-EFFECTS = text("""
-SELECT id, store, name, created_at, CAST(payload AS text) FROM outbox WHERE aggregate = :aggregate ORDER BY id LIMIT 100
-""")
-
-RETRY = text("""
-UPDATE outbox_streams SET dead = false, attempts = 0, due_at = clock_timestamp()
-WHERE aggregate = :aggregate AND store = :store AND pending > 0
-  AND (lease_until IS NULL OR lease_until < clock_timestamp()) RETURNING store
-""")
-
-# Only a dead stream can be skipped: nobody is about to apply its first effect.
-SKIP = text("""
-WITH stream AS (
-  UPDATE outbox_streams SET dead = false, attempts = 0, due_at = clock_timestamp(), pending = pending - 1
-  WHERE aggregate = :aggregate AND store = :store AND dead RETURNING aggregate, store
-)
-DELETE FROM outbox WHERE id = (SELECT min(id) FROM outbox JOIN stream USING (aggregate, store)) RETURNING id
-""")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -160,11 +69,17 @@ class Leased:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a leased stream: the ids that were applied, and why the next one was not, if by its own fault."""
+    """What became of a leased stream: the ids that were applied, and why the next one was not."""
 
     stream: Stream
     done: tuple[int, ...]
     error: str | None = None
+    waits_for: StoreName | None = None
+    """The store whose fault the error is, not the effect's."""
+    refused: bool = False
+    """That store's probe passes all the same."""
+    within: float | None = None
+    """Seconds after which it has to be asked again at the latest."""
 
 
 class OutboxRepository:
@@ -195,73 +110,114 @@ class OutboxRepository:
 
     async def supersede(self, session: AsyncSession, aggregate: str) -> None:
         """Drop what an aggregate is still owed, and whatever lease or failure stands in the way of what comes next."""
-        await session.execute(SUPERSEDE, {"aggregate": aggregate})
+        for statement in (SUPERSEDE, DROP):
+            await session.execute(statement, {"aggregate": aggregate, "stores": TARGETS})
 
     async def lease(self, store: TargetStore, streams: int, effects: int) -> dict[Stream, list[Leased]]:
-        """Take up to `streams` due streams of a store, each with up to `effects` of its first effects in order. One may
-        come without any: they were committed after this statement's snapshot."""
+        """Take up to `streams` due streams of a store, each with up to `effects` of its first effects in order, as far
+        as their time has come. One may come without any: what it holds was committed after this statement's snapshot,
+        or has yet to begin its delay. Settling it makes it due when that is over."""
         token = uuid.uuid4()
         limits = {"store": store, "streams": streams, "effects": effects, "token": token, "lease": LEASE_TIME}
         leased: dict[Stream, list[Leased]] = {}
+        waiting = set[str]()
         for row in await self._execute(LEASE, limits):
             effects_of = leased.setdefault(Stream(row.aggregate, store, token), [])
-            if row.id is not None:
+            if row.waits:
+                waiting.add(row.aggregate)
+            if row.id is not None and row.aggregate not in waiting:
                 effects_of.append(Leased(row.id, row.name, row.payload))
         return leased
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str]]:
-        """Remove what was applied and end the leases. Returns aggregate, store and error of streams that died now."""
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, bool]]:
+        """Remove what was applied and end the leases. Returns aggregate, store, error and whether it is dead of streams
+        that died, or got stuck, now. A stream whose count is wrong is recounted, and holds up no other."""
+        try:
+            return await self._settle(outcomes)
+        except IntegrityError:
+            if len(outcomes) == 1:
+                await self._recount(outcomes[0].stream)
+                return await self._settle(outcomes)
+        return [stopped for outcome in outcomes for stopped in await self.settle([outcome])]
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, bool]]:
         streams = [outcome.stream for outcome in outcomes]
         parameters = {
             "aggregates": [stream.aggregate for stream in streams],
             "stores": [stream.store for stream in streams],
             "tokens": [stream.token for stream in streams],
             "errors": [outcome.error for outcome in outcomes],
+            "waits": [outcome.waits_for for outcome in outcomes],
+            "refused": [outcome.refused for outcome in outcomes],
+            "withins": [outcome.within for outcome in outcomes],
             "ids": [id_ for outcome in outcomes for id_ in outcome.done],
             "max_attempts": self._max_attempts,
             "patient": PATIENT,
+            "stuck": STUCK,
             "first": FIRST_DELAY,
             "longest": LONGEST_DELAY,
         }
-        return [(row.aggregate, row.store, row.last_error) for row in await self._execute(SETTLE, parameters)]
+        rows = await self._execute(SETTLE, parameters)
+        return [(row.aggregate, row.store, row.last_error, row.dead) for row in rows]
+
+    async def _recount(self, stream: Stream) -> None:
+        log.error("outbox_stream_recounted", aggregate=stream.aggregate, store=stream.store)
+        with translate_errors():
+            async with self._postgres.engine.begin() as connection:
+                for statement in (LOCK, RECOUNT):  # the second sees what was committed while the first waited
+                    await connection.execute(statement, {"aggregate": stream.aggregate, "store": stream.store})
 
     async def sweep(self) -> None:
         """Delete the rows of empty streams."""
-        while len(await self._execute(SWEEP, {"limit": SWEPT_AT_ONCE})) == SWEPT_AT_ONCE:
+        while len(await self._execute(SWEEP, {"limit": AT_ONCE})) == AT_ONCE:
+            pass
+
+    async def revive(self, target: TargetStore) -> None:
+        """Make due what waits for a store, and what was parked for a fault of its own by an earlier release."""
+        parameters = {"store": target, "errors": STORE_ERRORS, "limit": AT_ONCE}
+        while len(await self._execute(REVIVE, parameters)) == AT_ONCE:
             pass
 
     async def are_owed(self, ids: Sequence[int]) -> bool:
         """Whether any of these effects is not known to be applied."""
-        query = text("SELECT 1 FROM outbox WHERE id = ANY(:ids) LIMIT 1")
-        return bool(await self._execute(query, {"ids": ids}))
+        return bool(await self._execute(OWED, {"ids": ids}))
+
+    async def has_work(self) -> bool:
+        """Whether anything is owed in a stream that is neither dead nor stuck."""
+        return bool(await self._execute(HAS_WORK, {"stuck": STUCK}))
 
     async def backlog(self) -> dict[str, float]:
-        """`backlog` in effects, `dead` in streams, `parked` in effects of dead streams, `attempts` (the most of any
-        stream), `oldest_seconds`. Uses the connection of the health probe."""
+        """`backlog` in effects: exact up to 10,000, above that PostgreSQL's own running estimate, which is a second
+        behind and starts anew after a crash. `dead` and `stuck` in streams and `parked` in effects of dead streams,
+        among the first 10,000 streams of each kind; `attempts` (the most of any stream), `oldest_seconds`. Takes as
+        long with a million rows as with ten thousand. Uses the connection of the health probe."""
         with translate_errors():
             async with self._postgres.probe_engine.connect() as connection:
-                row = (await connection.execute(BACKLOG)).one()
-        counts = {name: int(value) for name, value in row._mapping.items() if name != "oldest_seconds"}
+                row = (await connection.execute(BACKLOG, {"exact": EXACT, "stuck": STUCK})).one()
+        counts = {name: int(row._mapping[name]) for name in ("backlog", "dead", "stuck", "parked", "attempts")}
+        if counts["backlog"] > EXACT:
+            counts["backlog"] = max(counts["backlog"], int(row.estimate))
         return {**counts, "oldest_seconds": round(float(row.oldest_seconds), 1)}
 
     async def streams(self, *, dead_only: bool, limit: int = 100) -> Sequence[Row[Any]]:
-        """Streams with work: dead ones first, then oldest first."""
-        return await self._execute(STREAMS, {"dead_only": dead_only, "limit": limit})
+        """Streams with work: dead ones first, then stuck ones, then oldest first."""
+        return await self._execute(STREAMS, {"dead_only": dead_only, "limit": limit, "stuck": STUCK})
 
     async def effects(self, aggregate: str) -> Sequence[Row[Any]]:
         """The first effects that an aggregate is owed, in order, payloads included."""
         return await self._execute(EFFECTS, {"aggregate": aggregate})
 
-    async def retry(self, aggregate: str, store: TargetStore) -> bool:
-        """Make a stream due now with all its attempts before it. False when there is none, or it is leased."""
-        return bool(await self._execute(RETRY, {"aggregate": aggregate, "store": store}))
+    async def retry(self, aggregate: str | None, store: TargetStore | None) -> int:
+        """Make streams due now with all attempts before them: of one aggregate, or (None) all that have failed; of one
+        store, or of all. Returns how many: not those that are leased."""
+        return len(await self._execute(RETRY, {"aggregate": aggregate, "store": store}))
 
     async def skip(self, aggregate: str, store: TargetStore) -> int | None:
-        """Drop the first effect of a dead stream and go on with the next. Returns its id, None when not dead."""
-        rows = await self._execute(SKIP, {"aggregate": aggregate, "store": store})
+        """Drop the first effect of a dead or stuck stream and go on with the next. Returns its id, None when it is
+        neither, or being tried right now."""
+        rows = await self._execute(SKIP, {"aggregate": aggregate, "store": store, "stuck": STUCK})
         return rows[0].id if rows else None
 
     async def _execute(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        with translate_errors():
-            async with self._postgres.background.connect() as connection:
-                return (await connection.execute(statement, parameters)).all()
+        async with connect(self._postgres.background) as connection:
+            return (await connection.execute(statement, parameters)).all()

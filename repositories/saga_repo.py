@@ -65,7 +65,7 @@ class SagaRepository:
 
     async def unfinished(self, saga_id: uuid.UUID | None = None, limit: int = 100) -> Sequence[Row[Any]]:
         """Of all sagas that are not at an end, or of one in any state: its row, with `attempts`, `last_error`, `dead`
-        and `due_at` of what continues it. The oldest first."""
+        and `due_at` of what continues it; they are None when nothing does. The oldest first."""
         suffix = case((SagaRow.state == "compensating", ":undo"), else_="")
         continues = OutboxStream.aggregate == func.concat("saga:", SagaRow.id, suffix)
         stream = (OutboxStream.attempts, OutboxStream.last_error, OutboxStream.dead, OutboxStream.due_at)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Interval, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from database.postgres import HotQuery, Postgres, connect, translate_errors
+from database.postgres import HotQuery, Postgres, connect
 from models.session import Session, SessionInfo, SignedIn
 from models.user import FullProfile, Profile, User
 from repositories.user_repo import PROFILE, USER
@@ -120,9 +120,8 @@ class SessionRepository:
 
     async def forget(self, user_id: uuid.UUID) -> None:
         """Delete all sessions of an erased user, at once."""
-        with translate_errors():
-            async with self._postgres.background.connect() as connection:
-                await connection.execute(delete(Session).where(Session.user_id == user_id))
+        async with connect(self._postgres.background) as connection:
+            await connection.execute(delete(Session).where(Session.user_id == user_id))
 
     async def is_living(self, session: AsyncSession, session_id: uuid.UUID) -> bool:
         query = select(Session.id).where(Session.id == session_id, *self._living)

@@ -19,10 +19,19 @@ from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
 from repositories.wake_up_repo import WakeUpRepository
+from services.errors import StoreUnavailable
 
 
 class NotYet(Exception):
     """It cannot be done now, but will be: ask again."""
+
+
+class Waits(StoreUnavailable):
+    """A store is not available, and in so many seconds something is decided without it."""
+
+    def __init__(self, unavailable: StoreUnavailable, seconds: float) -> None:
+        super().__init__(unavailable.store, unavailable.reason, unavailable.cause)
+        self.seconds = seconds
 
 
 class GoOn(Protocol):
@@ -52,13 +61,18 @@ class Applicable(Effect):
     def __init_subclass__(cls) -> None:
         Applicable.by_name[cls.__name__] = cls
 
+    def at_once(self, to: Targets) -> None:
+        """What this process must heed from the commit on, before it is applied. Waits for nothing."""
+        return
+
     @abstractmethod
     async def apply(self, to: Targets) -> None:
         """Make it so, once, however often this is called. Raises StoreUnavailable, NotYet."""
 
 
 class Later(Applicable):
-    """A second pass, when whatever was under way at the first has arrived or never will."""
+    """So many seconds after what is before it in its stream is done. As the second pass of a deletion: when whatever
+    was under way at the first has arrived or never will, however long the first had to wait for its store."""
 
     after_seconds: float
 
@@ -92,7 +106,7 @@ class RecordActivity(Applicable):
 
 
 class DeleteConversation(Applicable):
-    """Its stream has nothing else, so whoever asks again does not wait for the lease of who got no answer."""
+    """In any order: whoever asks again does not wait for the lease of who got no answer, nor for the second pass."""
 
     store: ClassVar = "mongodb"
     any_order: ClassVar = True
@@ -112,7 +126,7 @@ class PurgeConversation(Later):
 
     @property
     def aggregate(self) -> str:
-        return f"purge:{self.conversation_id}"
+        return f"conversation:{self.conversation_id}"
 
     async def apply(self, to: Targets) -> None:
         await to.conversations.delete(self.conversation_id, for_good=True)
@@ -139,7 +153,7 @@ class EraseDocumentsAgain(Later):
 
     @property
     def aggregate(self) -> str:
-        return f"purge:{self.user_id}"
+        return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
         await to.conversations.erase(self.user_id, for_good=True)
@@ -155,7 +169,7 @@ class ForgetProfile(Later):
 
     @property
     def aggregate(self) -> str:
-        return f"purge:{self.user_id}"
+        return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
         await to.cache.forget(user_key(self.user_id))
@@ -182,7 +196,7 @@ class ForgetMarker(Later):
 class ContinueSaga(Later):
     """Each direction has a stream of its own, so that undoing has all its attempts before it, and may wait."""
 
-    store: ClassVar = "mongodb"
+    store: ClassVar = "sagas"
     saga_id: uuid.UUID
     undo: bool = False
     after_seconds: float = 0
@@ -211,6 +225,9 @@ class InvalidateProfile(Applicable):
     def key(self) -> str:
         return user_key(self.user_id)
 
+    def at_once(self, to: Targets) -> None:
+        to.cache.require(self.key, self.version)
+
     async def apply(self, to: Targets) -> None:
         await to.cache.invalidate(self.key, self.version, heard=self.heard)
 
@@ -229,6 +246,9 @@ class InvalidateSession(Applicable):
     @property
     def key(self) -> str:
         return session_key(bytes.fromhex(self.token_hash))
+
+    def at_once(self, to: Targets) -> None:
+        to.cache.require(self.key, self.version)
 
     async def apply(self, to: Targets) -> None:
         try:

@@ -26,6 +26,7 @@ BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 OUTBOX = {
     "backlog": "Effects that are owed",
     "dead": "Streams whose first effect has failed too often",
+    "stuck": "Streams that their store refuses although its probe passes",
     "parked": "Effects in dead streams",
     "oldest_seconds": "Age of the oldest effect that is owed",
 }

@@ -1,7 +1,8 @@
 """Delivers what committed transactions owe to Redis and MongoDB: at once where it can, else by the relay.
 
-A stream (one aggregate, one store) is applied in order by whoever holds its lease. A store that does not answer costs
-no attempt: its streams wait until it is back. Only an effect that fails by its own fault is counted, and parked.
+A stream (one aggregate, one store) is applied in order by whoever holds its lease. A store's fault costs no attempt:
+while its probe fails its streams wait until it is back; while it refuses although its probe passes, they wait longer
+and longer. Only an effect that fails by its own fault is counted, and parked.
 """
 
 import asyncio
@@ -9,21 +10,22 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import cast, get_args
+from itertools import takewhile
+from typing import cast
 
 import structlog
 
-from models.outbox import Owed, Stream, TargetStore
+from models.outbox import TARGETS, Owed, Stream, TargetStore
 from repositories.outbox_repo import LEASE_SECONDS, Leased, OutboxRepository, Outcome
-from services.effects import Applicable, Targets
-from services.errors import StoreUnavailable
+from services.effects import Applicable, Targets, Waits
+from services.errors import StoreName, StoreUnavailable
 
-STORES: tuple[TargetStore, ...] = get_args(TargetStore)
 STREAMS_AT_ONCE, EFFECTS_AT_ONCE, IN_FLIGHT = 64, 50, 32
 DELIVERED_AT_ONCE = 8
 """Streams that one request applies at a time. Who ends a hundred sessions would else exhaust Redis' connections."""
 LEASE_MARGIN = 1.0
 PAUSE_SECONDS = 1.0
+ASK_SECONDS = 0.2
 SWEEP_SECONDS = 5.0
 UNSETTLED = 10_000
 """Outcomes that may wait to be written. Above, they are dropped, and the relay applies those effects once more."""
@@ -46,10 +48,17 @@ class Outbox:
         self._pings = pings
         self._deadline = deadline
         self._poll_seconds = poll_seconds
-        self._paused: set[TargetStore] = set()
-        self._wake = {store: asyncio.Event() for store in STORES}
-        self._slots = {store: asyncio.Semaphore(IN_FLIGHT) for store in STORES}
-        self._probing = {store: asyncio.Lock() for store in STORES}
+        self._paused: set[str] = set()
+        """Stores whose probe has failed."""
+        self._doubted: set[str] = set()
+        """Stores that have just failed a request: requests leave them alone until their relay has probed them."""
+        self._needed: dict[TargetStore, StoreName] = {}
+        """The store that sagas were last found to wait for."""
+        self._to_revive = set(TARGETS)
+        self._wake = {target: asyncio.Event() for target in TARGETS}
+        self._slots = {target: asyncio.Semaphore(IN_FLIGHT) for target in TARGETS}
+        self._probing = {store: asyncio.Lock() for store in pings}
+        self._asking = asyncio.Semaphore(1)  # of the relay's few connections, those who wait share one
         self._outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue(UNSETTLED)
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -59,8 +68,8 @@ class Outbox:
         self.supersede = repository.supersede
 
     def start(self) -> None:
-        """Start the relay: a task for each store, so that one's outage does not hold back the other's effects."""
-        self._tasks = [asyncio.create_task(self._relay(store)) for store in STORES]
+        """Start the relay: a task for each target, so that one's outage does not hold back the others' effects."""
+        self._tasks = [asyncio.create_task(self._relay(target)) for target in TARGETS]
         self._tasks.append(asyncio.create_task(self._settle_delivered()))
 
     async def close(self) -> None:
@@ -76,16 +85,17 @@ class Outbox:
 
     async def deliver(self, owed: Sequence[Owed]) -> set[TargetStore]:
         """Apply now what this process holds the lease for, within the deadline (seconds); the relay does the rest.
-        Returns the stores of what is not known to be applied. Never raises: the transaction is committed, so the
-        request has succeeded."""
-        streams: dict[Stream, list[tuple[int, Applicable]]] = {}
+        Returns the targets of what is due and not known to be applied. Never raises: the transaction is committed, so
+        the request has succeeded."""
+        streams: dict[Stream, list[Owed]] = {}
         for item in owed:
+            cast(Applicable, item.effect).at_once(self._targets)
             if item.stream:
-                streams.setdefault(item.stream, []).append((item.id, cast(Applicable, item.effect)))
-        others = [cast(Applicable, item.effect) for item in owed if not item.stream]
+                streams.setdefault(item.stream, []).append(item)
+        others = [cast(Applicable, item.effect) for item in owed if not item.stream and not item.effect.delay]
         slots = asyncio.Semaphore(DELIVERED_AT_ONCE)
         applied = await asyncio.gather(
-            *(self._deliver_stream(stream, effects, slots) for stream, effects in streams.items()),
+            *(self._deliver_stream(stream, _leading(items), slots) for stream, items in streams.items()),
             *(self._overtake(effect, slots) for effect in others),
         )
         for effect in others:
@@ -93,14 +103,14 @@ class Outbox:
         stores = [stream.store for stream in streams] + [effect.store for effect in others]
         return {store for store, is_applied in zip(stores, applied, strict=True) if not is_applied}
 
-    async def applied_within(self, owed: Iterable[Owed], seconds: float) -> bool:
-        """Wait until these are applied, by whichever process. False when they are not in time, or nobody knows."""
-        ids = [item.id for item in owed]
+    async def applied_within(self, owed: Sequence[Owed], seconds: float) -> bool:
+        """Wait until a relay, in whichever process, has applied all of these but those with a delay. Never raises."""
+        ids = [item.id for item in owed if not item.effect.delay]
         try:
             async with asyncio.timeout(seconds):
-                while await self._repository.are_owed(ids):
-                    await asyncio.sleep(0.05)
-        except (StoreUnavailable, TimeoutError):
+                while await self._are_owed(ids):
+                    await asyncio.sleep(ASK_SECONDS)
+        except TimeoutError:
             return False
         return True
 
@@ -109,23 +119,32 @@ class Outbox:
         return await self._repository.backlog()
 
     async def drain(self) -> None:
-        """Deliver until nothing is owed but what is dead. Raises StoreUnavailable when PostgreSQL is down."""
+        """Deliver until nothing is owed but what is dead or stuck. Raises StoreUnavailable when PostgreSQL is down."""
+        for target in TARGETS:  # before the first look: what was stuck gets its chance
+            await self._revive(target)
         self.start()
-        while (state := await self._repository.backlog())["backlog"] > state["parked"]:
+        while await self._repository.has_work():
             await asyncio.sleep(0.1)
         await self.close()
+
+    async def _are_owed(self, ids: Sequence[int]) -> bool:
+        try:
+            async with self._asking:
+                return await self._repository.are_owed(ids)
+        except StoreUnavailable:
+            return True
 
     async def _deliver_stream(
         self, stream: Stream, effects: Sequence[tuple[int, Applicable]], slots: asyncio.Semaphore
     ) -> bool:
         done: list[int] = []
         error = None
+        needed = self._needed.get(stream.store, stream.store)
         try:
             async with asyncio.timeout(self._deadline), slots:
-                error = await self._apply(stream.store, effects, done)
+                error = await self._apply(needed, effects, done)
         except (StoreUnavailable, TimeoutError) as unavailable:
-            if _is_about(unavailable, stream.store):
-                self._pause(stream.store)  # the relay finds out whether it was the store or this effect
+            self._doubt(unavailable.store if isinstance(unavailable, StoreUnavailable) else needed)
         try:
             self._outcomes.put_nowait(Outcome(stream, tuple(done), error))
         except asyncio.QueueFull:
@@ -140,24 +159,22 @@ class Outbox:
             async with asyncio.timeout(self._deadline), slots:
                 await effect.apply(self._targets)
         except (StoreUnavailable, TimeoutError):
-            self._pause(effect.store)
+            self._doubt(effect.store)
             return False
         except Exception:
             log.exception("effect_failed", effect=type(effect).__name__)  # it stays owed: the relay counts its attempts
             return False
         return True
 
-    async def _apply(
-        self, store: TargetStore, effects: Iterable[tuple[int, Applicable]], done: list[int]
-    ) -> str | None:
-        """Apply in order and note the ids in `done`. Returns why one failed by its own fault. Raises
-        StoreUnavailable."""
+    async def _apply(self, needed: str, effects: Iterable[tuple[int, Applicable]], done: list[int]) -> str | None:
+        """Apply in order and note the ids in `done`; stop when the needed store is held. Returns why one failed by its
+        own fault. Raises StoreUnavailable and TimeoutError for the fault of a store."""
         for id_, effect in effects:
-            if store in self._paused and not effect.any_order:
+            if needed in self._paused | self._doubted and not effect.any_order:
                 return None
             try:
                 await effect.apply(self._targets)
-            except StoreUnavailable:
+            except (StoreUnavailable, TimeoutError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted, and parked in the end
                 self.counts["failed"] += 1
@@ -167,41 +184,46 @@ class Outbox:
             self.counts["applied"] += 1
         return None
 
-    def _pause(self, store: TargetStore) -> None:
-        if store not in self._paused:
-            self._paused.add(store)
-            log.warning("outbox_paused", store=store)
+    def _doubt(self, store: str) -> None:
+        """Let its relay find out whether it was the store, or this effect."""
+        if store in self._pings and store not in self._paused:
+            self._doubted.add(store)
+            self._wake[cast(TargetStore, store)].set()
 
-    async def _relay(self, store: TargetStore) -> None:
+    def _pause(self, problem: StoreUnavailable) -> None:
+        if problem.store not in self._paused:
+            self._paused.add(problem.store)
+            log.warning("outbox_paused", store=problem.store, reason=problem.reason, cause=problem.cause)
+
+    async def _relay(self, target: TargetStore) -> None:
         while not self._closing.is_set():
             try:
-                busy = await self._turn(store)
+                busy = await self._turn(target)
             except StoreUnavailable:  # PostgreSQL's turn to be down
                 busy = False
             except Exception:
-                log.exception("relay_failed", store=store)
+                log.exception("relay_failed", store=target)
                 busy = False
-            if not busy or store in self._paused:
-                await self._rest(store)
+            if not busy or target in self._paused:
+                await self._rest(target)
 
-    async def _rest(self, store: TargetStore) -> None:
-        event = self._closing if store in self._paused else self._wake[store]
-        seconds = PAUSE_SECONDS if store in self._paused else self._poll_seconds
+    async def _rest(self, target: TargetStore) -> None:
+        event = self._closing if target in self._paused else self._wake[target]
+        seconds = PAUSE_SECONDS if target in self._paused else self._poll_seconds
         try:
             async with asyncio.timeout(seconds * random.uniform(0.5, 1)):
                 await event.wait()
         except TimeoutError:
             pass
-        self._wake[store].clear()
+        self._wake[target].clear()
 
-    async def _turn(self, store: TargetStore) -> bool:
+    async def _turn(self, target: TargetStore) -> bool:
         """Lease, apply, settle, once. Returns whether there was anything to do."""
-        if store in self._paused:
-            if not await self._answers(store):
-                return False
-            self._paused.discard(store)
-            log.info("outbox_resumed", store=store)
-        leased = await self._repository.lease(store, STREAMS_AT_ONCE, EFFECTS_AT_ONCE)
+        if target in self._paused | self._doubted and not await self._serves(target):
+            return False
+        if target in self._to_revive:
+            await self._revive(target)
+        leased = await self._repository.lease(target, STREAMS_AT_ONCE, EFFECTS_AT_ONCE)
         until = asyncio.get_running_loop().time() + LEASE_SECONDS - LEASE_MARGIN
         outcomes = await asyncio.gather(*(self._relay_stream(*item, until) for item in leased.items()))
         if outcomes:
@@ -211,40 +233,68 @@ class Outbox:
             await self._repository.sweep()
         return bool(outcomes)
 
+    async def _serves(self, store: TargetStore) -> bool:
+        problem = await self._problem(store)
+        self._doubted.discard(store)
+        if problem:
+            self._pause(problem)
+        elif store in self._paused:
+            self._paused.discard(store)
+            self._to_revive.add(store)
+            log.info("outbox_resumed", store=store)
+        return problem is None
+
+    async def _revive(self, target: TargetStore) -> None:
+        await self._repository.revive(target)
+        self._to_revive.discard(target)
+        self._wake["sagas"].set()  # some may have waited for this store
+
     async def _relay_stream(self, stream: Stream, leased: Sequence[Leased], until: float) -> Outcome:
         done: list[int] = []
         error = None
         async with self._slots[stream.store]:
+            if asyncio.get_running_loop().time() > until:
+                return Outcome(stream, ())  # its turn came too late: nobody's fault
             try:
                 async with asyncio.timeout_at(until):
                     error = await self._apply(stream.store, _parsed(leased), done)
-            except StoreUnavailable as unavailable:
-                error = await self._blame(unavailable, stream.store)
-            except TimeoutError:
-                pass  # the lease runs out: give it back with what was done
+            except (StoreUnavailable, TimeoutError) as unavailable:
+                return await self._refused(stream, tuple(done), unavailable)
             except ValueError as invalid:  # a payload that this release cannot read, or an effect it does not know
                 error = type(invalid).__name__
         return Outcome(stream, tuple(done), error)
 
-    async def _blame(self, unavailable: StoreUnavailable, store: TargetStore) -> str | None:
-        """Pause the store if it is down. If it is well, the effect is to blame: return why."""
-        if not _is_about(unavailable, store):
-            return None
-        async with self._probing[store]:
-            if store in self._paused:
-                return None
-            if unavailable.reason in {"timeout", "unreachable"} and await self._answers(store):
-                return unavailable.reason
-            self._pause(store)
-            return None
+    async def _refused(self, stream: Stream, done: tuple[int, ...], error: StoreUnavailable | TimeoutError) -> Outcome:
+        """What becomes of a stream whose store is down, or refuses it while its probe passes."""
+        reason, store, within = "timeout", cast(StoreName, self._needed.get(stream.store, stream.store)), None
+        if isinstance(error, StoreUnavailable):
+            reason, store = f"{error.reason} ({error.cause})" if error.cause else error.reason, error.store
+            within = error.seconds if isinstance(error, Waits) else None
+        if not await self._is_down(store):
+            self.counts["refused"] += 1
+            return Outcome(stream, done, reason, waits_for=store, refused=True, within=within)
+        if store == stream.store:
+            return Outcome(stream, done)  # due at once: it is paused here, and another process may have better luck
+        self._needed[stream.store] = store
+        return Outcome(stream, done, reason, waits_for=store, within=within)
 
-    async def _answers(self, store: TargetStore) -> bool:
+    async def _is_down(self, store: str) -> bool:
+        if store not in self._pings:  # PostgreSQL, without which there is no relay either
+            return False
+        async with self._probing[cast(TargetStore, store)]:
+            if store not in self._paused and (problem := await self._problem(cast(TargetStore, store))):
+                self._pause(problem)
+        return store in self._paused
+
+    async def _problem(self, store: TargetStore) -> StoreUnavailable | None:
         try:
             async with asyncio.timeout(PAUSE_SECONDS):
                 await self._pings[store]()
-        except (StoreUnavailable, TimeoutError):
-            return False
-        return True
+        except StoreUnavailable as problem:
+            return problem
+        except TimeoutError:
+            return StoreUnavailable(cast(StoreName, store), "timeout")
+        return None
 
     async def _settle_delivered(self) -> None:
         while (outcome := await self._outcomes.get()) is not None:
@@ -256,20 +306,23 @@ class Outbox:
                 outcomes.append(following)
             try:
                 await self._settle(outcomes)
+                for outcome in outcomes:
+                    if not outcome.done:  # given back at once, for a relay here or elsewhere
+                        self._wake[outcome.stream.store].set()
             except StoreUnavailable:
                 log.warning("not_settled", streams=len(outcomes))  # their leases run out, and the relay repeats them
             except Exception:
                 log.exception("settle_failed")
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
-        for aggregate, store, error in await self._repository.settle(outcomes):
-            self.counts["dead"] += 1
-            log.error("effect_dead", aggregate=aggregate, store=store, error=error)
+        for aggregate, store, error, is_dead in await self._repository.settle(outcomes):
+            self.counts["dead" if is_dead else "stuck"] += 1
+            log.error("effect_dead" if is_dead else "effect_stuck", aggregate=aggregate, store=store, error=error)
 
 
-def _is_about(error: Exception, store: TargetStore) -> bool:
-    # A saga's step asks PostgreSQL too, whose outage is not this store's, and no fault of the saga's.
-    return not isinstance(error, StoreUnavailable) or error.store == store
+def _leading(items: Iterable[Owed]) -> list[tuple[int, Applicable]]:
+    """Those that are due: one with a delay, and what follows it, waits."""
+    return [(item.id, cast(Applicable, item.effect)) for item in takewhile(lambda item: not item.effect.delay, items)]
 
 
 def _parsed(leased: Iterable[Leased]) -> Iterable[tuple[int, Applicable]]:

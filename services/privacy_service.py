@@ -70,14 +70,15 @@ class PrivacyService:
             sessions = await self._sessions.revoke(uow.session, user_id)
             await self._idempotency.forget(uow.session, user_id)
             await self._orders.cancel_pending_of(uow.session, user_id, "erased")
-            later = {"user_id": user_id, "after_seconds": self._purge_seconds}
-            uow.effects += [EraseDocumentsAgain.model_validate(later), ForgetProfile.model_validate(later)]
             uow.effects += revocations(sessions)
-            await uow.record()  # streams are locked in the order of their names, and the user's is the last of these
+            await uow.record()  # streams are locked in the order of their names, and the user's are the last of these
             await self._outbox.supersede(uow.session, user_key(user_id))
+            later = {"user_id": user_id, "after_seconds": self._purge_seconds}
             uow.effects = [
                 InvalidateProfile(user_id=user_id, version=version, heard=True),
                 EraseDocuments(user_id=user_id),
+                EraseDocumentsAgain.model_validate(later),
+                ForgetProfile.model_validate(later),
             ]
             await uow.commit()
         await self._invalidation.deliver(uow.owed)

@@ -18,8 +18,8 @@ from database.unit_of_work import PostgresUnitOfWork
 from models.outbox import Effect
 from models.saga import Direction, SagaState
 from repositories.saga_repo import SagaRepository
-from services.effects import ContinueSaga, NotYet
-from services.errors import Conflict, NotFound
+from services.effects import ContinueSaga, NotYet, Waits
+from services.errors import Conflict, NotFound, StoreUnavailable
 
 MARGIN = 1.0
 """Seconds after the deadline until a compensation is tried. The other stores' clocks may differ, and they may still be
@@ -86,11 +86,23 @@ class Sagas:
         uow.effects.append(ContinueSaga(saga_id=saga_id))
 
     async def go_on(self, saga_id: uuid.UUID, direction: Direction) -> None:
-        """Go on in this direction to the end, or as far as possible. Raises NotYet, StoreUnavailable."""
+        """Go on in this direction to the end, or as far as possible. Raises NotYet, StoreUnavailable; Waits before the
+        deadline, at which it is decided without the store."""
         move_on = self._advance if direction == "running" else self._go_back
         while (saga := await self._repository.get(saga_id)) and saga.state == direction:
-            if not await move_on(saga):
-                return
+            try:
+                if not await move_on(saga):
+                    return
+            except StoreUnavailable as unavailable:
+                if direction == "running":
+                    raise Waits(unavailable, max(saga.seconds_left, 0)) from unavailable
+                raise
+
+    async def owe_again(self, saga_id: uuid.UUID, direction: Direction) -> None:
+        """For one that is not at its end and yet is owed nothing, because an operator has skipped it."""
+        async with self._unit_of_work() as uow:
+            uow.effects.append(ContinueSaga(saga_id=saga_id, undo=direction == "compensating"))
+            await uow.commit()
 
     async def compensate(self, uow: PostgresUnitOfWork, saga_id: uuid.UUID, reason: str) -> None:
         """Undo a saga that runs, or is done, in the caller's transaction; the caller also delivers what it owes. Raises

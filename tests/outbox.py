@@ -97,6 +97,7 @@ async def query(stores: Stores, sql: str, **parameters: Any) -> Sequence[Any]:
 
 async def pass_leases(stores: Stores) -> None:
     """As if the time of every lease and every wait had come."""
+    await query(stores, "UPDATE outbox SET due_at = clock_timestamp() - interval '2 seconds' WHERE due_at IS NOT NULL")
     await query(stores, "UPDATE outbox_streams SET due_at = clock_timestamp() - interval '2 seconds'")
 
 

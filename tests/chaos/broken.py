@@ -85,7 +85,7 @@ class RelayWithoutStreams(OutboxRepository):
         rows = await self._execute(due, {"store": store, "limit": streams})
         return {Stream(row.aggregate, store, uuid.uuid4()): [Leased(row.id, row.name, row.payload)] for row in rows}
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str]]:
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, bool]]:
         done = text(
             "WITH done AS (DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING aggregate, store)"
             " UPDATE outbox_streams s SET pending = s.pending - n, lease_token = NULL, lease_until = NULL,"
