@@ -17,7 +17,7 @@ import structlog
 
 from models.outbox import TARGETS, Owed, Stream, TargetStore
 from repositories.outbox_repo import LEASE_SECONDS, Leased, OutboxRepository, Outcome
-from services.effects import Applicable, Targets, Waits
+from services.effects import Applicable, NotYet, Targets, Waits
 from services.errors import StoreName, StoreUnavailable
 
 STREAMS_AT_ONCE, EFFECTS_AT_ONCE, IN_FLIGHT = 64, 50, 32
@@ -178,7 +178,8 @@ class Outbox:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted, and parked in the end
                 self.counts["failed"] += 1
-                log.warning("effect_failed", effect=type(effect).__name__, id=id_, error=type(error).__name__)
+                tell = log.debug if isinstance(error, NotYet) else log.warning  # what is expected is no warning
+                tell("effect_failed", effect=type(effect).__name__, id=id_, error=type(error).__name__)
                 return type(error).__name__
             done.append(id_)
             self.counts["applied"] += 1
