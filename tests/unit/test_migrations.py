@@ -183,6 +183,21 @@ async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_a
     assert await query(apart, valid) == [(True,)]
 
 
+async def test_an_index_that_somebody_is_building_is_left_alone(apart: Settings) -> None:
+    dsn, state = apart.dsn("postgres_dsn"), "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('by_hand')"
+    async with migration_engine(dsn).connect() as writer:
+        await writer.execute(text("INSERT INTO alembic_version VALUES ('not yet')"))
+        building = asyncio.create_task(
+            query(apart, "CREATE INDEX CONCURRENTLY by_hand ON alembic_version (version_num)")
+        )
+        while await query(apart, state) != [(False,)]:  # it waits for the writer
+            await asyncio.sleep(0.1)
+        await migrate_under_lock(dsn, running("SELECT 1"))
+        assert await query(apart, state) == [(False,)]
+    await building
+    assert await query(apart, state) == [(True,)]
+
+
 async def test_a_missing_right_of_a_migration_is_one_line(apart: Settings) -> None:
     dsn = apart.dsn("postgres_dsn")
     name = dsn.rpartition("/")[2]
