@@ -59,12 +59,11 @@ async def _is_current(settings: Settings) -> bool:
 
 
 async def _migrate_mongodb(settings: Settings) -> None:
-    from database.mongodb import open_mongodb
+    from database.mongodb import MIGRATING, open_mongodb
     from migrations import mongodb as mongodb_migrations
     from migrations.lock import migration_lock
 
-    patient = settings.model_copy(update={"mongodb_timeout": 600})  # an index over many documents takes its time
-    async with migration_lock(settings.dsn("postgres_dsn")), open_mongodb(patient) as mongodb:
+    async with migration_lock(settings.dsn("postgres_dsn")), open_mongodb(settings, **MIGRATING) as mongodb:
         await mongodb_migrations.upgrade(mongodb.database)
 
 

@@ -84,7 +84,7 @@ def read_mongodb(text: str) -> Dsn:
     dsn = _read(text, ("mongodb", "mongodb+srv"), encoded="@:+")  # PyMongo reads a + as a space
     for name, value in dsn.options.items():
         try:
-            split_options(f"{name}={quote(value)}", validate=True, warn=False)
+            split_options(f"{name}={quote(value, safe=':,/')}", validate=True, warn=False)
         except (PyMongoError, ValueError, TypeError):
             raise ValueError(f"has {_named(name)} that is unknown, or has a value that it cannot take") from None
     try:

@@ -61,8 +61,15 @@ ASK_AGAIN = ("RetryableWriteError", "TransientTransactionError", "RetryableError
 DUPLICATE = 11000
 
 DELETED_AT_ONCE = 500
-SELECTION_MILLISECONDS = 8_000
-"""How long a server that takes writes is looked for, at most: an operation of ten minutes need not wait so for none."""
+
+# An index over many documents takes its time, but a server that takes writes is found soon or not at all. `timeoutMS`
+# is for both together.
+MIGRATING = {
+    "timeoutMS": None,
+    "socketTimeoutMS": 600_000,
+    "serverSelectionTimeoutMS": 6_000,
+    "connectTimeoutMS": 6_000,
+}
 
 Document = dict[str, Any]
 
@@ -141,19 +148,21 @@ def script_names() -> list[str]:
 
 
 @asynccontextmanager
-async def open_mongodb(settings: Settings) -> AsyncIterator[MongoStore]:
-    """Open the client of the driver that `mongodb_driver` names; connects on first use. Closes it at the end."""
+async def open_mongodb(settings: Settings, **more: Any) -> AsyncIterator[MongoStore]:
+    """Open the client of the driver that `mongodb_driver` names, with `more` of its options; connects on first use.
+    Closes it at the end."""
     milliseconds = round(settings.mongodb_timeout * 1000)
     options: dict[str, Any] = {
         "appname": settings.app_name,
         "maxPoolSize": settings.mongodb_max_pool_size,
         "timeoutMS": milliseconds,
-        "serverSelectionTimeoutMS": min(milliseconds, SELECTION_MILLISECONDS),
-        "connectTimeoutMS": min(milliseconds, SELECTION_MILLISECONDS),
+        "serverSelectionTimeoutMS": milliseconds,
+        "connectTimeoutMS": milliseconds,
         "tz_aware": True,
         # With less, a killed mongod loses acknowledged writes.
         "w": "majority",
         "journal": True,
+        **more,
     }
     dsn = settings.dsn("mongodb_dsn")
     probe: AsyncMongoClient[Document] = AsyncMongoClient(dsn, **options | {"maxPoolSize": 1})

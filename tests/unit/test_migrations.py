@@ -2,17 +2,25 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
+import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from anyio import to_thread
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from config import Settings
 from database import schema
-from database.mongodb import LEDGER, script_names
+from database.mongodb import LEDGER, MongoStore, open_mongodb, script_names
 from database.schema import alembic_config
 from database.stores import open_stores
+from migrations import mongodb as mongodb_migrations
+from migrations.failures import MigrationFailed
+from migrations.lock import MIGRATION_LOCK, TAKE, migration_engine, migration_lock
+from migrations.patience import migrate_under_lock
 from tests.stores import Servers, environment, fresh_databases, migrate
 
 
@@ -88,3 +96,151 @@ async def test_migrating_with_an_older_release_leaves_a_newer_schema_alone(serve
         assert await pod.wait() == 0
         async with stores.postgres.engine.connect() as connection:
             assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "of the next release"
+
+
+@pytest.fixture
+async def apart(servers: Servers) -> AsyncIterator[Settings]:
+    async with fresh_databases(servers) as settings:
+        yield settings
+
+
+async def query(settings: Settings, *statements: str) -> list[tuple[object, ...]]:
+    """The rows of the last statement."""
+    async with migration_engine(settings.dsn("postgres_dsn")).connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        for statement in statements:
+            result = await connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def running(statement: str) -> Callable[[Connection], None]:
+    """What a migration does in its `autocommit_block`."""
+
+    def run(connection: Connection) -> None:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
+
+    return run
+
+
+async def test_an_index_is_built_concurrently_while_another_pod_waits_for_the_lock(
+    apart: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dsn, build = apart.dsn("postgres_dsn"), running("CREATE INDEX CONCURRENTLY IF NOT EXISTS here ON users (username)")
+    async with migration_lock(dsn):
+        waiting = asyncio.create_task(migrate_under_lock(dsn, build))
+        said = await until_said(capsys, "Waiting for another migration")
+        assert "migration, connected since" in said
+        async with asyncio.timeout(60), migration_engine(dsn).connect() as connection:
+            await connection.run_sync(build)
+    await waiting
+    assert await query(apart, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'here'::regclass") == [(True,)]
+
+
+async def until_said(capsys: pytest.CaptureFixture[str], text: str) -> str:
+    said = ""
+    while text not in said:
+        await asyncio.sleep(0.1)
+        said += capsys.readouterr().err
+    return said
+
+
+async def test_time_outs_of_the_database_end_neither_the_lock_nor_a_migration(apart: Settings) -> None:
+    dsn = apart.dsn("postgres_dsn")
+    name = dsn.rpartition("/")[2]
+    limits = await query(apart, "SELECT name FROM pg_settings WHERE name ~ '^(statement|idle.*|transaction)_timeout$'")
+    await query(apart, *(f"ALTER DATABASE \"{name}\" SET {limit} = '300ms'" for (limit,) in limits))
+    async with migration_lock(dsn):
+        await asyncio.sleep(0.9)
+        [free] = (await query(apart, f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})"))[0]
+        assert free is False
+    await migrate_under_lock(dsn, running("SELECT pg_sleep(0.9)"))
+
+
+async def test_a_migration_gives_up_a_table_that_is_locked_and_comes_back(
+    apart: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dsn = apart.dsn("postgres_dsn")
+    async with migration_engine(dsn).connect() as reader:
+        await reader.execute(text("SELECT FROM users"))
+        migration = asyncio.create_task(migrate_under_lock(dsn, running("ALTER TABLE users ADD COLUMN here int")))
+        await until_said(capsys, "Another transaction has locked what the migration needs")
+    await migration
+    assert await query(apart, "SELECT here FROM users") == []
+
+
+async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_anew(apart: Settings) -> None:
+    dsn, build = apart.dsn("postgres_dsn"), running("CREATE UNIQUE INDEX CONCURRENTLY only_one ON doubles (email)")
+    await query(
+        apart, "CREATE TABLE doubles (email text)", "INSERT INTO doubles VALUES ('a@b.example'), ('a@b.example')"
+    )
+    with pytest.raises(MigrationFailed, match=r"PostgreSQL \(23505: .*doubles, only_one\).*the same values") as caught:
+        await migrate_under_lock(dsn, build)
+    assert "a@b.example" not in str(caught.value)
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'only_one'::regclass"
+    assert await query(apart, valid) == [(False,)]
+    await query(apart, "TRUNCATE doubles")
+    await migrate_under_lock(dsn, build)
+    assert await query(apart, valid) == [(True,)]
+
+
+async def test_an_index_that_somebody_is_building_is_left_alone(apart: Settings) -> None:
+    dsn, state = apart.dsn("postgres_dsn"), "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('by_hand')"
+    async with migration_engine(dsn).connect() as writer:
+        await writer.execute(text("INSERT INTO alembic_version VALUES ('not yet')"))
+        building = asyncio.create_task(
+            query(apart, "CREATE INDEX CONCURRENTLY by_hand ON alembic_version (version_num)")
+        )
+        while await query(apart, state) != [(False,)]:  # it waits for the writer
+            await asyncio.sleep(0.1)
+        await migrate_under_lock(dsn, running("SELECT 1"))
+        assert await query(apart, state) == [(False,)]
+    await building
+    assert await query(apart, state) == [(True,)]
+
+
+async def test_a_missing_right_of_a_migration_is_one_line(apart: Settings) -> None:
+    dsn = apart.dsn("postgres_dsn")
+    name = dsn.rpartition("/")[2]
+    await query(apart, f'CREATE ROLE "{name}" LOGIN')
+    scheme, _, address = dsn.partition("://")
+    theirs = f"{scheme}://{name}@{address.partition('@')[2]}"
+    with pytest.raises(MigrationFailed, match=r"PostgreSQL \(42501\).*must own the tables"):
+        await migrate_under_lock(theirs, running("ALTER TABLE users ADD COLUMN here int"))
+    await query(apart, f'DROP ROLE "{name}"')
+
+
+@pytest.fixture
+async def unmigrated(apart: Settings) -> AsyncIterator[MongoStore]:
+    async with open_mongodb(apart.model_copy(update={"mongodb_timeout": 30})) as mongodb:
+        await mongodb.database[LEDGER].delete_many({})
+        await mongodb.database.messages.drop_indexes()
+        yield mongodb
+
+
+async def test_duplicates_in_mongodb_are_one_line(unmigrated: MongoStore) -> None:
+    messages = [{"conversation_id": "of-a-learner", "seq": 1} for _ in range(2)]
+    await unmigrated.database.messages.insert_many(messages)
+    with pytest.raises(MigrationFailed, match=r"MongoDB, m0001_initial \(11000.*the same values") as caught:
+        await mongodb_migrations.upgrade(unmigrated.database)
+    assert "of-a-learner" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "code"), [({"name": "number"}, 86), ({"name": "mine", "unique": True}, 85)])
+async def test_an_index_with_other_options_is_one_line(unmigrated: MongoStore, options: Any, code: int) -> None:
+    keys = [("conversation_id", 1), ("seq", 1)]
+    await unmigrated.database.messages.create_index(keys, **options)
+    with pytest.raises(MigrationFailed, match=rf"MongoDB, m0001_initial \({code}\).*Drop it, then migrate again"):
+        await mongodb_migrations.upgrade(unmigrated.database)
+
+
+async def test_a_closed_port_of_mongodb_is_told_and_the_lock_given_back(apart: Settings) -> None:
+    closed = environment(apart, MONGODB_DSN="mongodb://127.0.0.1:1/?replicaSet=rs0")
+    pod = await asyncio.create_subprocess_exec(
+        sys.executable, "manage.py", "migrate", env=closed, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):  # an operation may take ten minutes
+        _, said = await pod.communicate()
+    assert said.decode().startswith("Not migrated: mongodb is not available (unreachable")
+    assert said.decode().endswith("Start it, or check its DSN.\n")
+    async with migration_engine(apart.dsn("postgres_dsn")).connect() as connection:
+        assert await connection.scalar(TAKE, {"key": MIGRATION_LOCK})
