@@ -3,13 +3,14 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Interval, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Interval, Text, bindparam, cast, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from database.postgres import HotQuery, Postgres, connect
-from models.session import Session, SessionInfo, SignedIn
+from models.session import Session, SignedIn
 from models.user import FullProfile, Profile, User
 from repositories.user_repo import PROFILE, USER
 
@@ -59,6 +60,12 @@ class SessionRepository:
             .where(*is_it, User.erased_at.is_(None))
             .add_cte(noted.values(last_seen_at=func.now()).cte("noted"))
         )
+        # PostgreSQL writes the JSON: made here, forty lists of sixty held up everybody else for 40 to 70 ms.
+        times = (_shown(column) for column in (Session.created_at, Session.last_seen_at, Session.expires_at))
+        of_user = (Session.user_id == bindparam("user_id"), *self._living)
+        shown = select(Session.id, *times, (Session.id == bindparam("current")).label("current")).where(*of_user)
+        listed = func.json_agg(shown.order_by(Session.id.desc()).subquery("shown").table_valued())
+        self._list = HotQuery(select(func.coalesce(cast(listed, Text), "[]").label("sessions")))
 
     async def credentials(self, name: str) -> Credentials | None:
         """Of the user with this username or email, whatever its case."""
@@ -82,13 +89,11 @@ class SessionRepository:
         profile = FullProfile.model_validate(dict(row)).model_dump_json().encode()
         return SignedIn(session_id=row["session_id"], user_id=row["id"], profile=profile)
 
-    async def list(self, user_id: uuid.UUID, current: uuid.UUID) -> Sequence[SessionInfo]:
-        """The living sessions, newest first."""
-        columns = (Session.id, Session.created_at, Session.last_seen_at, Session.expires_at)
-        query = select(*columns).where(Session.user_id == user_id, *self._living).order_by(Session.id.desc())
-        async with connect(self._postgres.reads) as connection:
-            rows = (await connection.execute(query)).all()
-        return [SessionInfo(**row._mapping, current=row.id == current) for row in rows]
+    async def list(self, user_id: uuid.UUID, current: uuid.UUID) -> bytes:
+        """The living sessions, newest first, as the JSON of a list of `SessionInfo`."""
+        row = await self._list.row(self._postgres, user_id=user_id, current=current)
+        assert row
+        return str(row["sessions"]).encode()
 
     async def add(
         self, session: AsyncSession, id_: uuid.UUID, user_id: uuid.UUID, token_hash: bytes, lasts: timedelta
@@ -143,3 +148,8 @@ class SessionRepository:
             .returning(User.id)
         )
         return changed.one_or_none() is not None
+
+
+def _shown(time: InstrumentedAttribute[datetime]) -> ColumnElement[str]:
+    """As the API shows it, and without regard to the server's time zone."""
+    return func.to_char(func.timezone("UTC", time), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"').label(time.key)

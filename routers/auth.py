@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Form, Request
+from fastapi import Form, Request, Response
 
 from dependencies import Auth, CurrentSession, Limits, address_of
 from models.session import SessionList, SignIn, Token
@@ -29,6 +29,6 @@ async def sign_out_everywhere(auth: Auth, who: CurrentSession) -> None:
     await auth.sign_out(who, everywhere=True)
 
 
-@router.get("/sessions", summary="The caller's sessions", responses=problems(401))
-async def list_sessions(auth: Auth, who: CurrentSession) -> SessionList:
-    return await auth.sessions(who)
+@router.get("/sessions", summary="The caller's sessions", response_model=SessionList, responses=problems(401))
+async def list_sessions(auth: Auth, who: CurrentSession) -> Response:
+    return Response(await auth.sessions(who), media_type="application/json")

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from database.unit_of_work import PostgresUnitOfWork
 from models.activity import happened
 from models.base import new_id
-from models.session import PasswordChange, SessionList, SignedIn, SignIn, Token
+from models.session import PasswordChange, SignedIn, SignIn, Token
 from repositories.cache_repo import CacheRepository, Versioned
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from repositories.user_repo import UserRepository
@@ -115,9 +115,9 @@ class AuthService:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
         return found or SignedIn.model_validate_json(copy)
 
-    async def sessions(self, who: SignedIn) -> SessionList:
-        """The user's living sessions, newest first. Raises StoreUnavailable."""
-        return SessionList(items=list(await self._sessions.list(who.user_id, who.session_id)))
+    async def sessions(self, who: SignedIn) -> bytes:
+        """The user's living sessions, newest first, as the JSON of a `SessionList`. Raises StoreUnavailable."""
+        return b'{"items":%b}' % await self._sessions.list(who.user_id, who.session_id)
 
     async def sign_out(self, who: SignedIn, *, everywhere: bool) -> None:
         """End this session, or all of the user's, and return when no process takes them any more. Asked again, tell all

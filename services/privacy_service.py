@@ -102,8 +102,8 @@ class PrivacyService:
 
         async def pieces() -> AsyncIterator[bytes]:
             yield b'{"profile":' + profile.model_dump_json().encode()
-            yield b',"sessions":[' + _joined(sessions)
-            yield b'],"orders":['
+            yield b',"sessions":' + sessions
+            yield b',"orders":['
             async for piece in _pages(orders, more_orders):
                 yield piece
             yield b'],"activity":['

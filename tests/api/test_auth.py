@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import json
 import secrets
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from config import Settings
 from database.stores import Stores, open_stores
 from main import create_app
+from models.session import SessionList
 from repositories.session_repo import SessionRepository
 from tests.api.test_users import account, register, sign_in
 from tests.outbox import query
@@ -132,6 +135,33 @@ async def test_signing_out_everywhere_ends_every_session(client: httpx.AsyncClie
     assert (await client.post("/auth/logout-all", headers=sessions[0])).status_code == 204
     await end(other, *sessions)
     assert await status(other, stranger) == 200
+
+
+async def test_lists_sessions_as_documented_and_long_lists_hold_up_nobody(
+    client: httpx.AsyncClient, stores: Stores
+) -> None:
+    headers = await register(client)
+
+    async def least_seconds() -> float:
+        """Of this process, for a list, at best."""
+        seconds = []
+        for _ in range(20):
+            started = time.process_time()
+            assert (await client.get("/auth/sessions", headers=headers)).status_code == 200
+            seconds.append(time.process_time() - started)
+        return min(seconds)
+
+    short = await least_seconds()
+    many = "SELECT gen_random_uuid(), :id, CAST(CAST(gen_random_uuid() AS text) AS bytea), now() + interval '1h'"
+    sql = f"INSERT INTO sessions (id, user_id, token_hash, expires_at) {many} FROM generate_series(1, 1500)"
+    await query(stores, sql, id=headers["X-User-Id"])
+    assert await least_seconds() < 4 * short
+    listed = await client.get("/auth/sessions", headers=headers)
+    parsed = SessionList.model_validate_json(listed.content)
+    assert json.loads(parsed.model_dump_json()) == listed.json()
+    assert [session.current for session in parsed.items].count(True) == 1
+    assert len(parsed.items) == 1501
+    assert parsed.items == sorted(parsed.items, key=lambda session: session.id, reverse=True)
 
 
 async def test_changing_the_password_signs_out_the_others_only(
