@@ -187,8 +187,8 @@ class OutboxRepository:
         return bool(await self._execute(HAS_WORK, {"stuck": STUCK}))
 
     async def backlog(self) -> dict[str, float]:
-        """`backlog` in effects: exact up to 10,000, above that PostgreSQL's own running estimate, which is a second
-        behind and starts anew after a crash. `dead` and `stuck` in streams and `parked` in effects of dead streams,
+        """`backlog` in effects: exact up to 10,000, above that PostgreSQL's own running estimate, some seconds
+        behind, which starts anew after a crash. `dead` and `stuck` in streams and `parked` in effects of dead streams,
         among the first 10,000 streams of each kind; `attempts` (the most of any stream), `oldest_seconds`. Takes as
         long with a million rows as with ten thousand. Uses the connection of the health probe."""
         with translate_errors():

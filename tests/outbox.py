@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from database.stores import Stores
 from database.unit_of_work import PostgresUnitOfWork
-from models.outbox import TargetStore
+from models.outbox import Owed, TargetStore
 from repositories.outbox_repo import OutboxRepository
 from services.effects import Applicable, Targets
 from services.outbox import Outbox
@@ -81,12 +81,15 @@ def make_outbox(
     )
 
 
-async def write(outbox: Outbox, stores: Stores, effects: Sequence[Applicable], *, deliver: bool = True) -> None:
+async def write(
+    outbox: Outbox, stores: Stores, effects: Sequence[Applicable], *, deliver: bool = True
+) -> Sequence[Owed]:
     async with PostgresUnitOfWork(stores.postgres, outbox.record) as uow:
         uow.effects += effects
         await uow.commit()
     if deliver:
         await outbox.deliver(uow.owed)
+    return uow.owed
 
 
 async def query(stores: Stores, sql: str, **parameters: Any) -> Sequence[Any]:

@@ -66,6 +66,15 @@ async def test_a_dead_effect_is_shown_retried_and_skipped(apart: Lab, stores: St
     assert await outbox(apart, "retry", "a-dead-one", "mongodb") == (0, "Due now.\n")
     assert (await outbox(apart, "retry", "nobody", "redis"))[0] == 1
     await query(stores, make_dead)
+    assert await outbox(apart, "retry", "--all", "--store", "redis") == (0, "0 streams are due now.\n")
+    assert await outbox(apart, "retry", "--all") == (0, "1 streams are due now.\n")
+    assert (await outbox(apart, "retry", "a-dead-one"))[0] == 2
+    await query(stores, "UPDATE outbox_streams SET refusals = 5, waits_for = 'mongodb', last_error = 'timeout (50)'")
+    listed = (await outbox(apart, "list"))[1]
+    assert "a-dead-one  mongodb  stuck  1 pending" in listed
+    assert "5 refusals, last: timeout (50)" in listed
+    await query(stores, "UPDATE outbox_streams SET refusals = 0, waits_for = NULL")
+    await query(stores, make_dead)
     assert "1 effects are in 1 dead streams" in (await outbox(apart, "drain"))[1]
 
 
@@ -104,6 +113,11 @@ async def test_a_saga_is_listed_retried_and_compensated(apart: Lab, stores: Stor
     assert "12 attempts, last: X\n1 sagas" in listed
     assert await saga("retry", str(order.id)) == (0, "Due now.\n")
     assert "running  take seats" in (await saga("list"))[1]
+    await query(stores, f"{dead} 'saga:{order.id}'")
+    assert (await outbox(apart, "skip", f"saga:{order.id}", "sagas"))[0] == 0
+    assert await saga("retry", str(order.id)) == (0, "Due now.\n")
+    [owed] = await query(stores, "SELECT name, store FROM outbox WHERE aggregate LIKE 'saga:%'")
+    assert tuple(owed) == ("ContinueSaga", "sagas")
     code, said = await saga("compensate", str(order.id))
     assert (code, said.count("\n"), "undone in reverse order" in said) == (0, 1, True)
     assert (await saga("compensate", str(order.id)))[0] == 1  # it is being undone

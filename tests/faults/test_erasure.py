@@ -54,27 +54,30 @@ async def leave_traces(client: httpx.AsyncClient, body: dict[str, str]) -> dict[
     return headers
 
 
-async def aggregates_owed(stores: Stores, user_id: str) -> set[str]:
-    sql = "SELECT aggregate FROM outbox WHERE payload->>'user_id' = :id"
-    return {row.aggregate for row in await query(stores, sql, id=user_id)}
+async def names_owed(stores: Stores, user_id: str) -> set[str]:
+    sql = "SELECT name FROM outbox WHERE payload->>'user_id' = :id"
+    return {row.name for row in await query(stores, sql, id=user_id)}
 
 
 async def only_the_second_pass_is_owed(stores: Stores, user_id: str) -> bool:
-    return await aggregates_owed(stores, user_id) == {f"purge:{user_id}"}
+    return await names_owed(stores, user_id) == {"EraseDocumentsAgain", "ForgetProfile"}
 
 
 async def pass_time(stores: Stores, user_id: str, seconds: float) -> list[bool]:
     """Make what is owed later due as it will be in so many seconds. Returns whether it was not yet, and is by then."""
-    sql = """
-    UPDATE outbox_streams SET due_at = due_at - make_interval(secs => :seconds) WHERE aggregate = :aggregate
+    change = "SET due_at = due_at - make_interval(secs => :seconds) WHERE aggregate = :aggregate AND"
+    values = {"aggregate": f"user:{user_id}", "seconds": seconds}
+    await query(stores, f"UPDATE outbox {change} due_at IS NOT NULL", **values)
+    sql = f"""
+    UPDATE outbox_streams {change} pending > 0
     RETURNING due_at > clock_timestamp() - make_interval(secs => :seconds) AND due_at <= clock_timestamp()"""
-    return [row[0] for row in await query(stores, sql, aggregate=f"purge:{user_id}", seconds=seconds)]
+    return [row[0] for row in await query(stores, sql, **values)]
 
 
 async def nothing_is_owed(stores: Stores, user_id: str) -> bool:
     """Nor is an empty stream left, whose name would tell of the user."""
     streams = "SELECT 1 FROM outbox_streams WHERE aggregate LIKE :like"
-    return not await aggregates_owed(stores, user_id) and not await query(stores, streams, like=f"%{user_id}%")
+    return not await names_owed(stores, user_id) and not await query(stores, streams, like=f"%{user_id}%")
 
 
 async def conversations_of(stores: Stores, user_id: str) -> int:

@@ -18,7 +18,7 @@ from main import create_app
 from tests.api.test_users import account, register
 from tests.faults.lab import FAULTS, App, Fault, Lab, answers, until
 from tests.faults.proxy import proxy_to
-from tests.outbox import Journal, Noted, make_outbox, query, until_empty, write
+from tests.outbox import Journal, Noted, make_outbox, query, until_empty, well, write
 from tests.stores import fresh_databases
 
 pytestmark = pytest.mark.timeout(300)
@@ -313,3 +313,45 @@ async def test_10_000_effects_of_100_aggregates_are_applied_once_and_in_order(ow
     assert all(journal.firsts(f"lot{i}/mongodb") == list(range(100)) for i in range(100))
     assert await own.mongodb.database.noted.count_documents({}) == 10_000
     assert journal.repeats() <= 1_000  # whose answers came too late on a busy machine
+
+
+class Locked(Journal):
+    """Inserts as the app does: a write that stalls is a store that is not available."""
+
+    def __init__(self, stores: Stores) -> None:
+        super().__init__()
+        self._stores = stores
+
+    async def note(self, stream: str, number: int) -> None:
+        async with self._stores.mongodb.operation() as database:
+            await database.noted.insert_one({"_id": f"{stream}/{number}"})
+        self.applied[stream].append(number)
+
+
+async def test_while_mongodb_is_locked_nothing_is_parked_and_unlocked_it_gets_everything(lab: Lab) -> None:
+    """Its writes stall and `hello` answers, for longer than all attempts would last."""
+    async with fresh_databases(lab.servers, mongodb_timeout=0.5) as settings, open_stores(settings) as own:
+        admin = own.mongodb.probe.admin
+
+        async def hello() -> None:
+            await admin.command("hello")
+
+        outbox = make_outbox(own, Locked(own), max_attempts=2, pings={"redis": well, "mongodb": hello})
+        outbox.start()
+        await admin.command("fsync", lock=True)
+        try:
+            for i in range(3):
+                await write(outbox, own, [Noted(on=f"lot{i}", number=n) for n in range(2)])
+
+            async def all_are_stuck() -> bool:
+                return (await outbox.backlog())["stuck"] == 3
+
+            await until(all_are_stuck, 60)
+            state = await outbox.backlog()
+            assert (state["backlog"], state["dead"], state["attempts"]) == (6, 0, 0)
+        finally:
+            await admin.command("fsyncUnlock")
+        await until_empty(own, 40)
+        assert await own.mongodb.database.noted.count_documents({}) == 6
+        assert (await outbox.backlog())["stuck"] == 0
+        await outbox.close()

@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from anyio import to_thread
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from config import Settings
 from database import schema
@@ -21,6 +22,7 @@ from migrations import mongodb as mongodb_migrations
 from migrations.failures import MigrationFailed
 from migrations.lock import MIGRATION_LOCK, TAKE, migration_engine, migration_lock
 from migrations.patience import migrate_under_lock
+from tests.outbox import query
 from tests.stores import Servers, environment, fresh_databases, migrate
 
 
@@ -53,6 +55,33 @@ async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
             tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
             assert set(tables) == {"alembic_version"}
             assert not await schema.is_current(stores.postgres.engine)
+
+
+async def test_wrong_counts_orphans_and_sagas_are_put_right_by_the_migration(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        config = config_for(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "0006"))
+        streams = [("at-rest", -1), ("wrong", 5), ("saga:1", 1), ("saga:1:undo", 0)]
+        effects = [("wrong", "Noted"), ("wrong", "Noted"), ("orphan", "Noted"), ("saga:1", "ContinueSaga")]
+        for aggregate, pending in streams:
+            insert = "INSERT INTO outbox_streams (aggregate, store, pending, due_at) VALUES (:a, 'mongodb', :n, now())"
+            await query(stores, insert, a=aggregate, n=pending)
+        for aggregate, name in effects:
+            insert = "INSERT INTO outbox (aggregate, store, name, payload) VALUES (:a, 'mongodb', :n, '{}')"
+            await query(stores, insert, a=aggregate, n=name)
+        await to_thread.run_sync(lambda: command.upgrade(config, "head"))
+        counts = "SELECT aggregate, store, pending, due_at <= clock_timestamp() FROM outbox_streams ORDER BY aggregate"
+        assert [tuple(row) for row in await query(stores, counts)] == [
+            ("at-rest", "mongodb", 0, True),
+            ("orphan", "mongodb", 1, True),
+            ("saga:1", "sagas", 1, True),
+            ("saga:1:undo", "sagas", 0, True),
+            ("wrong", "mongodb", 2, True),
+        ]
+        moved = await query(stores, "SELECT aggregate FROM outbox WHERE store = 'sagas'")
+        assert [row.aggregate for row in moved] == ["saga:1"]
+        with pytest.raises(IntegrityError):
+            await query(stores, "UPDATE outbox_streams SET pending = -1")
 
 
 async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:

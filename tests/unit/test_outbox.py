@@ -213,23 +213,6 @@ async def test_a_poisonous_effect_is_parked_blocks_its_own_stream_only_and_can_b
     assert await repository.skip("a", "mongodb") is None
 
 
-async def test_an_effect_that_times_out_while_its_store_is_well_is_parked(fresh: Stores, journal: Journal) -> None:
-    async def before(stream: str, number: int) -> None:
-        if number == 13:
-            raise StoreUnavailable("mongodb", "timeout")
-
-    journal.before = before
-    outbox = make_outbox(fresh, journal, max_attempts=2)
-    outbox.start()
-    await write(outbox, fresh, numbered("a", 13))
-    await write(outbox, fresh, numbered("b", 1))
-    async with asyncio.timeout(10):
-        while not (await outbox.backlog())["dead"]:
-            await asyncio.sleep(0.05)
-    await outbox.close()
-    assert journal.applied == {"b/mongodb": [1]} | ({"a/mongodb": []} if "a/mongodb" in journal.applied else {})
-
-
 async def test_an_effect_of_another_release_is_not_lost(outbox: Outbox, fresh: Stores, journal: Journal) -> None:
     await write(outbox, fresh, numbered("a", 1), deliver=False)
     await query(fresh, "UPDATE outbox SET name = 'OfTheNextRelease'")
@@ -304,7 +287,7 @@ async def test_a_delayed_effect_waits_and_holds_back_nothing_else(
     )
     assert 55 < seconds < 60
     assert leased is None
-    await query(fresh, "UPDATE outbox_streams SET due_at = clock_timestamp() WHERE aggregate = 'later'")
+    await pass_leases(fresh)
     await until_empty(fresh)
     assert journal.applied["later/mongodb"] == [1]
 

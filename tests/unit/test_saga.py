@@ -18,10 +18,11 @@ from models.saga import SagaState
 from repositories.outbox_repo import OutboxRepository
 from repositories.saga_repo import SagaRepository
 from services.effects import NotYet
-from services.errors import Conflict, NotFound
+from services.errors import Conflict, NotFound, StoreUnavailable
 from services.outbox import Outbox
 from services.saga import Record, Refused, Sagas, Step, TooLate
-from tests.outbox import make_outbox, pass_leases, query
+from tests.faults.lab import until
+from tests.outbox import make_outbox, pass_leases, query, well
 from tests.stores import Servers, fresh_databases
 
 STEPS = ("A", "b", "C", "d")
@@ -82,7 +83,17 @@ class Scene:
             supersede=self.repository.supersede,
             kinds=[self.saga],
         )
-        self.outbox: Outbox = make_outbox(stores, SimpleNamespace(sagas=self.sagas), max_attempts=max_attempts)
+        self.mongodb_is_down = False
+        self.outbox: Outbox = make_outbox(
+            stores,
+            SimpleNamespace(sagas=self.sagas),
+            max_attempts=max_attempts,
+            pings={"redis": well, "mongodb": self.ping},
+        )
+
+    async def ping(self) -> None:
+        if self.mongodb_is_down:
+            raise StoreUnavailable("mongodb", "timeout")
 
     async def begin(self) -> uuid.UUID:
         saga_id = new_id()
@@ -195,7 +206,7 @@ async def test_a_compensation_that_fails_is_parked_and_goes_on_after_a_retry(sce
     assert (parked.attempts, parked.last_error, scene.saga.written) == (3, "ValueError", ["+A", "+b"])
     assert [row.id for row in await scene.sagas.unfinished()] == [saga_id]
     assert scene.sagas.next_step(parked.name, parked.state, parked.step) == "C"
-    assert await scene.repository.retry(f"saga:{saga_id}:undo", "mongodb")
+    assert await scene.repository.retry(f"saga:{saga_id}:undo", None)
     await scene.until(saga_id, "compensated")
     assert scene.saga.written == ["+A", "+b", "-C", "-b", "-A"]
     assert await scene.sagas.unfinished() == []
@@ -217,3 +228,38 @@ async def test_clocks_that_differ_do_not_turn_a_compensation_in_circles(scene: S
     scene.saga.errors["-C"] = [TooLate(), TooLate()]
     with pytest.raises(NotYet):
         await scene.sagas.go_on(saga_id, "compensating")
+
+
+async def test_a_saga_is_decided_at_its_deadline_while_its_store_is_down(scene: Scene) -> None:
+    """Though the wait between two attempts would be longer."""
+    scene.saga.seconds = 1.5
+    scene.saga.errors["+C"] = [StoreUnavailable("mongodb", "timeout") for _ in range(100)]
+    scene.mongodb_is_down = True
+    saga_id = await scene.begin()
+
+    async def is_decided() -> bool:
+        return bool((await scene.row(saga_id)).state == "compensating")
+
+    assert 1 < await until(is_decided, 10) < 4
+    assert (await scene.row(saga_id)).reason == "deadline"
+    assert len(scene.saga.errors["+C"]) > 90
+
+
+async def test_a_saga_whose_continuation_was_skipped_is_owed_it_again(scene: Scene) -> None:
+    scene.saga.seconds = 30
+    scene.saga.errors["+C"] = [ValueError() for _ in range(3)]
+    saga_id = await scene.begin()
+    await scene.until(saga_id, "running", dead=True)
+    assert await scene.repository.skip(f"saga:{saga_id}", "sagas")
+    assert (await scene.row(saga_id)).due_at is None
+    await scene.sagas.owe_again(saga_id, "running")
+    await scene.until(saga_id, "done")
+
+
+async def test_what_an_older_release_owes_to_a_saga_is_delivered_from_the_queue_where_it_stands(scene: Scene) -> None:
+    scene.saga.seconds = 30
+    scene.saga.errors["+A"] = [NotYet()]
+    saga_id = await scene.begin()
+    for table in ("outbox", "outbox_streams"):
+        await query(scene.stores, f"UPDATE {table} SET store = 'mongodb'")
+    await scene.until(saga_id, "done")
