@@ -46,8 +46,8 @@ async def main(seed: int, minutes: float, variant: str) -> bool:
 
 def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
     faults: dict[str, Counter[str]] = {}
-    for fault in run.arena.suffered:
-        faults.setdefault(fault.kind, Counter())[fault.target] += 1
+    for blow in run.arena.blows:
+        faults.setdefault(blow.fault.kind, Counter())[blow.fault.target] += 1
     tally = run.tally
     return Summary(
         seed=seed,
@@ -61,6 +61,9 @@ def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
         faults={kind: dict(targets) for kind, targets in faults.items()},
         kills_by_call=dict(Counter(run.arena.killed_at_calls())),
         seconds_to_converge=[round(seconds, 1) for seconds in run.converged],
+        seconds_starved=round(run.machine.lost, 1),
+        load=round(run.machine.load, 1),
+        spared=run.machine.spared,
         violations=tally.violations,
     )
 
