@@ -1,4 +1,5 @@
-"""`make chaos`: see README. SEED, MINUTES and BREAK come from the environment."""
+"""`make chaos`: see README. SEED, MINUTES and BREAK come from the environment, and so does PLAN, which names a broken
+variant whose faults and habits the app as it is must stand."""
 
 import asyncio
 import os
@@ -18,9 +19,9 @@ from tests.chaos.summary import Summary
 RESULTS = Path(".data/chaos")
 
 
-async def main(seed: int, minutes: float, variant: str) -> bool:
+async def main(seed: int, minutes: float, variant: str, plan: str) -> bool:
     """Run, report, and return whether it went as it should."""
-    this = course(minutes, variant)
+    this = course(minutes, plan)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     async with prepared(seed, folder, variant, this) as run:
         for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds), 1):
@@ -70,7 +71,8 @@ def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
 
 if __name__ == "__main__":
     variant = os.environ.get("BREAK", "")
-    if variant and variant not in VARIANTS:
-        sys.exit(f"BREAK must be one of {', '.join(VARIANTS)}")
+    plan = variant or os.environ.get("PLAN", "")
+    if plan and plan not in VARIANTS:
+        sys.exit(f"BREAK and PLAN must be one of {', '.join(VARIANTS)}")
     seed = int(os.environ.get("SEED") or random.randrange(10**6))
-    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant)))
+    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant, plan)))

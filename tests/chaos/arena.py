@@ -8,24 +8,34 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from config import Settings
 from database.embedded import STORES, EmbeddedServers, Store
+from tests.chaos.replica_set import ReplicaSet, three_nodes_in
 from tests.chaos.schedule import APPS, TAKES_AWAY, AppName, Fault, Kind, Target
 from tests.chaos.strikes import strike
 from tests.faults.lab import PROJECT, Lab, RawConnection, free_port, until
 from tests.faults.proxy import Proxy, proxy_to
-from tests.stores import environment, fresh_databases
+from tests.stores import environment, fresh_databases, migrate
 
 PURGE_SECONDS = 7
 """Longer than anything hangs: nothing that was under way at a first pass may land after the second."""
 POLL_SECONDS = 1.0
 MAX_ATTEMPTS = 3
 """So few that a fault outlasts them: whatever counts an outage as a failure parks what must not be parked."""
+LAB_SETTINGS = {
+    "PURGE_SECONDS": str(PURGE_SECONDS),
+    "OUTBOX_POLL_SECONDS": str(POLL_SECONDS),
+    "OUTBOX_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
+    "LIVE_POLL_SECONDS": "0.5",
+    "ORDER_DEADLINE": "3",
+    "ACCESS_LOG": "false",
+    "LOG_LEVEL": "INFO",
+}
 START_PATIENCE, STOP_PATIENCE = 30, 5
 MOST_AT_ONCE = 40
 """Of the newest faults. Those before them are over."""
@@ -114,10 +124,17 @@ class Blow:
 
 
 class Arena:
-    def __init__(self, lab: Lab, proxies: dict[Store, Proxy], apps: Sequence[AppProcess]) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        proxies: dict[Store, Proxy],
+        apps: Sequence[AppProcess],
+        replica_set: ReplicaSet | None = None,
+    ) -> None:
         self.lab = lab
         self.proxies = proxies
         self.apps = apps
+        self._replica_set = replica_set
         self.blows: list[Blow] = []
         self._struck: dict[Target, asyncio.Lock] = defaultdict(asyncio.Lock)
         """A server that was killed needs its time to start: what strikes it next waits."""
@@ -194,26 +211,36 @@ class Arena:
         return app.process.returncode is not None
 
     async def _strike_store(self, blow: Blow, store: Store) -> None:
-        async with strike(blow.fault, store, self.proxies[store], self.lab):
+        async with self._block(blow.fault, store):
             blow.in_force = time.monotonic()
             await asyncio.sleep(blow.fault.seconds)
             blow.lifted = time.monotonic()
 
+    def _block(self, fault: Fault, store: Store) -> AbstractAsyncContextManager[None]:
+        if fault.kind == "failover":
+            assert self._replica_set
+            return self._replica_set.failover()
+        return strike(fault, store, self.proxies[store], self.lab)
+
 
 @asynccontextmanager
-async def arena_in(folder: Path, variant: str, seed: int) -> AsyncIterator[Arena]:
+async def arena_in(folder: Path, variant: str, seed: int, *, three_nodes: bool) -> AsyncIterator[Arena]:
     """Start everything, and stop it at the end. `variant` names the broken variant, or is empty."""
     embedded = EmbeddedServers(folder)
     servers = await asyncio.to_thread(embedded.start_all)
     try:
         async with AsyncExitStack() as exits:
             settings = await exits.enter_async_context(fresh_databases(servers))
+            replica_set = await exits.enter_async_context(three_nodes_in(folder)) if three_nodes else None
+            if replica_set:
+                settings = Settings(_env_file=None, **settings.model_dump() | {"mongodb_dsn": replica_set.dsn})
+                await migrate(settings)
             lab = Lab(embedded, servers, settings)
             share = partial(random.Random(seed).uniform, 0, 1)
             proxies = {store: await exits.enter_async_context(proxy_to(servers[store].port, share)) for store in STORES}
-            more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **_lab_settings()}
+            more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **LAB_SETTINGS}
             env = environment(_behind(settings, lab, proxies), **more)
-            arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS])
+            arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set)
             for app in arena.apps:
                 exits.push_async_callback(app.stop)
             await asyncio.gather(*(app.start() for app in arena.apps))
@@ -221,12 +248,6 @@ async def arena_in(folder: Path, variant: str, seed: int) -> AsyncIterator[Arena
     finally:
         for store in STORES:
             await asyncio.to_thread(embedded.stop, store)
-
-
-def _lab_settings() -> dict[str, str]:
-    few = {"OUTBOX_MAX_ATTEMPTS": str(MAX_ATTEMPTS), "PURGE_SECONDS": str(PURGE_SECONDS), "ORDER_DEADLINE": "3"}
-    few["OUTBOX_POLL_SECONDS"] = str(POLL_SECONDS)
-    return few | {"ACCESS_LOG": "false", "LOG_LEVEL": "INFO"}
 
 
 def _behind(settings: Settings, lab: Lab, proxies: Mapping[Store, Proxy]) -> Settings:

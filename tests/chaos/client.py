@@ -33,6 +33,8 @@ class Habits:
     """The share of learners who are erased in the end."""
     more: Mapping[str, int] = field(default_factory=dict)
     """How many times as often an operation is done."""
+    together: float = 0.2
+    """The share of writes that are three at once."""
 
 
 class Client(Talker):
@@ -41,6 +43,7 @@ class Client(Talker):
     def __init__(self, arena: Arena, tally: Tally, seed: str, catalogue: Catalogue, habits: Habits) -> None:
         super().__init__(arena, tally, seed, catalogue)
         self._habits = habits
+        self._together = habits.together
         self.learners: list[Learner] = []
         self._left = 0
         operations: list[tuple[Operation, int]] = [

@@ -143,7 +143,8 @@ class Run:
 
 @asynccontextmanager
 async def prepared(seed: int, folder: Path, variant: str, course: Course) -> AsyncIterator[Run]:
-    async with arena_in(folder, variant, seed) as arena, Machine().watched() as machine:
+    starting = arena_in(folder, variant, seed, three_nodes=course.three_nodes)
+    async with starting as arena, Machine().watched() as machine:
         tally = Tally()
         catalogue = Catalogue(Learner(History(tally.began)))
         clients = [Client(arena, tally, f"{seed}/{i}", catalogue, course.habits) for i in range(CLIENTS)]

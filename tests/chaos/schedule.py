@@ -34,7 +34,7 @@ SECONDS: dict[Kind, tuple[float, float]] = {
     "lost answer": (0.3, 2),
     "refuses": OUTLASTS,
     "demoted": OUTLASTS,
-    "failover": (3, 4),
+    "failover": (1.2, 1.8),
 }
 TAKES_AWAY: set[Kind] = {"hang", "kill", "black hole", "refuses", "demoted"}
 """While it lasts, the store serves nobody."""

@@ -15,6 +15,9 @@ TALKS, LISTENERS = 5, 2
 
 
 class Talker(Buyer):
+    _together: float
+    """The share of writes that are three at once."""
+
     def _may_erase(self) -> bool:
         return time.monotonic() < self._until - NO_MORE_ERASURES
 
@@ -56,7 +59,7 @@ class Talker(Buyer):
 
     async def write(self, learner: Learner) -> bool:
         talk = self._chance.choice(learner.living_talks)
-        if self._chance.random() < 0.8:
+        if self._chance.random() >= self._together:
             return await self._write(learner, talk)
         return all(await asyncio.gather(*(self._write(learner, talk) for _ in range(3))))
 
