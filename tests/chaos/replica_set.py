@@ -85,7 +85,8 @@ class ReplicaSet:
 
     async def _primary(self) -> Node:
         await until(lambda: self._has_primary(self.nodes), PATIENCE)
-        return [node for node in self.nodes if await node.is_("isWritablePrimary")][0]
+        [primary] = [node for node in self.nodes if await node.is_("isWritablePrimary")]
+        return primary
 
     async def _has_primary(self, nodes: list[Node]) -> bool:
         return any([await node.is_("isWritablePrimary") for node in nodes])
