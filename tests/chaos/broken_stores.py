@@ -97,13 +97,17 @@ class StepRepeated(SeatRepository):
         return await super().change(course_id, marker, quantity, until, capacity)
 
 
+SOON = 0.01
+"""Without any delay the recording process would take the lease, and deliver nothing."""
+
+
 class UndoesEarly(Sagas):
     """Compensates at once, and not only when no step can have an effect any more."""
 
     async def _turn_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> bool:
         turned = await super()._turn_round(uow, saga, reason)
         uow.effects[:] = [
-            effect.model_copy(update={"after_seconds": 0.0}) if isinstance(effect, ContinueSaga) else effect
+            effect.model_copy(update={"after_seconds": SOON}) if isinstance(effect, ContinueSaga) else effect
             for effect in uow.effects
         ]
         return turned

@@ -42,7 +42,7 @@ PLANS: dict[str, Plan] = {
     "fill-ignores-fence": Plan([("late", "redis")], OFTEN),
     "erasure-once": Plan(SLOW_MONGODB, OFTEN),
     "saga-step-not-idempotent": Plan([*SLOW_MONGODB, ("reset", "mongodb"), ("black hole", "mongodb")], OFTEN),
-    "saga-undone-early": Plan([("late", "mongodb")], OFTEN),
+    "saga-undone-early": Plan([("late", "mongodb")], OFTEN, lasting=(2.2, 2.7)),
     "probe-pings-only": Plan([*(("refuses", store) for store in STORES), ("demoted", "redis")], OFTEN),
     "attempts-counted-for-outages": Plan([("hang", "mongodb"), ("refuses", "mongodb")], OFTEN),
     "w1": Plan([("kill", "mongodb")], (1.5, 2.5)),

@@ -68,6 +68,8 @@ class Plan:
 
     cards: Sequence[Card]
     between: tuple[float, float] = BETWEEN
+    lasting: tuple[float, float] | None = None
+    """Seconds of each fault, if not the ordinary ones of its kind."""
 
 
 EVERYTHING = Plan([*STORE_CARDS, *APP_CARDS])
@@ -79,7 +81,7 @@ def rounds(seed: int, plan: Plan, count: int, seconds: float) -> Iterator[list[F
     chance = random.Random(seed)
     dealt: Iterator[Card] = _deal(chance, plan.cards)
     for _ in range(count):
-        faults, no_time_for = _round(chance, dealt, plan.between, seconds)
+        faults, no_time_for = _round(chance, dealt, plan, seconds)
         dealt = chain(no_time_for, dealt)
         yield faults
 
@@ -89,29 +91,27 @@ def _deal(chance: random.Random, cards: Sequence[Card]) -> Iterator[Card]:
         yield from chance.sample(cards, len(cards))
 
 
-def _round(
-    chance: random.Random, dealt: Iterator[Card], between: tuple[float, float], seconds: float
-) -> tuple[list[Fault], list[Card]]:
+def _round(chance: random.Random, dealt: Iterator[Card], plan: Plan, seconds: float) -> tuple[list[Fault], list[Card]]:
     """Also the cards whose targets were struck until the end."""
     faults: list[Fault] = []
     no_time_for: list[Card] = []
     free_at: dict[Target, float] = {}
-    time = chance.uniform(*between)
+    time = chance.uniform(*plan.between)
     while time < seconds - SHORTEST:
         kind, target = next(dealt)
         at = max(time, free_at.get(target, 0) + SHORTEST)
-        lasts = min(_seconds(chance, kind, target), seconds - at)
+        lasts = min(chance.uniform(*(plan.lasting or _seconds(kind, target))), seconds - at)
         if lasts >= SHORTEST:
             faults.append(Fault(at, lasts, kind, target, _amount(chance, kind, target)))
             free_at[target] = at + lasts
         else:
             no_time_for.append((kind, target))
-        time += chance.uniform(*between)
+        time += chance.uniform(*plan.between)
     return faults, no_time_for
 
 
-def _seconds(chance: random.Random, kind: Kind, target: Target) -> float:
-    return chance.uniform(*(APP_HANGS if kind == "hang" and target in APPS else SECONDS[kind]))
+def _seconds(kind: Kind, target: Target) -> tuple[float, float]:
+    return APP_HANGS if kind == "hang" and target in APPS else SECONDS[kind]
 
 
 def _amount(chance: random.Random, kind: Kind, target: Target) -> float:
