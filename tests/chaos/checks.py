@@ -115,7 +115,8 @@ class Checks:
     def _given(self, learner: Learner, talk: Talk) -> Iterator[Violation]:
         """A number that was given away never stands for another message: not for another reader, nor in the store."""
         written = [(message.seq, message.content) for message in talk.messages.values() if message.seq]
-        stored = [(message["seq"], message["content"]) for message in self.stores.messages.get(talk.id, [])]
+        kept = self.stores.messages.get(talk.id, []) if talk.state == learner.state == "living" else []
+        stored = [(message["seq"], message["content"]) for message in kept]
         heard = [event for listener in learner.listeners if listener.conversation == talk.id for event in listener.seen]
         for number, content in [*written, *heard, *stored]:
             if (first := talk.given.setdefault(number, content)) != content:

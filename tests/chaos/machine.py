@@ -43,5 +43,8 @@ class Machine:
         while True:
             due = time.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
-            if time.monotonic() - due > STARVED_SECONDS:
-                self._gaps.append((due, time.monotonic()))
+            self.beat(due, time.monotonic())
+
+    def beat(self, due: float, came: float) -> None:
+        if came - due > STARVED_SECONDS:
+            self._gaps.append((due, came))
