@@ -23,8 +23,8 @@ test: $(VENV)/installed ## All tests, on real databases of their own
 test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
 	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
 
-chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant)
-	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) $(BIN)/python -m tests.chaos
+chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone)
+	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos
 
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/clients/browser $(ARGS)

@@ -1,4 +1,5 @@
-"""`make chaos`: see README. SEED, MINUTES and BREAK come from the environment."""
+"""`make chaos`: see README. SEED, MINUTES and BREAK come from the environment, and so does PLAN, which names a broken
+variant whose faults and habits the app as it is must stand."""
 
 import asyncio
 import os
@@ -18,9 +19,9 @@ from tests.chaos.summary import Summary
 RESULTS = Path(".data/chaos")
 
 
-async def main(seed: int, minutes: float, variant: str) -> bool:
+async def main(seed: int, minutes: float, variant: str, plan: str) -> bool:
     """Run, report, and return whether it went as it should."""
-    this = course(minutes, variant)
+    this = course(minutes, plan)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     async with prepared(seed, folder, variant, this) as run:
         for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds), 1):
@@ -46,8 +47,8 @@ async def main(seed: int, minutes: float, variant: str) -> bool:
 
 def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
     faults: dict[str, Counter[str]] = {}
-    for fault in run.arena.suffered:
-        faults.setdefault(fault.kind, Counter())[fault.target] += 1
+    for blow in run.arena.blows:
+        faults.setdefault(blow.fault.kind, Counter())[blow.fault.target] += 1
     tally = run.tally
     return Summary(
         seed=seed,
@@ -61,13 +62,17 @@ def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
         faults={kind: dict(targets) for kind, targets in faults.items()},
         kills_by_call=dict(Counter(run.arena.killed_at_calls())),
         seconds_to_converge=[round(seconds, 1) for seconds in run.converged],
+        seconds_starved=round(run.machine.lost, 1),
+        load=round(run.machine.load, 1),
+        spared=run.machine.spared,
         violations=tally.violations,
     )
 
 
 if __name__ == "__main__":
     variant = os.environ.get("BREAK", "")
-    if variant and variant not in VARIANTS:
-        sys.exit(f"BREAK must be one of {', '.join(VARIANTS)}")
+    plan = variant or os.environ.get("PLAN", "")
+    if plan and plan not in VARIANTS:
+        sys.exit(f"BREAK and PLAN must be one of {', '.join(VARIANTS)}")
     seed = int(os.environ.get("SEED") or random.randrange(10**6))
-    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant)))
+    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant, plan)))

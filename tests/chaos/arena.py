@@ -2,29 +2,44 @@
 
 import asyncio
 import os
+import random
 import signal
 import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from config import Settings
 from database.embedded import STORES, EmbeddedServers, Store
-from tests.chaos.schedule import APPS, AppName, Fault, Target
+from tests.chaos.replica_set import ReplicaSet, three_nodes_in
+from tests.chaos.schedule import APPS, TAKES_AWAY, AppName, Fault, Kind, Target
+from tests.chaos.strikes import strike
 from tests.faults.lab import PROJECT, Lab, RawConnection, free_port, until
 from tests.faults.proxy import Proxy, proxy_to
-from tests.stores import environment, fresh_databases
+from tests.stores import environment, fresh_databases, migrate
 
 PURGE_SECONDS = 7
 """Longer than anything hangs: nothing that was under way at a first pass may land after the second."""
+POLL_SECONDS = 1.0
+MAX_ATTEMPTS = 3
+"""So few that a fault outlasts them: whatever counts an outage as a failure parks what must not be parked."""
+LAB_SETTINGS = {
+    "PURGE_SECONDS": str(PURGE_SECONDS),
+    "OUTBOX_POLL_SECONDS": str(POLL_SECONDS),
+    "OUTBOX_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
+    "LIVE_POLL_SECONDS": "0.5",
+    "ORDER_DEADLINE": "3",
+    "ACCESS_LOG": "false",
+    "LOG_LEVEL": "INFO",
+}
 START_PATIENCE, STOP_PATIENCE = 30, 5
-LATE_MATCHES: dict[Store, bytes] = {"postgresql": b"COMMIT", "redis": b"EVALSHA", "mongodb": b"writeConcern"}
-GATHERING_SECONDS = 0.5
-"""How long what is to land late is collected."""
-RESET_EVERY = 0.3
+MOST_AT_ONCE = 40
+"""Of the newest faults. Those before them are over."""
+LOOK_AGAIN_SECONDS = 0.3
 NEVER = 10**9
 
 
@@ -96,27 +111,56 @@ class AppProcess:
             connection.abort()
 
 
+@dataclass(eq=False)
+class Blow:
+    """A fault that strikes, and when: by the monotonic clock."""
+
+    fault: Fault
+    began: float = field(default_factory=time.monotonic)
+    in_force: float = float("inf")
+    lifted: float = float("inf")
+    """When it began to be taken back."""
+    over: float = float("inf")
+
+
 class Arena:
-    def __init__(self, lab: Lab, proxies: dict[Store, Proxy], apps: Sequence[AppProcess]) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        proxies: dict[Store, Proxy],
+        apps: Sequence[AppProcess],
+        replica_set: ReplicaSet | None = None,
+    ) -> None:
         self.lab = lab
         self.proxies = proxies
         self.apps = apps
-        self.suffered: list[Fault] = []
+        self._replica_set = replica_set
+        self.blows: list[Blow] = []
         self._struck: dict[Target, asyncio.Lock] = defaultdict(asyncio.Lock)
         """A server that was killed needs its time to start: what strikes it next waits."""
-        self._windows: list[list[float]] = []
 
     @property
     def settings(self) -> Settings:
         """Of the servers themselves, without a proxy between."""
         return self.lab.settings
 
-    def struck_between(self, start: float, end: float) -> bool:
-        """Whether any fault was active at any time in between."""
-        return any(begin <= end and start <= over for begin, over in reversed(self._windows[-40:]))
+    def struck_between(self, start: float, end: float, target: Target | None = None) -> bool:
+        """Whether any fault, or any of this target, was active at any time in between."""
+        return any(
+            blow.began <= end and start <= blow.over and target in {None, blow.fault.target}
+            for blow in reversed(self.blows[-MOST_AT_ONCE:])
+        )
+
+    def away_between(self, start: float, end: float) -> dict[Target, Kind]:
+        """Which stores could not serve during all of that time, and by which kind of fault."""
+        return {
+            blow.fault.target: blow.fault.kind
+            for blow in self.blows[-MOST_AT_ONCE:]
+            if blow.fault.kind in TAKES_AWAY and blow.in_force <= start and end <= blow.lifted
+        }
 
     def last_fault_ended_at(self) -> float:
-        return max((over for _, over in self._windows), default=time.monotonic())
+        return max((blow.over for blow in self.blows), default=time.monotonic())
 
     def killed_at_calls(self) -> list[str]:
         return [line for app in self.apps if app.kills.exists() for line in app.kills.read_text().splitlines()]
@@ -134,14 +178,13 @@ class Arena:
             await self._strike_now(fault)
 
     async def _strike_now(self, fault: Fault) -> None:
-        window = [time.monotonic(), float("inf")]
-        self._windows.append(window)
-        self.suffered.append(fault)
+        blow = Blow(fault)
+        self.blows.append(blow)
         if fault.target in APPS:
             await self._strike_app(fault, self.apps[APPS.index(fault.target)])
         else:
-            await self._strike_store(fault, next(store for store in STORES if store == fault.target))
-        window[1] = time.monotonic()
+            await self._strike_store(blow, next(store for store in STORES if store == fault.target))
+        blow.over = time.monotonic()
 
     async def _strike_app(self, fault: Fault, app: AppProcess) -> None:
         if fault.kind == "hang":
@@ -164,52 +207,40 @@ class Arena:
             await asyncio.wait_for(app.process.wait(), fault.seconds)
             return True
         while app.process.returncode is None and not await app.ask("/health/live", {"X-Kill-At": str(NEVER)}):
-            await asyncio.sleep(RESET_EVERY)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
         return app.process.returncode is not None
 
-    async def _strike_store(self, fault: Fault, store: Store) -> None:
-        proxy = self.proxies[store]
-        if fault.kind in {"hang", "kill"}:
-            async with self.lab.without(store, "stopped" if fault.kind == "hang" else "killed"):
-                await asyncio.sleep(fault.seconds)
-        elif fault.kind == "latency":
-            proxy.latency = fault.amount / 2
-            await asyncio.sleep(fault.seconds)
-            proxy.latency = 0
-        elif fault.kind == "reset":
-            await self._reset_repeatedly(proxy, fault.seconds)
-        elif fault.kind == "black hole":
-            proxy.black_hole = True
-            await asyncio.sleep(fault.seconds)
-            proxy.black_hole = False
-            proxy.reset()  # TCP never goes on after a gap
-        else:
-            proxy.hold(LATE_MATCHES[store])
-            await asyncio.sleep(GATHERING_SECONDS)
-            proxy.hold_no_more()
-            await asyncio.sleep(max(0, fault.seconds - GATHERING_SECONDS))
-            proxy.release()
+    async def _strike_store(self, blow: Blow, store: Store) -> None:
+        async with self._block(blow.fault, store):
+            blow.in_force = time.monotonic()
+            await asyncio.sleep(blow.fault.seconds)
+            blow.lifted = time.monotonic()
 
-    async def _reset_repeatedly(self, proxy: Proxy, seconds: float) -> None:
-        over = time.monotonic() + seconds
-        while time.monotonic() < over:
-            proxy.reset()
-            await asyncio.sleep(RESET_EVERY)
+    def _block(self, fault: Fault, store: Store) -> AbstractAsyncContextManager[None]:
+        if fault.kind == "failover":
+            assert self._replica_set
+            return self._replica_set.failover()
+        return strike(fault, store, self.proxies[store], self.lab)
 
 
 @asynccontextmanager
-async def arena_in(folder: Path, variant: str) -> AsyncIterator[Arena]:
+async def arena_in(folder: Path, variant: str, seed: int, *, three_nodes: bool) -> AsyncIterator[Arena]:
     """Start everything, and stop it at the end. `variant` names the broken variant, or is empty."""
     embedded = EmbeddedServers(folder)
     servers = await asyncio.to_thread(embedded.start_all)
     try:
         async with AsyncExitStack() as exits:
             settings = await exits.enter_async_context(fresh_databases(servers))
+            replica_set = await exits.enter_async_context(three_nodes_in(folder)) if three_nodes else None
+            if replica_set:
+                settings = Settings(_env_file=None, **settings.model_dump() | {"mongodb_dsn": replica_set.dsn})
+                await migrate(settings)
             lab = Lab(embedded, servers, settings)
-            proxies = {store: await exits.enter_async_context(proxy_to(servers[store].port)) for store in STORES}
-            more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **_lab_settings()}
+            share = partial(random.Random(seed).uniform, 0, 1)
+            proxies = {store: await exits.enter_async_context(proxy_to(servers[store].port, share)) for store in STORES}
+            more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **LAB_SETTINGS}
             env = environment(_behind(settings, lab, proxies), **more)
-            arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS])
+            arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set)
             for app in arena.apps:
                 exits.push_async_callback(app.stop)
             await asyncio.gather(*(app.start() for app in arena.apps))
@@ -217,10 +248,6 @@ async def arena_in(folder: Path, variant: str) -> AsyncIterator[Arena]:
     finally:
         for store in STORES:
             await asyncio.to_thread(embedded.stop, store)
-
-
-def _lab_settings() -> dict[str, str]:
-    return {"PURGE_SECONDS": str(PURGE_SECONDS), "ORDER_DEADLINE": "3", "ACCESS_LOG": "false", "LOG_LEVEL": "INFO"}
 
 
 def _behind(settings: Settings, lab: Lab, proxies: Mapping[Store, Proxy]) -> Settings:

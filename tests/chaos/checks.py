@@ -48,6 +48,8 @@ class Checks:
         if learner.state == "asked for":
             return  # there whole or not at all: _user
         yield from self._bought(learner)
+        for talk in learner.talks.values():
+            yield from self._given(learner, talk)
         if user is None:
             yield _of(learner, f"user {learner.name} was acknowledged and is not there", learner.name)
         elif learner.state == "living":
@@ -109,6 +111,16 @@ class Checks:
                 yield _of(learner, f"message {id_} says {message['content']!r}, not {written.content!r}", id_)
         for id_ in stored:
             yield _of(learner, f"nobody wrote message {id_} of {talk.id}", id_)
+
+    def _given(self, learner: Learner, talk: Talk) -> Iterator[Violation]:
+        """A number that was given away never stands for another message: not for another reader, nor in the store."""
+        written = [(message.seq, message.content) for message in talk.messages.values() if message.seq]
+        kept = self.stores.messages.get(talk.id, []) if talk.state == learner.state == "living" else []
+        stored = [(message["seq"], message["content"]) for message in kept]
+        heard = [event for listener in learner.listeners if listener.conversation == talk.id for event in listener.seen]
+        for number, content in [*written, *heard, *stored]:
+            if (first := talk.given.setdefault(number, content)) != content:
+                yield _of(learner, f"number {number} of {talk.id} was {first!r} and is {content!r}", talk.id)
 
     def _nothing_refused(self, learner: Learner, user: Row) -> Iterator[Violation]:
         texts = {user["bio"]} | {m["content"] for talk in learner.talks for m in self.stores.messages.get(talk, [])}

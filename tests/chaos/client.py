@@ -2,22 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tests.chaos.arena import Arena
-from tests.chaos.buyer import Buyer, Catalogue
-from tests.chaos.connections import Answer
+from tests.chaos.buyer import Catalogue
 from tests.chaos.learner import PASSWORD, Learner
-from tests.chaos.listener import Listener
-from tests.chaos.memory import History, Talk, Tally, Value, Written
+from tests.chaos.memory import Bought, History, Tally
+from tests.chaos.talker import Talker
 
 THINKING = (0.02, 0.2)
 ARRIVING = (0.0, 1.5)
-NO_MORE_ERASURES = 4.0
-"""Seconds before the end of a round: the second pass of an erasure takes PURGE_SECONDS."""
-SESSIONS, TALKS, LISTENERS, READERS = 3, 5, 2, 3
+SESSIONS, READERS = 3, 3
+DELETED_WHILE_ERASED = 0.3
+"""Of the conversations: what is deleted has a second pass of its own, which would hide that an erasure has none."""
+ENDING_PATIENCE = 5.0
+"""Seconds: whoever ends a session may wait until no process takes it any more."""
 
 
 class Operation(Protocol):
@@ -34,14 +35,17 @@ class Habits:
     """The share of learners who are erased in the end."""
     more: Mapping[str, int] = field(default_factory=dict)
     """How many times as often an operation is done."""
+    together: float = 0.2
+    """The share of writes that are three at once."""
 
 
-class Client(Buyer):
+class Client(Talker):
     """Every operation returns whether it was acknowledged, None when it was refused for good."""
 
     def __init__(self, arena: Arena, tally: Tally, seed: str, catalogue: Catalogue, habits: Habits) -> None:
         super().__init__(arena, tally, seed, catalogue)
         self._habits = habits
+        self._together = habits.together
         self.learners: list[Learner] = []
         self._left = 0
         operations: list[tuple[Operation, int]] = [
@@ -103,9 +107,6 @@ class Client(Buyer):
     def _wants_to_go(self) -> bool:
         return self._chance.random() < self._habits.erasing
 
-    def _may_erase(self) -> bool:
-        return time.monotonic() < self._until - NO_MORE_ERASURES
-
     async def _do(self, operation: Operation, learner: Learner) -> None:
         name = operation.__name__
         started = time.monotonic()
@@ -154,15 +155,25 @@ class Client(Buyer):
     async def _end_sessions(self, learner: Learner, path: str, tokens: list[str]) -> bool:
         for token in tokens:
             learner.sessions[token] = "ending"
-        answer = await self._ask_until_answered(learner, "POST", path, tokens[0])
+        answer = await self._ask_until_answered(learner, "POST", path, tokens[0], patience=ENDING_PATIENCE)
         if answer.status not in {204, 401}:  # 401: an earlier attempt got through
             return False
         for token in tokens:
             learner.sessions[token] = "ended"
+        if answer.status == 204:
+            await self._expect_refusals(learner, tokens)
         return True
 
+    async def _expect_refusals(self, learner: Learner, tokens: list[str]) -> None:
+        """Once it is acknowledged that a session has ended, no process takes its token."""
+        for answers in await asyncio.gather(*(self.read_everywhere(learner, token) for token in tokens)):
+            for app, answer in zip(self._arena.apps, answers, strict=True):
+                if answer.is_success:
+                    what = f"{app.name} takes a token of {learner.name} after its end was acknowledged"
+                    self._violation(learner, what, learner.name, *(token[:6] for token in tokens))
+
     async def _read_profile(self, learner: Learner) -> bool:
-        answer = await self._ask(learner, "GET", "/users/me", self._chance.choice(learner.tokens))
+        answer = await self.read_profile(learner, self._chance.choice(learner.tokens))
         return self._is_done(learner, answer, "reading its profile")
 
     async def change_profile(self, learner: Learner) -> bool:
@@ -181,6 +192,7 @@ class Client(Buyer):
             return False
         learner.bio.acknowledge(bio)
         learner.changes_acknowledged += 1
+        learner.wrote(answer.process, answer.body["version"])
         return True
 
     async def read_while_changing(self, learner: Learner) -> bool:
@@ -210,99 +222,52 @@ class Client(Buyer):
             self._violation(learner, "a name that was taken is given away", others[-1].name, refused)
         return None if answer.status == 409 else False
 
-    async def start_talk(self, learner: Learner) -> bool:
-        if len(learner.living_talks) >= TALKS:
-            return await self.write(learner)
-        title = f"talk {self._word()}"
-        answer = await self._ask(
-            learner, "POST", "/conversations", self._chance.choice(learner.tokens), {"title": title}
-        )
-        if not self._is_done(learner, answer, f"starting {title}"):
-            learner.titles_asked_for.add(title)
-            return False
-        learner.talks[answer.body["id"]] = Talk(answer.body["id"], Value(title))
-        return True
-
-    async def rename_talk(self, learner: Learner) -> bool:
-        talk, title = self._chance.choice(learner.living_talks), f"talk {self._word()}"
-        answer = await self._ask_until_answered(
-            learner, "PATCH", f"/conversations/{talk.id}", self._chance.choice(learner.tokens), {"title": title},
-            before=lambda: talk.title.ask_for(title),
-        )  # fmt: skip
-        if not self._is_done(learner, answer, f"renaming {talk.id}"):
-            return False
-        talk.title.acknowledge(title)
-        return True
-
-    async def delete_talk(self, learner: Learner) -> bool:
-        if not self._may_erase():
-            return await self.write(learner)
-        talk = self._chance.choice(learner.living_talks)
-        talk.state = "ending"
-        path = f"/conversations/{talk.id}"
-        answer = await self._ask_until_answered(learner, "DELETE", path, self._chance.choice(learner.tokens))
-        if answer.status not in {204, 404}:  # 404: an earlier attempt got through
-            return False
-        talk.state = "ended"
-        return True
-
-    async def write(self, learner: Learner) -> bool:
-        talk = self._chance.choice(learner.living_talks)
-        if self._chance.random() < 0.8:
-            return await self._write(learner, talk)
-        return all(await asyncio.gather(*(self._write(learner, talk) for _ in range(3))))
-
-    async def _write(self, learner: Learner, talk: Talk) -> bool:
-        id_ = self._word()
-        written = talk.messages[id_] = Written(f"message {id_}")
-        answer = await self._post(learner, talk, id_, written.content)
-        if not self._is_done(learner, answer, f"message {id_} to {talk.id}"):
-            return False
-        written.seq = answer.body["seq"]
-        return True
-
-    async def _post(self, learner: Learner, talk: Talk, id_: str, content: str) -> Answer:
-        token, body = self._chance.choice(learner.tokens), {"id": id_, "content": content}
-        return await self._ask_until_answered(learner, "POST", f"/conversations/{talk.id}/messages", token, body)
-
-    async def write_again_otherwise(self, learner: Learner) -> bool | None:
-        """Another text under an id that is taken."""
-        talk = self._chance.choice(learner.living_talks)
-        taken = [id_ for id_, written in talk.messages.items() if written.seq]
-        if not taken:
-            return await self._write(learner, talk)
-        refused = f"refused {self._word()}"
-        learner.refused.add(refused)
-        answer = await self._post(learner, talk, self._chance.choice(taken), refused)
-        if answer.is_success:
-            self._violation(learner, "another message under the same id", talk.id)
-        return None if answer.status == 422 else False
-
-    async def listen(self, learner: Learner) -> bool:
-        if sum(not listener.is_over for listener in learner.listeners) >= LISTENERS:
-            return await self.write(learner)
-        talk, token = self._chance.choice(learner.living_talks), learner.tokens[0]
-        learner.listeners.append(Listener(self._arena.apps, self._chance.randint(0, 1), talk.id, token))
-        return True
-
     async def erase(self, learner: Learner) -> bool:
         """While other requests of the same user are under way."""
-        token = self._chance.choice(learner.tokens) if learner.tokens else ""
-        if not token:
+        tokens = learner.tokens
+        if not tokens:
             return await self.sign_in(learner)
+        token = self._chance.choice(tokens)
         learner.state = "ending"
-        talks = learner.living_talks
-        busy = [asyncio.create_task(self._write_while_erased(learner, talk, token)) for talk in talks for _ in range(3)]
+        busy = [
+            asyncio.create_task(self._go_on_while_erased(request)) for request in self._last_requests(learner, token)
+        ]
         await asyncio.sleep(self._chance.uniform(0, 0.1))
-        answer = await self._ask_until_answered(learner, "DELETE", "/users/me", token)
+        answer = await self._ask_until_answered(learner, "DELETE", "/users/me", token, patience=ENDING_PATIENCE)
         await asyncio.gather(*busy)
         if answer.status not in {202, 401}:  # 401: an earlier attempt got through
             return False
         learner.state = "ended"
         await asyncio.gather(*(listener.close() for listener in learner.listeners))
+        if answer.status == 202:
+            await self._expect_refusals(learner, tokens)
         return True
 
-    async def _write_while_erased(self, learner: Learner, talk: Talk, token: str) -> None:
+    async def _go_on_while_erased(self, request: Awaitable[object]) -> None:
         await asyncio.sleep(self._chance.uniform(0, 0.1))
-        body = {"id": self._word(), "content": "while erased"}
-        await self._ask(learner, "POST", f"/conversations/{talk.id}/messages", token, body)
+        await request
+
+    def _last_requests(self, learner: Learner, token: str) -> Iterator[Awaitable[object]]:
+        """One attempt each, and whatever becomes of it is right: but whole, and nothing of it comes back."""
+        for talk in learner.living_talks:
+            path = f"/conversations/{talk.id}"
+            for _ in range(3):
+                body = {"id": self._word(), "content": "while erased"}
+                yield self._ask(learner, "POST", f"{path}/messages", token, body)
+            yield self._ask(learner, "PATCH", path, token, {"title": "while erased"})
+            if self._chance.random() < DELETED_WHILE_ERASED:
+                yield self._ask(learner, "DELETE", path, token)
+        yield self._ask(learner, "PATCH", "/users/me", token, {"bio": "while erased"})
+        yield self._ask(learner, "PATCH", "/users/me", token, {"username": f"u{self._word()}"})
+        yield self._order_while_erased(learner, token)
+        for bought in [bought for bought in learner.orders.values() if bought.outcome == "confirmed"][:2]:
+            bought.outcome = "decided later"
+            yield self._ask(learner, "POST", f"/orders/{bought.id}/cancel", token)
+
+    async def _order_while_erased(self, learner: Learner, token: str) -> None:
+        key, bought = self._word(), Bought(self._chance.choice(list(self.catalogue.courses)), 1)
+        learner.orders[key] = bought
+        body = {"course_id": bought.course, "quantity": bought.quantity}
+        answer = await self._ask(learner, "POST", "/orders", token, body, key=key)
+        if answer.is_success:
+            bought.id, bought.outcome = answer.body["id"], "decided later"

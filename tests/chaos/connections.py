@@ -17,6 +17,8 @@ class Answer(NamedTuple):
     status: int
     """0: there was none."""
     body: Any = None
+    process: int = 0
+    """Whose it is: it stands for all that the process has seen, and ends with it."""
 
     @property
     def is_success(self) -> bool:
@@ -36,7 +38,7 @@ class Connections:
 
     async def ask(
         self, app: int, method: str, path: str, token: str | None = None, body: Any = None, *, form: bool = False,
-        key: str | None = None,
+        key: str | None = None, patience: float = PATIENCE,
     ) -> Answer:  # fmt: skip
         headers = {"Content-Type": "application/x-www-form-urlencoded" if form else "application/json"}
         if token:
@@ -44,11 +46,11 @@ class Connections:
         if key:
             headers["Idempotency-Key"] = key
         content = b"" if body is None else (urlencode(body) if form else json.dumps(body)).encode()
-        connection = self._open.pop(app, None)
+        connection, process = self._open.pop(app, None), self._apps[app].pid
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 connection = connection or await self._connect(app)
-                answer = Answer(*await connection.request(method, path, headers, content))
+                answer = Answer(*await connection.request(method, path, headers, content), process)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             if connection:
                 connection.abort()

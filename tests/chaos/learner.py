@@ -29,6 +29,11 @@ class Learner:
     refused: set[str] = field(default_factory=set)
     """Texts of writes that were refused for good."""
     listeners: list[Listener] = field(default_factory=list)
+    versions: dict[int, int] = field(default_factory=dict)
+    """The newest of its profile that each process has acknowledged."""
+
+    def wrote(self, process: int, version: int) -> None:
+        self.versions[process] = max(version, self.versions.get(process, 0))
 
     @property
     def account(self) -> dict[str, str]:

@@ -49,6 +49,8 @@ class Talk:
     title: Value
     state: State = "living"
     messages: dict[str, Written] = field(default_factory=dict)
+    given: dict[int, str] = field(default_factory=dict)
+    """What anybody was ever given under a number: to a writer, to a listener."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from database.embedded import STORES
 from tests.chaos.client import Habits
 from tests.chaos.schedule import APPS, EVERYTHING, Card, Plan
 
@@ -10,6 +11,7 @@ QUIET_SHARE = 0.2
 """Of the time, for the round in which no app is killed."""
 BROKEN_ROUND_SECONDS = 6.0
 OFTEN = (0.3, 1.0)
+SELDOM = (3.0, 5.0)
 
 
 ORDINARY = Habits()
@@ -23,6 +25,8 @@ class Course:
     """Of each round."""
     quiet_seconds: float = 0
     habits: Habits = ORDINARY
+    three_nodes: bool = False
+    """Whether MongoDB has them, without a proxy."""
 
 
 KILLED_AT_CALLS = Plan([("doom", app) for app in APPS], (1.0, 3.0))
@@ -32,25 +36,43 @@ PLANS: dict[str, Plan] = {
     "effects-outside-transaction": KILLED_AT_CALLS,
     "commit-after-response": KILLED_AT_CALLS,
     "relay-without-streams": MONGODB_AWAY,
+    "supersede-as-it-was": Plan([("latency", "postgresql")], OFTEN),
+    "sign-out-delivers-nothing": Plan([("reset", "mongodb")], SELDOM),
     "del-instead-of-fence": Plan([("late", "redis")], OFTEN),
+    "fill-ignores-fence": Plan([("late", "redis")], OFTEN),
     "erasure-once": Plan(SLOW_MONGODB, OFTEN),
     "saga-step-not-idempotent": Plan([*SLOW_MONGODB, ("reset", "mongodb"), ("black hole", "mongodb")], OFTEN),
+    "saga-undone-early": Plan([("late", "mongodb")], OFTEN, lasting=(2.2, 2.7)),
+    "probe-pings-only": Plan([*(("refuses", store) for store in STORES), ("demoted", "redis")], OFTEN),
+    "attempts-counted-for-outages": Plan([("hang", "mongodb"), ("refuses", "mongodb")], OFTEN),
     "w1": Plan([("kill", "mongodb")], (1.5, 2.5)),
+    "local-reads": Plan([("failover", "mongodb")], SELDOM),
 }
+SHORT_LIVED = Habits(life=(3, 8), erasing=1)
 HABITS = {
     "w1": Habits(more={"write": 10}),
+    "supersede-as-it-was": SHORT_LIVED,
+    "sign-out-delivers-nothing": Habits(erasing=0, more={"sign_in": 10, "sign_out": 10, "sign_out_everywhere": 10}),
     "del-instead-of-fence": Habits(life=(3, 8), erasing=0, more={"read_while_changing": 20}),
+    "fill-ignores-fence": Habits(life=(3, 8), erasing=0, more={"read_while_changing": 20}),
     "saga-step-not-idempotent": Habits(more={"order": 10, "cancel_order": 10}),
+    "saga-undone-early": Habits(erasing=0, more={"order": 10, "open_course": 40, "close_course": 60}),
+    "local-reads": Habits(erasing=0, more={"write": 10, "listen": 20}, together=0.8),
     "erasure-once": Habits(life=(10, 20), erasing=1),
 }
+SECONDS = {"supersede-as-it-was": 12.0}
+"""Of a round, where the ordinary ones of a broken variant are too short: none is erased at the end of one."""
+THREE_NODES = {"local-reads"}
 
 
 def course(minutes: float, variant: str) -> Course:
     """Of about so many minutes under load."""
     seconds = minutes * 60
     if variant:
-        rounds = max(1, round(seconds / BROKEN_ROUND_SECONDS))
-        return Course(PLANS[variant], rounds, BROKEN_ROUND_SECONDS, habits=HABITS.get(variant, ORDINARY))
+        lasts = SECONDS.get(variant, BROKEN_ROUND_SECONDS)
+        habits = HABITS.get(variant, ORDINARY)
+        rounds = max(1, round(seconds / lasts))
+        return Course(PLANS[variant], rounds, lasts, habits=habits, three_nodes=variant in THREE_NODES)
     loud = seconds * (1 - QUIET_SHARE)
     number = max(1, round(loud / ROUND_SECONDS))
     return Course(EVERYTHING, number, loud / number, seconds * QUIET_SHARE)

@@ -3,21 +3,26 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 from database.embedded import STORES, Store
 
-Kind = Literal["hang", "kill", "doom", "latency", "reset", "black hole", "late"]
+Kind = Literal[
+    "hang", "kill", "doom", "latency", "reset", "black hole", "late", "lost answer", "refuses", "demoted", "failover"
+]
 AppName = Literal["app 1", "app 2"]
 Target = Store | AppName
 Card = tuple[Kind, Target]
 
 APPS: tuple[AppName, ...] = get_args(AppName)
-AT_STORES: tuple[Kind, ...] = ("hang", "kill", "latency", "reset", "black hole", "late")
+AT_STORES: tuple[Kind, ...] = ("hang", "kill", "latency", "reset", "black hole", "late", "lost answer", "refuses")
 AT_APPS: tuple[Kind, ...] = ("hang", "kill", "doom")
-STORE_CARDS: list[Card] = [(kind, store) for kind in AT_STORES for store in STORES]
+STORE_CARDS: list[Card] = [*((kind, store) for kind in AT_STORES for store in STORES), ("demoted", "redis")]
 APP_CARDS: list[Card] = [(kind, app) for kind in AT_APPS for app in APPS]
 
+OUTLASTS = (3.5, 6.0)
+"""Longer than the lab's OUTBOX_MAX_ATTEMPTS last, and shorter than its PURGE_SECONDS: what stalls lands at the end."""
 SECONDS: dict[Kind, tuple[float, float]] = {
     "hang": (0.5, 3),
     "kill": (0.2, 2),
@@ -26,7 +31,13 @@ SECONDS: dict[Kind, tuple[float, float]] = {
     "reset": (0.3, 1.5),
     "black hole": (0.5, 3),
     "late": (0.8, 2.5),
+    "lost answer": (0.3, 2),
+    "refuses": OUTLASTS,
+    "demoted": OUTLASTS,
+    "failover": (1.2, 1.8),
 }
+TAKES_AWAY: set[Kind] = {"hang", "kill", "black hole", "refuses", "demoted"}
+"""While it lasts, the store serves nobody."""
 APP_HANGS = (0.5, 6.0)
 """Longer than a lease of the outbox (5 s), and shorter than the lab's PURGE_SECONDS."""
 ROUND_TRIP: dict[Target, tuple[float, float]] = {
@@ -47,7 +58,8 @@ class Fault:
     kind: Kind
     target: Target
     amount: float
-    """Of latency: seconds there and back. Of doom: at which call to a store the app kills itself."""
+    """Of latency: the most seconds there and back that a connection takes. Of doom: at which call to a store the app
+    kills itself."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,8 @@ class Plan:
 
     cards: Sequence[Card]
     between: tuple[float, float] = BETWEEN
+    lasting: tuple[float, float] | None = None
+    """Seconds of each fault, if not the ordinary ones of its kind."""
 
 
 EVERYTHING = Plan([*STORE_CARDS, *APP_CARDS])
@@ -65,9 +79,11 @@ NO_KILLED_APPS = Plan([*STORE_CARDS, *(("hang", app) for app in APPS)])
 def rounds(seed: int, plan: Plan, count: int, seconds: float) -> Iterator[list[Fault]]:
     """So many rounds of so many seconds, in which all faults have ended. Every card is dealt before any comes again."""
     chance = random.Random(seed)
-    dealt = _deal(chance, plan.cards)
+    dealt: Iterator[Card] = _deal(chance, plan.cards)
     for _ in range(count):
-        yield _round(chance, dealt, plan.between, seconds)
+        faults, no_time_for = _round(chance, dealt, plan, seconds)
+        dealt = chain(no_time_for, dealt)
+        yield faults
 
 
 def _deal(chance: random.Random, cards: Sequence[Card]) -> Iterator[Card]:
@@ -75,23 +91,27 @@ def _deal(chance: random.Random, cards: Sequence[Card]) -> Iterator[Card]:
         yield from chance.sample(cards, len(cards))
 
 
-def _round(chance: random.Random, dealt: Iterator[Card], between: tuple[float, float], seconds: float) -> list[Fault]:
+def _round(chance: random.Random, dealt: Iterator[Card], plan: Plan, seconds: float) -> tuple[list[Fault], list[Card]]:
+    """Also the cards whose targets were struck until the end."""
     faults: list[Fault] = []
+    no_time_for: list[Card] = []
     free_at: dict[Target, float] = {}
-    time = chance.uniform(*between)
+    time = chance.uniform(*plan.between)
     while time < seconds - SHORTEST:
         kind, target = next(dealt)
         at = max(time, free_at.get(target, 0) + SHORTEST)
-        lasts = min(_seconds(chance, kind, target), seconds - at)
+        lasts = min(chance.uniform(*(plan.lasting or _seconds(kind, target))), seconds - at)
         if lasts >= SHORTEST:
             faults.append(Fault(at, lasts, kind, target, _amount(chance, kind, target)))
             free_at[target] = at + lasts
-        time += chance.uniform(*between)
-    return faults
+        else:
+            no_time_for.append((kind, target))
+        time += chance.uniform(*plan.between)
+    return faults, no_time_for
 
 
-def _seconds(chance: random.Random, kind: Kind, target: Target) -> float:
-    return chance.uniform(*(APP_HANGS if kind == "hang" and target in APPS else SECONDS[kind]))
+def _seconds(kind: Kind, target: Target) -> tuple[float, float]:
+    return APP_HANGS if kind == "hang" and target in APPS else SECONDS[kind]
 
 
 def _amount(chance: random.Random, kind: Kind, target: Target) -> float:

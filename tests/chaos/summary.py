@@ -26,6 +26,10 @@ class Summary:
     kills_by_call: dict[str, int]
     seconds_to_converge: list[float]
     """After the last fault of each round."""
+    seconds_starved: float
+    """For which the lab's own loop stood still; load: of each core, at the end; spared: late for want of a machine."""
+    load: float
+    spared: int
     violations: list[Violation]
 
     @property
@@ -42,10 +46,17 @@ class Summary:
             *(f"  {kind:<17}{_counted(targets)}" for kind, targets in sorted(self.faults.items())),
             f"killed at calls    {sum(self.kills_by_call.values())}: {_counted(self.kills_by_call)}",
             f"time to converge   {', '.join(f'{seconds:.1f}' for seconds in self.seconds_to_converge)} s",
+            f"machine            {self._starved}load {self.load:.1f} of each core",
             f"violations         {len(self.violations)}",
             *(f"  {violation}" for violation in self.violations[:SHOWN]),
         ]
         return "\n".join(lines)
+
+    @property
+    def _starved(self) -> str:
+        if not self.seconds_starved:
+            return ""
+        return f"starved for {self.seconds_starved:.1f} s, {self.spared} things late and not held against the app, "
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

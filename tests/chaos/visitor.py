@@ -29,12 +29,26 @@ class Visitor:
         statuses = []
         patience = time.monotonic() + OUTLIVES
         for app in range(len(self._arena.apps)):
-            answer = await self._ask(learner, "GET", "/users/me", token, app=app)
+            answer = await self.read_profile(learner, token, app)
             while answer.is_open and time.monotonic() < patience:
                 await asyncio.sleep(BEFORE_REPEATING[0])
-                answer = await self._ask(learner, "GET", "/users/me", token, app=app)
+                answer = await self.read_profile(learner, token, app)
             statuses.append(answer.status)
         return statuses
+
+    async def read_everywhere(self, learner: Learner, token: str) -> list[Answer]:
+        """The profile, once through each app."""
+        apps = range(len(self._arena.apps))
+        return await asyncio.gather(*(self.read_profile(learner, token, app) for app in apps))
+
+    async def read_profile(self, learner: Learner, token: str, app: int | None = None) -> Answer:
+        """Nobody reads less than it was told that it wrote, through the same process."""
+        known = dict(learner.versions)
+        answer = await self._ask(learner, "GET", "/users/me", token, app=app)
+        if answer.is_success and answer.body["version"] < (written := known.get(answer.process, 0)):
+            what = f"{learner.name} wrote version {written} of its profile and reads {answer.body['version']}"
+            self._violation(learner, what, "/users/me")
+        return answer
 
     async def _ask(self, learner: Learner, method: str, path: str, token: str | None = None, body: Any = None,
                    app: int | None = None, **more: Any) -> Answer:  # fmt: skip

@@ -1,27 +1,42 @@
-"""A TCP proxy between an app and a store: passes, delays, cuts, swallows, holds what the app sends, loses an answer."""
+"""A TCP proxy between an app and a store: passes, delays, cuts, swallows, holds back what is sent, loses answers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 LINGER_SECONDS = 2
 
 
+@dataclass(eq=False)
+class Link:
+    """A connection of the app, and the one to the store that belongs to it."""
+
+    app: asyncio.StreamWriter
+    store: asyncio.StreamWriter
+    share: float
+    """Of the latency."""
+    deaf: bool = False
+    """Whether the app hears nothing more on it."""
+
+
 class Proxy:
     """Faults are switched while connections are open. `hold` keeps the app's next bytes back until `release`, even when
-    the app has hung up meanwhile: the write that lands late."""
+    the app has hung up meanwhile: the write that lands late. What contains `lose_answer_to` passes, and its answer does
+    not: the write of which nobody knows whether it happened. `share` is drawn by each connection: of the latency,
+    seconds each way, it takes so much."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, share: Callable[[], float] = lambda: 1.0) -> None:
         self._target = port
+        self._share = share
         self._server: asyncio.Server | None = None
-        self._links: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._released = asyncio.Event()
         self._released.set()
         self._matching = b""
         self.held = 0
         self.lose_answer_to = b""
-        """A request that contains these bytes passes, its answer does not, and its connection says nothing more."""
         self.lost = 0
         self.latency = 0.0
         self.black_hole = False
@@ -48,54 +63,61 @@ class Proxy:
     def reset(self) -> None:
         """Cut every open connection."""
         for link in self._links:
-            for writer in link:
-                writer.transport.abort()
+            link.app.transport.abort()
+            link.store.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             upstream, to_store = await asyncio.open_connection("127.0.0.1", self._target)
-            link = (writer, to_store)
+            link = Link(writer, to_store, self._share())
             self._links.add(link)
-            deaf = asyncio.Event()
-            tasks = [
-                asyncio.create_task(self._pump(reader, to_store, deaf, from_app=True)),
-                asyncio.create_task(self._pump(upstream, writer, deaf, from_app=False)),
-            ]
+            tasks = [asyncio.create_task(self._ask(link, reader)), asyncio.create_task(self._answer(link, upstream))]
             self._tasks.update(tasks)
             await asyncio.gather(*tasks, return_exceptions=True)
             self._tasks.difference_update(tasks)
             self._links.discard(link)
         writer.close()  # also when the store refused
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deaf: asyncio.Event, *, from_app: bool
-    ) -> None:
+    async def _ask(self, link: Link, reader: asyncio.StreamReader) -> None:
         late = False
         with suppress(OSError, asyncio.IncompleteReadError):
-            while data := await reader.read(65536):
-                if self.latency:
-                    await asyncio.sleep(self.latency)
-                if self.black_hole or (deaf.is_set() and not from_app):
-                    continue
-                if from_app and self.lose_answer_to and self.lose_answer_to in data:
-                    self.lost += 1
-                    deaf.set()
-                    late = True
-                if from_app and self._matching and self._matching in data:
+            while data := await self._passing(link, reader):
+                if self._matching and self._matching in data:
                     self.held += 1
                     await self._released.wait()
                     late = True
-                writer.write(data)
-                await writer.drain()
+                if self.lose_answer_to and self.lose_answer_to in data:
+                    self.lost += not link.deaf
+                    link.deaf = True
+                link.store.write(data)
+                await link.store.drain()
             if late:
                 await asyncio.sleep(LINGER_SECONDS)  # a server that learns at once that its client has gone may give up
         with suppress(OSError):
-            writer.close()
+            link.store.close()
+
+    async def _answer(self, link: Link, reader: asyncio.StreamReader) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while data := await self._passing(link, reader):
+                if not link.deaf:
+                    link.app.write(data)
+                    await link.app.drain()
+        with suppress(OSError):
+            link.app.close()
+
+    async def _passing(self, link: Link, reader: asyncio.StreamReader) -> bytes:
+        """The next bytes that come through, when they do; none at the end."""
+        while data := await reader.read(65536):
+            if self.latency:
+                await asyncio.sleep(self.latency * link.share)
+            if not self.black_hole:
+                return data
+        return b""
 
 
 @asynccontextmanager
-async def proxy_to(port: int) -> AsyncIterator[Proxy]:
-    proxy = Proxy(port)
+async def proxy_to(port: int, share: Callable[[], float] = lambda: 1.0) -> AsyncIterator[Proxy]:
+    proxy = Proxy(port, share)
     proxy._server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
     try:
         yield proxy

@@ -133,7 +133,7 @@ async def apart(servers: Servers) -> AsyncIterator[Settings]:
         yield settings
 
 
-async def query(settings: Settings, *statements: str) -> list[tuple[object, ...]]:
+async def run_sql(settings: Settings, *statements: str) -> list[tuple[object, ...]]:
     """The rows of the last statement."""
     async with migration_engine(settings.dsn("postgres_dsn")).connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -162,7 +162,7 @@ async def test_an_index_is_built_concurrently_while_another_pod_waits_for_the_lo
         async with asyncio.timeout(60), migration_engine(dsn).connect() as connection:
             await connection.run_sync(build)
     await waiting
-    assert await query(apart, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'here'::regclass") == [(True,)]
+    assert await run_sql(apart, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'here'::regclass") == [(True,)]
 
 
 async def until_said(capsys: pytest.CaptureFixture[str], text: str) -> str:
@@ -176,11 +176,13 @@ async def until_said(capsys: pytest.CaptureFixture[str], text: str) -> str:
 async def test_time_outs_of_the_database_end_neither_the_lock_nor_a_migration(apart: Settings) -> None:
     dsn = apart.dsn("postgres_dsn")
     name = dsn.rpartition("/")[2]
-    limits = await query(apart, "SELECT name FROM pg_settings WHERE name ~ '^(statement|idle.*|transaction)_timeout$'")
-    await query(apart, *(f"ALTER DATABASE \"{name}\" SET {limit} = '300ms'" for (limit,) in limits))
+    limits = await run_sql(
+        apart, "SELECT name FROM pg_settings WHERE name ~ '^(statement|idle.*|transaction)_timeout$'"
+    )
+    await run_sql(apart, *(f"ALTER DATABASE \"{name}\" SET {limit} = '300ms'" for (limit,) in limits))
     async with migration_lock(dsn):
         await asyncio.sleep(0.9)
-        [free] = (await query(apart, f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})"))[0]
+        [free] = (await run_sql(apart, f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})"))[0]
         assert free is False
     await migrate_under_lock(dsn, running("SELECT pg_sleep(0.9)"))
 
@@ -194,22 +196,22 @@ async def test_a_migration_gives_up_a_table_that_is_locked_and_comes_back(
         migration = asyncio.create_task(migrate_under_lock(dsn, running("ALTER TABLE users ADD COLUMN here int")))
         await until_said(capsys, "Another transaction has locked what the migration needs")
     await migration
-    assert await query(apart, "SELECT here FROM users") == []
+    assert await run_sql(apart, "SELECT here FROM users") == []
 
 
 async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_anew(apart: Settings) -> None:
     dsn, build = apart.dsn("postgres_dsn"), running("CREATE UNIQUE INDEX CONCURRENTLY only_one ON doubles (email)")
-    await query(
+    await run_sql(
         apart, "CREATE TABLE doubles (email text)", "INSERT INTO doubles VALUES ('a@b.example'), ('a@b.example')"
     )
     with pytest.raises(MigrationFailed, match=r"PostgreSQL \(23505: .*doubles, only_one\).*the same values") as caught:
         await migrate_under_lock(dsn, build)
     assert "a@b.example" not in str(caught.value)
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'only_one'::regclass"
-    assert await query(apart, valid) == [(False,)]
-    await query(apart, "TRUNCATE doubles")
+    assert await run_sql(apart, valid) == [(False,)]
+    await run_sql(apart, "TRUNCATE doubles")
     await migrate_under_lock(dsn, build)
-    assert await query(apart, valid) == [(True,)]
+    assert await run_sql(apart, valid) == [(True,)]
 
 
 async def test_an_index_that_somebody_is_building_is_left_alone(apart: Settings) -> None:
@@ -217,25 +219,25 @@ async def test_an_index_that_somebody_is_building_is_left_alone(apart: Settings)
     async with migration_engine(dsn).connect() as writer:
         await writer.execute(text("INSERT INTO alembic_version VALUES ('not yet')"))
         building = asyncio.create_task(
-            query(apart, "CREATE INDEX CONCURRENTLY by_hand ON alembic_version (version_num)")
+            run_sql(apart, "CREATE INDEX CONCURRENTLY by_hand ON alembic_version (version_num)")
         )
-        while await query(apart, state) != [(False,)]:  # it waits for the writer
+        while await run_sql(apart, state) != [(False,)]:  # it waits for the writer
             await asyncio.sleep(0.1)
         await migrate_under_lock(dsn, running("SELECT 1"))
-        assert await query(apart, state) == [(False,)]
+        assert await run_sql(apart, state) == [(False,)]
     await building
-    assert await query(apart, state) == [(True,)]
+    assert await run_sql(apart, state) == [(True,)]
 
 
 async def test_a_missing_right_of_a_migration_is_one_line(apart: Settings) -> None:
     dsn = apart.dsn("postgres_dsn")
     name = dsn.rpartition("/")[2]
-    await query(apart, f'CREATE ROLE "{name}" LOGIN')
+    await run_sql(apart, f'CREATE ROLE "{name}" LOGIN')
     scheme, _, address = dsn.partition("://")
     theirs = f"{scheme}://{name}@{address.partition('@')[2]}"
     with pytest.raises(MigrationFailed, match=r"PostgreSQL \(42501\).*must own the tables"):
         await migrate_under_lock(theirs, running("ALTER TABLE users ADD COLUMN here int"))
-    await query(apart, f'DROP ROLE "{name}"')
+    await run_sql(apart, f'DROP ROLE "{name}"')
 
 
 @pytest.fixture

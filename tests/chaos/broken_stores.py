@@ -1,0 +1,140 @@
+"""Broken variants: what is written to a store, read from it, or asked of it in a wrong way."""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from database import mongodb, postgres, redis
+from database.mongodb import MongoStore
+from database.postgres import Postgres
+from database.redis import RedisStore
+from database.unit_of_work import PostgresUnitOfWork
+from models.saga import SagaState
+from repositories import seat_repo
+from repositories.cache_repo import CacheRepository, Load, Versioned
+from repositories.conversation_repo import ConversationRepository
+from repositories.seat_repo import SeatRepository
+from services.effects import ContinueSaga
+from services.errors import StoreUnavailable
+from services.saga import Sagas
+
+PLAIN_SET = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
+
+
+class DelInsteadOfFence(CacheRepository):
+    """What most do: SET after a miss, DEL after a write."""
+
+    async def get_or_load(self, key: str, load: Load, ttl: float, near: float = 0) -> bytes | None:
+        try:
+            entry: bytes | None = await self._call(key, lambda client, names: client.get(names[0]))
+        except StoreUnavailable:
+            entry = None
+        if entry:
+            return entry.partition(b":")[2] if entry.startswith(b"v") else None
+        found = await load()
+        await self.fill(key, "", found, ttl)
+        return found.body if found else None
+
+    async def lease(self, key: str) -> str | None:
+        return "none"
+
+    async def fill(self, key: str, token: str, found: Versioned | None, ttl: float) -> bool:
+        entry = b"v%d:%b" % (found.version, found.body) if found else b"n0:"
+
+        try:
+            await self._call(
+                key,
+                lambda client, names: client.register_script(PLAIN_SET)(
+                    keys=names[:1], args=(entry, round(ttl * 1000))
+                ),
+            )
+        except StoreUnavailable:
+            return False
+        return True
+
+    async def invalidate(self, key: str, version: int, *, heard: bool = False) -> None:
+        await self.forget(key)
+
+
+FILL_ALWAYS = """
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local token, version, filled, kept = unpack(ARGV, 2 * i - 1, 2 * i + 2)
+  redis.call('DEL', KEYS[i + 1])
+  redis.call('SET', KEYS[i], filled, 'PX', kept)
+  answers[#answers + 1] = 1
+end
+return answers
+"""
+
+
+class FillIgnoresFence(CacheRepository):
+    """Stores what was loaded, whatever was written since: it looks at neither the lease nor the version."""
+
+    def __init__(self, redis: RedisStore, *more: Any, **named: Any) -> None:
+        super().__init__(redis, *more, **named)
+        self._filling = redis.client.register_script(FILL_ALWAYS)
+
+
+class ErasureOnce(ConversationRepository):
+    """Erases for good at the first pass; there is no second."""
+
+    async def erase(self, owner: uuid.UUID, *, for_good: bool) -> None:
+        if not for_good:
+            await super().erase(owner, for_good=True)
+
+
+class StepRepeated(SeatRepository):
+    """Takes seats as often as it is asked to."""
+
+    async def change(
+        self, course_id: uuid.UUID, marker: str, quantity: int, until: datetime, capacity: int | None = None
+    ) -> seat_repo.Outcome:
+        async with self._mongodb.operation() as database:
+            await database.seats.update_one({"_id": str(course_id)}, {"$pull": {"markers": {"id": marker}}})
+        return await super().change(course_id, marker, quantity, until, capacity)
+
+
+SOON = 0.01
+"""Without any delay the recording process would take the lease, and deliver nothing."""
+
+
+class UndoesEarly(Sagas):
+    """Compensates at once, and not only when no step can have an effect any more."""
+
+    async def _turn_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> bool:
+        turned = await super()._turn_round(uow, saga, reason)
+        uow.effects[:] = [
+            effect.model_copy(update={"after_seconds": SOON}) if isinstance(effect, ContinueSaga) else effect
+            for effect in uow.effects
+        ]
+        return turned
+
+
+class GivesBackEarly(SeatRepository):
+    """Takes the deadline of what it undoes for past."""
+
+    async def undo(self, course_id: uuid.UUID, marker: str, until: datetime) -> bool:
+        return await super().undo(course_id, marker, until - timedelta(days=1))
+
+
+def only_ping() -> None:
+    """Let every probe ask whether the store answers, and not whether it serves."""
+
+    async def select(store: Postgres) -> None:
+        with postgres.translate_errors():
+            async with store.probe_engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+
+    async def ping(store: RedisStore) -> None:
+        with redis.translate_errors():
+            await store.probe.ping()
+
+    async def hello(store: MongoStore) -> None:
+        with mongodb.translate_errors():
+            await store.probe.admin.command("hello")
+
+    for module, probe in ((postgres, select), (redis, ping), (mongodb, hello)):
+        setattr(module, "ping", probe)  # noqa: B010 - mypy would compare them
