@@ -15,11 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NoReturn, get_args
-from urllib.parse import urlsplit
 
 import click
 
-from config import DsnField, Settings, get_settings
+from config import READERS, DsnField, Settings, get_settings
 
 if TYPE_CHECKING:  # never installed in production
     from database.embedded import EmbeddedServers, Server
@@ -229,17 +228,11 @@ def _first_screen(settings: Settings, running: "dict[Store, Server]") -> str:
 def _row(settings: Settings, store: Store, server: "Server | None") -> tuple[str, ...]:
     """Store, state, where, data folder."""
     if server is None and getattr(settings, FIELDS[store]) is not None:
-        return store, "external DSN set", _where(settings.dsn(FIELDS[store]))
+        field = FIELDS[store]
+        return store, "external DSN set", READERS[field](settings.dsn(field)).hosts or "as its path or options say"
     if server is None:
         return store, "embedded stopped", "-", str(settings.data_dir / store)
     return store, "embedded running", f"127.0.0.1:{server.port}", str(settings.data_dir / store)
-
-
-def _where(dsn: str) -> str:
-    """Host and port of a DSN. Nothing at all where an unescaped password makes it ambiguous what they are."""
-    apparent = urlsplit(dsn).netloc.rpartition("@")[2]
-    after_last_at = dsn.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
-    return apparent if apparent == after_last_at else "(not shown: odd characters in the DSN)"
 
 
 def _aligned(rows: Iterable[Sequence[str]]) -> str:

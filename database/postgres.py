@@ -49,6 +49,7 @@ CLIENT_REASONS: dict[type[BaseException], Reason | None] = {
     sa.TimeoutError: "busy",  # no pooled connection became free
     TimeoutError: "timeout",
     OSError: "unreachable",  # refused, reset, no such host
+    asyncpg.exceptions.TargetServerAttributeNotMatched: "read only",  # of all hosts that answer
     asyncpg.InterfaceError: "unreachable",  # the connection was closed underneath
     asyncpg.exceptions.DataError: None,  # an argument of the wrong type: our own fault
     asyncpg.InvalidCachedStatementError: "busy",  # a migration has just run; asked again, it is prepared anew

@@ -9,7 +9,9 @@ from sqlalchemy import text
 
 from config import DsnField, Settings
 from database.dsn import asyncpg_arguments
-from database.postgres import open_postgres
+from database.postgres import connect, open_postgres
+from services.errors import StoreUnavailable
+from tests.stores import Servers, fresh_databases
 from tests.unit.test_config import make
 
 ENCODE = "write it as %2F, %3F, %23 or %40"
@@ -130,3 +132,15 @@ async def test_the_second_host_is_taken_when_the_first_does_not_answer(settings:
     async with open_postgres(elsewhere) as postgres, postgres.engine.connect() as connection:
         shown = "SELECT current_setting('application_name'), current_setting('statement_timeout')"
         assert tuple((await connection.execute(text(shown))).one()) == ("chatlingo-app", "7s")
+
+
+async def test_hosts_that_all_take_no_writes_are_read_only_and_not_down(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        dsn = f"{settings.dsn('postgres_dsn')}?target_session_attrs=read-write"
+        async with open_postgres(settings) as postgres, postgres.engine.begin() as connection:
+            name = dsn.rpartition("/")[2].partition("?")[0]
+            await connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+        async with open_postgres(make(postgres_dsn=dsn, postgres_connect_timeout=10)) as postgres:
+            with pytest.raises(StoreUnavailable, match="read only"):
+                async with connect(postgres.engine):
+                    pass
