@@ -70,3 +70,6 @@ async def test_what_the_server_refuses_is_known_by_its_code(
             for statement in statements:
                 await connection.execute(text(statement))
     assert (caught.value.reason, caught.value.cause) == (reason, cause)
+    async with asyncio.timeout(5):
+        while stores.postgres.gate.is_closed:  # a read-only transaction looked like a read-only server
+            await asyncio.sleep(0.02)
