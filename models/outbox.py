@@ -36,7 +36,7 @@ class Effect(BaseModel):
     @property
     def delay(self) -> float:
         """Seconds before which it is not applied, from when all that was before it in its stream is done. What comes
-        after it waits too."""
+        after it does not wait for it: it comes last."""
         return 0
 
 

@@ -114,18 +114,15 @@ class OutboxRepository:
             await session.execute(statement, {"aggregate": aggregate, "stores": TARGETS})
 
     async def lease(self, store: TargetStore, streams: int, effects: int) -> dict[Stream, list[Leased]]:
-        """Take up to `streams` due streams of a store, each with up to `effects` of its first effects in order, as far
-        as their time has come. One may come without any: what it holds was committed after this statement's snapshot,
-        or has yet to begin its delay. Settling it makes it due when that is over."""
+        """Take up to `streams` due streams of a store, each with up to `effects` of its first effects in order; those
+        with a delay only when their time has come, and last. A stream may come without any: what it holds was committed
+        after this statement's snapshot, or has yet to begin its delay. Settling it makes it due when that is over."""
         token = uuid.uuid4()
         limits = {"store": store, "streams": streams, "effects": effects, "token": token, "lease": LEASE_TIME}
         leased: dict[Stream, list[Leased]] = {}
-        waiting = set[str]()
-        for row in await self._execute(LEASE, limits):
+        for row in sorted(await self._execute(LEASE, limits), key=lambda row: bool(row.delay)):
             effects_of = leased.setdefault(Stream(row.aggregate, store, token), [])
-            if row.waits:
-                waiting.add(row.aggregate)
-            if row.id is not None and row.aggregate not in waiting:
+            if row.id is not None and not row.waits:
                 effects_of.append(Leased(row.id, row.name, row.payload))
         return leased
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 RECORD = text("""
 WITH owed AS (
   SELECT *, count(*) OVER (PARTITION BY aggregate, store) AS n,
-    row_number() OVER (PARTITION BY aggregate, store ORDER BY position) AS place
+    row_number() OVER (PARTITION BY aggregate, store ORDER BY delay > 0, position) AS place
   FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[]), CAST(:names AS text[]),
               CAST(:payloads AS jsonb[]), CAST(:delays AS float[]))
     WITH ORDINALITY AS o (aggregate, store, name, payload, delay, position)
@@ -20,7 +20,8 @@ WITH owed AS (
   FROM owed WHERE place = 1 ORDER BY aggregate, store
   ON CONFLICT (aggregate, store) DO UPDATE SET
     pending = s.pending + excluded.pending,
-    due_at = CASE WHEN s.pending = 0 THEN excluded.due_at ELSE s.due_at END,
+    due_at = CASE WHEN s.pending = 0 THEN excluded.due_at WHEN s.lease_token IS NULL AND s.last_error IS NULL
+      THEN least(s.due_at, clock_timestamp()) ELSE s.due_at END,
     lease_until = CASE WHEN s.pending = 0 THEN excluded.lease_until ELSE s.lease_until END,
     lease_token = CASE WHEN s.pending = 0 THEN excluded.lease_token ELSE s.lease_token END
   RETURNING aggregate, store, pending, due_at, lease_token = CAST(:token AS uuid) AS mine
@@ -45,8 +46,8 @@ WITH due AS (
   FROM due WHERE s.aggregate = due.aggregate AND s.store = due.store
   RETURNING s.aggregate, s.store
 )
-SELECT e.id, l.aggregate, e.name, e.payload, e.waits FROM leased l LEFT JOIN LATERAL (
-  SELECT id, name, CAST(payload AS text), delay > 0 AND coalesce(due_at > clock_timestamp(), true) AS waits
+SELECT e.id, l.aggregate, e.name, e.payload, e.delay, e.waits FROM leased l LEFT JOIN LATERAL (
+  SELECT id, name, CAST(payload AS text), delay, delay > 0 AND coalesce(due_at > clock_timestamp(), true) AS waits
   FROM outbox o WHERE o.aggregate = l.aggregate AND o.store = l.store
   ORDER BY id LIMIT :effects
 ) e ON true ORDER BY e.id
@@ -54,7 +55,8 @@ SELECT e.id, l.aggregate, e.name, e.payload, e.waits FROM leased l LEFT JOIN LAT
 
 # Whoever has lost the lease changes nothing. `pending` is counted on the locked row itself: an effect that was added
 # after this statement's snapshot is in it, so a stream is never taken for empty by mistake. One with a delay that has
-# become the first begins to count it here; if this snapshot does not show it, the next lease comes without effects.
+# become the first begins to count it here; if this snapshot does not show it, the next lease comes without effects. The
+# stream waits for it only when nothing else is there, seen or unseen.
 SETTLE = text("""
 WITH outcome AS (
   SELECT * FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[]), CAST(:tokens AS uuid[]),
@@ -67,17 +69,19 @@ WITH outcome AS (
   DELETE FROM outbox e USING mine WHERE e.aggregate = mine.aggregate AND e.store = mine.store
   AND e.id = ANY(CAST(:ids AS bigint[])) RETURNING e.id, e.aggregate, e.store
 ), counted AS (
-  SELECT m.*, r.n, r.last FROM mine m, LATERAL (SELECT count(*) AS n, coalesce(max(id), 0) AS last FROM removed r
+  SELECT m.*, r.n, r.ids FROM mine m, LATERAL (SELECT count(*) AS n, coalesce(array_agg(id), '{}') AS ids FROM removed r
     WHERE r.aggregate = m.aggregate AND r.store = m.store) r
 ), head AS MATERIALIZED (
-  SELECT c.aggregate, c.store, e.id, coalesce(e.due_at, clock_timestamp() + make_interval(secs => e.delay)) AS due_at
+  SELECT c.aggregate, c.store, e.id, coalesce(e.due_at, clock_timestamp() + make_interval(secs => e.delay)) AS due_at,
+    c.pending - c.n = (SELECT count(*) FROM (SELECT delay FROM outbox o WHERE o.aggregate = c.aggregate
+      AND o.store = c.store AND o.id <> ALL(c.ids) LIMIT 100) o WHERE delay > 0) AS all_wait
   FROM counted c, LATERAL (SELECT id, delay, due_at FROM outbox o WHERE o.aggregate = c.aggregate
-    AND o.store = c.store AND o.id > c.last ORDER BY id LIMIT 1) e WHERE c.pending > c.n AND e.delay > 0
+    AND o.store = c.store AND o.id <> ALL(c.ids) ORDER BY id LIMIT 1) e WHERE c.pending > c.n AND e.delay > 0
 ), timed AS (
   UPDATE outbox e SET due_at = head.due_at FROM head WHERE e.id = head.id AND e.due_at IS NULL
 ), done AS (
-  SELECT o.*, c.n, head.due_at AS turn, CASE WHEN o.waits_for IS NULL THEN o.error END AS own,
-    CASE WHEN c.n > 0 THEN 0 ELSE 1 END AS again
+  SELECT o.*, c.n, CASE WHEN head.all_wait THEN head.due_at END AS turn,
+    CASE WHEN o.waits_for IS NULL THEN o.error END AS own, CASE WHEN c.n > 0 THEN 0 ELSE 1 END AS again
   FROM outcome o JOIN counted c USING (aggregate, store) LEFT JOIN head USING (aggregate, store)
 ), settled AS (
   UPDATE outbox_streams s SET
@@ -167,7 +171,8 @@ UPDATE outbox_streams s SET dead = false, attempts = 0, refusals = 0, waits_for 
 FROM chosen WHERE s.aggregate = chosen.aggregate AND s.store = chosen.store RETURNING s.store
 """)
 
-# Of a dead stream nobody is about to apply the first effect, nor of a stuck one that is not leased.
+# Of a dead stream nobody is about to apply the first effect, nor of a stuck one that is not leased. The first is that
+# which is tried first.
 SKIP = text("""
 WITH stream AS (
   UPDATE outbox_streams SET dead = false, attempts = 0, refusals = 0, waits_for = NULL, last_error = NULL,
@@ -175,5 +180,6 @@ WITH stream AS (
   WHERE aggregate = :aggregate AND store = :store AND pending > 0 AND (dead OR refusals >= :stuck)
     AND (lease_until IS NULL OR lease_until < clock_timestamp()) RETURNING aggregate, store
 )
-DELETE FROM outbox WHERE id = (SELECT min(id) FROM outbox JOIN stream USING (aggregate, store)) RETURNING id
+DELETE FROM outbox WHERE id = (
+  SELECT id FROM outbox JOIN stream USING (aggregate, store) ORDER BY delay > 0, id LIMIT 1) RETURNING id
 """)

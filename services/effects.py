@@ -71,8 +71,8 @@ class Applicable(Effect):
 
 
 class Later(Applicable):
-    """So many seconds after what is before it in its stream is done. As the second pass of a deletion: when whatever
-    was under way at the first has arrived or never will, however long the first had to wait for its store."""
+    """So many seconds after what is before it in its stream is done, and last. As the second pass of a deletion: when
+    whatever was under way at the first has arrived or never will, however long the first had to wait for its store."""
 
     after_seconds: float
 

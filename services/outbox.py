@@ -10,7 +10,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import takewhile
 from typing import cast
 
 import structlog
@@ -95,7 +94,7 @@ class Outbox:
         others = [cast(Applicable, item.effect) for item in owed if not item.stream and not item.effect.delay]
         slots = asyncio.Semaphore(DELIVERED_AT_ONCE)
         applied = await asyncio.gather(
-            *(self._deliver_stream(stream, _leading(items), slots) for stream, items in streams.items()),
+            *(self._deliver_stream(stream, _due(items), slots) for stream, items in streams.items()),
             *(self._overtake(effect, slots) for effect in others),
         )
         for effect in others:
@@ -321,9 +320,8 @@ class Outbox:
             log.error("effect_dead" if is_dead else "effect_stuck", aggregate=aggregate, store=store, error=error)
 
 
-def _leading(items: Iterable[Owed]) -> list[tuple[int, Applicable]]:
-    """Those that are due: one with a delay, and what follows it, waits."""
-    return [(item.id, cast(Applicable, item.effect)) for item in takewhile(lambda item: not item.effect.delay, items)]
+def _due(items: Iterable[Owed]) -> list[tuple[int, Applicable]]:
+    return [(item.id, cast(Applicable, item.effect)) for item in items if not item.effect.delay]
 
 
 def _parsed(leased: Iterable[Leased]) -> Iterable[tuple[int, Applicable]]:

@@ -274,14 +274,29 @@ async def test_a_second_pass_waits_for_the_first_and_counts_its_delay_from_then(
     assert journal.applied["a/mongodb"] == [1, 2]
 
 
-async def test_only_what_leads_a_stream_without_a_delay_is_applied_at_once(
-    fresh: Stores, journal: Journal, outbox: Outbox
+async def test_one_with_a_delay_comes_last_and_holds_back_nothing(
+    fresh: Stores, journal: Journal, mongodb: MongoDB, outbox: Outbox
 ) -> None:
-    owed = await write(
-        outbox, fresh, [Noted(on="a", number=1), NotedLater(on="a", number=2), Noted(on="a", number=3)], deliver=False
-    )
-    assert await outbox.deliver(owed) == set()
-    assert journal.applied["a/mongodb"] == [1]
+    """So that a second pass takes along what was recorded while it waited, also when its time is over meanwhile."""
+    owed = await write(outbox, fresh, [Noted(on="a", number=n) for n in (1, 3)], deliver=False)
+    later = [NotedLater(on="b", number=2), Noted(on="b", number=3)]
+    assert await outbox.deliver([*owed, *await write(outbox, fresh, later, deliver=False)]) == set()
+    assert (journal.applied["a/mongodb"], journal.applied["b/mongodb"]) == ([1, 3], [3])
+    outbox.start()
+    await until(lambda: one_is_owed(fresh), 5)
+    await write(outbox, fresh, [Noted(on="b", number=4)], deliver=False)
+    await until(lambda: one_is_owed(fresh), 5)
+    assert journal.applied["b/mongodb"] == [3, 4]
+    mongodb.is_down = True
+    await write(outbox, fresh, [Noted(on="b", number=5)])
+    await pass_leases(fresh)
+    mongodb.is_down = False
+    await until(lambda: nothing_is_owed(fresh), 5)
+    assert journal.applied["b/mongodb"] == [3, 4, 5, 2]
+
+
+async def one_is_owed(stores: Stores) -> bool:
+    return len(await query(stores, "SELECT 1 FROM outbox")) == 1
 
 
 @pytest.mark.parametrize("at_rest", [True, False])
