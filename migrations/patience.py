@@ -26,29 +26,34 @@ INVALID_INDEXES = text(
 )
 
 
-async def migrate_under_lock(postgres_dsn: str, run: Callable[[Connection], None]) -> None:
+async def migrate_under_lock(postgres_dsn: str, run: Callable[[Connection], None], *, mend: bool = True) -> None:
     """Run migrations, again after a while where a lock could not be had: what `run` committed must not be repeated by
-    it. Raises MigrationFailed and what the drivers raise."""
+    it. `mend`: drop invalid indexes first. Raises MigrationFailed and what the drivers raise."""
     engine = migration_engine(postgres_dsn)
     async with migration_lock(postgres_dsn):
         for wait in WAITS:
             try:
-                return await _attempt(engine, run)
+                return await _attempt(engine, run, mend)
             except DBAPIError as error:
                 if sqlstate(error) not in LOCKED:
                     raise
             click.echo(f"Another transaction has locked what the migration needs. Next attempt in {wait} s.", err=True)
             await asyncio.sleep(wait)
-        return await _attempt(engine, run)
+        return await _attempt(engine, run, mend)
 
 
-async def _attempt(engine: AsyncEngine, run: Callable[[Connection], None]) -> None:
+async def _attempt(engine: AsyncEngine, run: Callable[[Connection], None], mend: bool) -> None:
     with in_one_line("PostgreSQL"):
-        async with unlimited(engine, autocommit=True) as connection:
-            await connection.execute(LOCK_TIMEOUT)
-            for drop in list(await connection.scalars(INVALID_INDEXES)):
-                await connection.execute(text(drop))
+        if mend:
+            await _drop_invalid_indexes(engine)
         async with unlimited(engine) as connection:
             await connection.execute(LOCK_TIMEOUT)
             await connection.commit()
             await connection.run_sync(run)
+
+
+async def _drop_invalid_indexes(engine: AsyncEngine) -> None:
+    async with unlimited(engine, autocommit=True) as connection:
+        await connection.execute(LOCK_TIMEOUT)
+        for drop in list(await connection.scalars(INVALID_INDEXES)):
+            await connection.execute(text(drop))

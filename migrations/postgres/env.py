@@ -23,4 +23,13 @@ def dsn() -> str:
         raise SystemExit(str(error)) from None
 
 
-asyncio.run(migrate_under_lock(dsn(), run))
+def has_a_target() -> bool:
+    """True for `upgrade` and `downgrade`, not for what only looks: `current`, `check`, `revision --autogenerate`."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
+
+
+asyncio.run(migrate_under_lock(dsn(), run, mend=has_a_target()))

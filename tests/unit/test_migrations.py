@@ -47,6 +47,23 @@ def test_there_is_one_head() -> None:
     assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
 
 
+async def test_migrating_drops_an_invalid_index_and_looking_at_the_schema_does_not(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        dsn = settings.dsn("postgres_dsn")
+        async with migration_engine(dsn).begin() as connection:
+            await connection.execute(text("CREATE INDEX left_behind ON users (created_at)"))
+            spoil = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'left_behind'::regclass"
+            await connection.execute(text(spoil))
+        for step, is_there in (
+            (lambda: command.current(config_for(dsn)), True),
+            (lambda: command.upgrade(config_for(dsn), "head"), False),
+        ):
+            await to_thread.run_sync(step)
+            async with migration_engine(dsn).connect() as connection:
+                found = await connection.scalar(text("SELECT to_regclass('left_behind') IS NOT NULL"))
+            assert found is is_there
+
+
 async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
     async with fresh_databases(servers) as settings:
         config = config_for(settings.dsn("postgres_dsn"))
