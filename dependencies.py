@@ -120,7 +120,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
     sessions = SessionRepository(
         stores.postgres,
         timedelta(seconds=settings.session_idle_seconds),
-        # With the jitter of the former. Both are started anew by nothing, so this is more than any copy has.
+        # The former with its jitter. More than the 30 s that a copy has in all: the COMMIT may come late.
         copies_last=timedelta(seconds=1.1 * settings.cache_session_ttl + 2 * settings.near_session_seconds),
     )
     sagas = Sagas(
