@@ -120,9 +120,9 @@ class OutboxRepository:
         token = uuid.uuid4()
         limits = {"store": store, "streams": streams, "effects": effects, "token": token, "lease": LEASE_TIME}
         leased: dict[Stream, list[Leased]] = {}
-        for row in sorted(await self._execute(LEASE, limits), key=lambda row: bool(row.delay)):
+        for row in await self._execute(LEASE, limits):
             effects_of = leased.setdefault(Stream(row.aggregate, store, token), [])
-            if row.id is not None and not row.waits:
+            if row.id is not None:
                 effects_of.append(Leased(row.id, row.name, row.payload))
         return leased
 

@@ -46,11 +46,10 @@ WITH due AS (
   FROM due WHERE s.aggregate = due.aggregate AND s.store = due.store
   RETURNING s.aggregate, s.store
 )
-SELECT e.id, l.aggregate, e.name, e.payload, e.delay, e.waits FROM leased l LEFT JOIN LATERAL (
-  SELECT id, name, CAST(payload AS text), delay, delay > 0 AND coalesce(due_at > clock_timestamp(), true) AS waits
-  FROM outbox o WHERE o.aggregate = l.aggregate AND o.store = l.store
-  ORDER BY id LIMIT :effects
-) e ON true ORDER BY e.id
+SELECT e.id, l.aggregate, e.name, e.payload, e.delay FROM leased l LEFT JOIN LATERAL (
+  SELECT id, name, CAST(payload AS text), delay FROM outbox o WHERE o.aggregate = l.aggregate AND o.store = l.store
+  AND (delay = 0 OR due_at <= clock_timestamp()) ORDER BY id LIMIT :effects
+) e ON true ORDER BY e.delay > 0, e.id
 """)
 
 # Whoever has lost the lease changes nothing. `pending` is counted on the locked row itself: an effect that was added
@@ -73,8 +72,8 @@ WITH outcome AS (
     WHERE r.aggregate = m.aggregate AND r.store = m.store) r
 ), head AS MATERIALIZED (
   SELECT c.aggregate, c.store, e.id, coalesce(e.due_at, clock_timestamp() + make_interval(secs => e.delay)) AS due_at,
-    c.pending - c.n = (SELECT count(*) FROM (SELECT delay FROM outbox o WHERE o.aggregate = c.aggregate
-      AND o.store = c.store AND o.id <> ALL(c.ids) LIMIT 100) o WHERE delay > 0) AS all_wait
+    c.pending - c.n = (SELECT count(*) FROM outbox o WHERE o.aggregate = c.aggregate AND o.store = c.store
+      AND o.id <> ALL(c.ids) AND o.delay > 0) AS all_wait
   FROM counted c, LATERAL (SELECT id, delay, due_at FROM outbox o WHERE o.aggregate = c.aggregate
     AND o.store = c.store AND o.id <> ALL(c.ids) ORDER BY id LIMIT 1) e WHERE c.pending > c.n AND e.delay > 0
 ), timed AS (

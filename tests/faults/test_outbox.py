@@ -23,8 +23,8 @@ from tests.stores import fresh_databases
 
 pytestmark = pytest.mark.timeout(300)
 
-# Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every ninth.
-STRIDE = 1 if os.environ.get("FAULTS") == "all" else 9
+# Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every fifth.
+STRIDE = 1 if os.environ.get("FAULTS") == "all" else 5
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ async def whole_or_absent(lab: Lab, stores: Stores, name: str) -> bool:
 
 async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str, str], body: Any) -> bool:
     """Send one request to an app that dies at its n-th call to a store. Returns whether it died."""
-    async with lab.doomed_app() as doomed:
+    async with lab.doomed_app(OUTBOX_POLL_SECONDS="30") as doomed:  # its relay's calls count too: few of them
         try:
             await doomed.client.request(method, path, headers={**headers, "X-Kill-At": str(n)}, json=body)
             await asyncio.sleep(0.3)  # what goes on after the answer counts too

@@ -25,7 +25,7 @@ from database.stores import Stores, open_stores
 from database.unit_of_work import PostgresUnitOfWork
 from models.outbox import Stream
 from repositories.outbox_repo import OutboxRepository, Outcome
-from tests.outbox import Noted, pass_leases, query
+from tests.outbox import Noted, NotedLater, pass_leases, query
 from tests.stores import Servers, fresh_databases
 
 T = TypeVar("T")
@@ -52,6 +52,8 @@ class OutboxMachine(RuleBasedStateMachine):
         self.repository = OutboxRepository(self.stores.postgres, max_attempts=1000)
         self.committed: dict[str, list[int]] = defaultdict(list)
         self.applied: dict[str, list[int]] = defaultdict(list)
+        self.later: set[int] = set()
+        """Those with a delay, which come when their time has come, in whatever order."""
         self.number = 0
         self.wait(query(self.stores, "TRUNCATE outbox, outbox_streams"))
 
@@ -79,6 +81,17 @@ class OutboxMachine(RuleBasedStateMachine):
         if commits:
             self.committed[aggregate] += [effect.number for effect in effects]
         return multiple(*leased)
+
+    @rule(aggregate=AGGREGATES)
+    def write_later(self, aggregate: str) -> None:
+        async def transaction() -> None:
+            async with PostgresUnitOfWork(self.stores.postgres, self.repository.record) as uow:
+                uow.effects.append(NotedLater(on=aggregate, number=self.number))
+                await uow.commit()
+
+        self.wait(transaction())
+        self.later.add(self.number)
+        self.number += 1
 
     @rule(target=work, streams=st.integers(1, 3), effects=st.integers(1, 3))
     def lease(self, streams: int, effects: int) -> Any:
@@ -121,7 +134,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def each_stream_is_applied_in_the_order_of_its_commits(self) -> None:
         for aggregate, numbers in self.applied.items():
-            firsts = list(dict.fromkeys(numbers))
+            firsts = [number for number in dict.fromkeys(numbers) if number not in self.later]
             assert firsts == self.committed[aggregate][: len(firsts)]
 
     @invariant()
@@ -142,15 +155,21 @@ class OutboxMachine(RuleBasedStateMachine):
         assert all(pending == there for pending, there in rows)
 
     def teardown(self) -> None:
-        """When all is quiet, a relay delivers what is left."""
+        """When all is quiet, a relay delivers what is left: first what is due, then what has to wait, one by one."""
+        self.deliver_what_is_due()
+        while left := self.wait(query(self.stores, "SELECT payload->>'number' FROM outbox")):
+            assert {int(number) for (number,) in left} <= self.later
+            self.deliver_what_is_due()
+        for aggregate, numbers in self.committed.items():
+            assert [number for number in dict.fromkeys(self.applied[aggregate]) if number not in self.later] == numbers
+        assert self.later <= {number for numbers in self.applied.values() for number in numbers}
+
+    def deliver_what_is_due(self) -> None:
         self.wait(pass_leases(self.stores))
         while leased := self.wait(self.repository.lease("mongodb", 10, 10)):
             for stream, items in leased.items():
                 self.applied[stream.aggregate] += [Noted.model_validate_json(item.payload).number for item in items]
                 self.wait(self.repository.settle([Outcome(stream, tuple(item.id for item in items))]))
-        assert self.wait(query(self.stores, "SELECT 1 FROM outbox")) == []
-        for aggregate, numbers in self.committed.items():
-            assert list(dict.fromkeys(self.applied[aggregate])) == numbers
 
 
 @pytest.fixture
