@@ -9,6 +9,7 @@ from tests.chaos.arena import Arena
 from tests.chaos.connections import Answer, Connections
 from tests.chaos.machine import Machine
 from tests.chaos.memory import Tally
+from tests.chaos.schedule import TAKES_AWAY
 
 BETWEEN_SECONDS = 0.4
 LATEST_SECONDS = 1.5
@@ -62,7 +63,7 @@ class HealthWatch:
         for store, kind in self._arena.away_between(asked_at - UNNOTICED_SECONDS, answered_at).items():
             if answer.body["databases"][store] == "connected":
                 self._found(
-                    f"{name} calls {store} connected, which {_AWAY[kind]} for {UNNOTICED_SECONDS:.0f} s", answer
+                    f"{name} calls {store} connected, which {TAKES_AWAY[kind]} for {UNNOTICED_SECONDS:.0f} s", answer
                 )
 
     def _late(self, lost: float, what: str) -> None:
@@ -76,12 +77,3 @@ class HealthWatch:
         if what not in self._told:  # it is asked often
             self._told.add(what)
             self._tally.violation(what, [json.dumps(answer.body)])
-
-
-_AWAY = {
-    "hang": "hangs",
-    "kill": "is down",
-    "black hole": "cannot be reached",
-    "refuses": "refuses writes",
-    "demoted": "is a replica",
-}

@@ -36,8 +36,14 @@ SECONDS: dict[Kind, tuple[float, float]] = {
     "demoted": OUTLASTS,
     "failover": (1.2, 1.8),
 }
-TAKES_AWAY: set[Kind] = {"hang", "kill", "black hole", "refuses", "demoted"}
-"""While it lasts, the store serves nobody."""
+TAKES_AWAY: dict[Kind, str] = {
+    "hang": "hangs",
+    "kill": "is down",
+    "black hole": "cannot be reached",
+    "refuses": "refuses writes",
+    "demoted": "is a replica",
+}
+"""While it lasts, the store serves nobody: what it does instead."""
 APP_HANGS = (0.5, 6.0)
 """Longer than a lease of the outbox (5 s), and shorter than the lab's PURGE_SECONDS."""
 ROUND_TRIP: dict[Target, tuple[float, float]] = {

@@ -42,7 +42,7 @@ async def exists(lab: Lab, name: str) -> bool:
 
 async def test_what_is_late_is_the_commit_and_not_the_beginning_of_a_transaction(lab: Lab) -> None:
     async with behind_a_proxy(lab) as (proxy, postgres):
-        async with connect(postgres.engine) as connection:  # its first statement asks for more than one of ours does
+        async with connect(postgres.reads) as connection:  # after which SQLAlchemy begins with READ COMMITTED
             await connection.execute(text("SELECT 1"))
         proxy.hold(COMMIT)
         async with connect(postgres.engine) as connection:

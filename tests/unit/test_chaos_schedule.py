@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.chaos.plans import Course, course
+from tests.chaos.broken import VARIANTS
+from tests.chaos.plans import PLANS, Course, course
 from tests.chaos.schedule import EVERYTHING, Fault, rounds
 
 NORMAL = course(3, "")
@@ -10,6 +11,15 @@ NORMAL = course(3, "")
 
 def dealt(seed: int, of: Course = NORMAL) -> list[list[Fault]]:
     return list(rounds(seed, of.plan, of.rounds, of.seconds))
+
+
+def test_every_broken_variant_has_a_plan_and_every_plan_a_variant() -> None:
+    assert set(PLANS) == set(VARIANTS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_round_of_a_variant_has_a_fault(variant: str) -> None:
+    assert all(dealt(1, course(1, variant)))
 
 
 def test_the_seed_reproduces_the_schedule() -> None:
