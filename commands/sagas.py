@@ -92,6 +92,7 @@ async def _one(services: Services, saga_id: uuid.UUID) -> Row[Any]:
 
 def _line(row: Row[Any], services: Services) -> str:
     state = f"{row.state}, dead" if row.dead else row.state
-    error = f"  {row.attempts} attempts, last: {row.last_error}" if row.last_error else ""
+    attempts = f"{row.attempts} attempts, " if row.attempts else ""  # none for a store's fault
+    error = f"  {attempts}last: {row.last_error}" if row.last_error else ""
     step = services.sagas.next_step(row.name, row.state, row.step)
     return f"{row.id}  {row.name}  {state}  {step}  since {row.created_at:%F %T}Z{error}"

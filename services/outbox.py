@@ -266,6 +266,8 @@ class Outbox:
 
     async def _refused(self, stream: Stream, done: tuple[int, ...], error: StoreUnavailable | TimeoutError) -> Outcome:
         """What becomes of a stream whose store is down, or refuses it while its probe passes."""
+        if done and isinstance(error, TimeoutError):
+            return Outcome(stream, done)  # the lease has run out in the middle of many: on with the next
         reason, store, within = "timeout", cast(StoreName, self._needed.get(stream.store, stream.store)), None
         if isinstance(error, StoreUnavailable):
             reason, store = f"{error.reason} ({error.cause})" if error.cause else error.reason, error.store
