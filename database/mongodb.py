@@ -102,7 +102,7 @@ class MongoStore:
             with translate_errors(raise_unknown=self.raise_unknown):
                 async with asyncio.timeout(self.timeout):
                     if not self._migrated:
-                        await self._require_migrated()
+                        await self.require_migrated()
                     yield self.database
         except StoreUnavailable as error:
             self.is_refusing |= error.store == "mongodb" and error.reason == "refuses writes"
@@ -136,7 +136,10 @@ class MongoStore:
                     return
                 await database[collection].delete_many({"_id": {"$in": [document["_id"] for document in found]}})
 
-    async def _require_migrated(self) -> None:
+    async def require_migrated(self) -> None:
+        """Once it is true, it stays true. Raises StoreUnavailable."""
+        if self._migrated:
+            return
         if not await self.database[LEDGER].find_one({"_id": script_names()[-1]}):
             raise StoreUnavailable("mongodb", "not migrated")
         self._migrated = True
@@ -195,6 +198,7 @@ async def ping(mongodb: MongoStore) -> None:
     and writes nothing. After a refusal for want of space it is a real one. Raises StoreUnavailable."""
     probes = mongodb.probe[mongodb.database.name].probes
     with translate_errors():
+        await mongodb.require_migrated()
         await probes.update_one({"_id": "probe"}, {"$set": {"at": now()}}, upsert=mongodb.is_refusing)
     mongodb.is_refusing = False
 

@@ -24,7 +24,7 @@ RENEWED_SECONDS = 0.6
 second: so nobody has to wait for it, and no store sees two a second."""
 BACKLOG_SECONDS = 0.2
 STORES: tuple[StoreName, ...] = get_args(StoreName)
-TOLD: frozenset[Reason] = frozenset({"timeout", "read only", "refuses writes", "not permitted"})
+TOLD: frozenset[Reason] = frozenset({"timeout", "not migrated", "read only", "refuses writes", "not permitted"})
 
 
 class Probe(BaseModel):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -11,15 +11,13 @@ from pymongo.errors import PyMongoError
 
 from database.embedded import Store
 from database.stores import open_stores
+from services.errors import Reason
 from tests.api.test_courses import new_course
 from tests.api.test_users import account, register, register_admin
 from tests.faults.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
 from tests.faults.proxy import proxy_to
 
-STATES = {
-    "connected",
-    *(f"error: {why}" for why in ("timeout", "unreachable", "read only", "refuses writes", "not permitted")),
-}
+STATES = {"connected", *(f"error: {reason}" for reason in get_args(Reason))}
 
 
 async def health(client: httpx.AsyncClient) -> tuple[int, dict[str, Any]]:
