@@ -1,10 +1,13 @@
 """Deliberately broken variants of the app, each a mistake that people make. The lab must find every one."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 from pymongo import WriteConcern
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import dependencies
 from database.stores import Stores
@@ -13,6 +16,7 @@ from tests.chaos.broken_outbox import (
     CommitAfterResponse,
     DeliversNoRevocation,
     EffectsOutsideTransaction,
+    NeverPauses,
     RelayWithoutStreams,
     SupersedesInOneStatement,
     count_outages,
@@ -33,6 +37,7 @@ WIRING: dict[str, dict[str, type]] = {
     "relay-without-streams": {"OutboxRepository": RelayWithoutStreams},
     "supersede-as-it-was": {"OutboxRepository": SupersedesInOneStatement},
     "sign-out-delivers-nothing": {"Outbox": DeliversNoRevocation},
+    "attempts-counted-for-outages": {"Outbox": NeverPauses},
     "del-instead-of-fence": {"CacheRepository": DelInsteadOfFence},
     "fill-ignores-fence": {"CacheRepository": FillIgnoresFence},
     "saga-step-not-idempotent": {"SeatRepository": StepRepeated},
@@ -55,7 +60,16 @@ def _read_locally(mongodb: Any) -> None:
 
 
 MONGODB: dict[str, Callable[[Any], None]] = {"w1": _acknowledge_early, "local-reads": _read_locally}
-VARIANTS = (*WIRING, *CODE, *MONGODB)
+VARIANTS = tuple(dict.fromkeys((*WIRING, *CODE, *MONGODB)))
+KEY_SHARE = re.compile(r" FOR KEY SHARE( OF \w+)?")
+
+
+def _lock_no_user(engine: AsyncEngine) -> None:
+    """Let nobody who owes something for a user keep an erasure waiting."""
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute", retval=True)
+    def unlock(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        return KEY_SHARE.sub("", statement), parameters
 
 
 def break_wiring(variant: str) -> None:
@@ -69,6 +83,8 @@ def break_wiring(variant: str) -> None:
 def break_stores(variant: str, stores: Stores) -> None:
     if variant in MONGODB:
         MONGODB[variant](stores.mongodb)
+    if variant == "supersede-as-it-was":
+        _lock_no_user(stores.postgres.engine)
 
 
 def break_app(variant: str, app: FastAPI) -> None:

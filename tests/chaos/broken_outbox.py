@@ -117,6 +117,13 @@ class DeliversNoRevocation(Outbox):
         return await super().deliver(others, *more, **named)
 
 
+class NeverPauses(Outbox):
+    """Takes every store for well, so it asks one that is down for each effect."""
+
+    async def _problem(self, store: TargetStore) -> None:
+        return None
+
+
 class Failed(Exception):
     """What an outage becomes where it is taken for a fault of the effect."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -19,6 +20,8 @@ class Answer(NamedTuple):
     body: Any = None
     process: int = 0
     """Whose it is: it stands for all that the process has seen, and ends with it."""
+    seconds: float = 0
+    """That it took."""
 
     @property
     def is_success(self) -> bool:
@@ -46,11 +49,12 @@ class Connections:
         if key:
             headers["Idempotency-Key"] = key
         content = b"" if body is None else (urlencode(body) if form else json.dumps(body)).encode()
-        connection, process = self._open.pop(app, None), self._apps[app].pid
+        connection, process, began = self._open.pop(app, None), self._apps[app].pid, time.monotonic()
         try:
             async with asyncio.timeout(patience):
                 connection = connection or await self._connect(app)
-                answer = Answer(*await connection.request(method, path, headers, content), process)
+                told = await connection.request(method, path, headers, content)
+                answer = Answer(*told, process, time.monotonic() - began)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             if connection:
                 connection.abort()

@@ -3,18 +3,25 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 BEAT_SECONDS = 0.05
-STARVED_SECONDS = 0.25
+LATE_SECONDS = 0.25
 """A beat that comes so late has not waited for the lab's own work: that takes some 0.1 s at most."""
+STARVED_SECONDS = 0.25
+"""Who has lost so much of some two seconds may be late."""
 
 
 class Machine:
-    def __init__(self) -> None:
-        self._gaps: list[tuple[float, float]] = []
-        """In which the lab's own loop came to nothing, as it ought to have."""
+    """`apps` are the ids of their processes."""
+
+    def __init__(self, apps: Callable[[], Iterable[int]] = lambda: ()) -> None:
+        self._apps = apps
+        self._waited: dict[int, float] = {}
+        self._lost: list[tuple[float, float]] = []
+        """When, and seconds."""
         self.spared = 0
         """What was late and not held against the app."""
 
@@ -27,8 +34,8 @@ class Machine:
             watching.cancel()
 
     def lost_between(self, start: float, end: float) -> float:
-        """Seconds."""
-        return sum(max(0.0, min(end, over) - max(start, due)) for due, over in self._gaps)
+        """Seconds in which the lab's own loop stood still, or an app had work to do and no core to do it."""
+        return sum(seconds for at, seconds in self._lost if start <= at <= end)
 
     @property
     def lost(self) -> float:
@@ -43,8 +50,19 @@ class Machine:
         while True:
             due = time.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
-            self.beat(due, time.monotonic())
+            self.beat(due, time.monotonic(), self._waited_since())
 
-    def beat(self, due: float, came: float) -> None:
-        if came - due > STARVED_SECONDS:
-            self._gaps.append((due, came))
+    def beat(self, due: float, came: float, waited: float = 0) -> None:
+        late = came - due
+        if lost := max(waited, late if late > LATE_SECONDS else 0):
+            self._lost.append((came, lost))
+
+    def _waited_since(self) -> float:
+        """Seconds since the last time for which the app that fared worst waited for a core, where the kernel tells."""
+        worst = 0.0
+        for pid in self._apps():
+            with suppress(OSError, IndexError):
+                waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+                worst = max(worst, waited - self._waited.get(pid, waited))
+                self._waited[pid] = waited
+        return worst

@@ -27,7 +27,7 @@ class Summary:
     seconds_to_converge: list[float]
     """After the last fault of each round."""
     seconds_starved: float
-    """For which the lab's own loop stood still; load: of each core, at the end; spared: late for want of a machine."""
+    """For which the lab stood still or an app had no core. `load`: of each core. `spared`: what was late therefore."""
     load: float
     spared: int
     violations: list[Violation]
