@@ -95,7 +95,8 @@ class Services:
 def wire(settings: Settings, stores: Stores) -> Services:
     """Build every service once; they live as long as the stores."""
     breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
-    wake_ups = WakeUpRepository(stores.redis, breaker)
+    entry_seconds = 1.1 * max(settings.cache_profile_ttl, settings.cache_session_ttl)
+    wake_ups = WakeUpRepository(stores.redis, breaker, lambda: outbox.caught_up("redis"), entry_seconds)
     near = None
     if settings.near_cache:
         near = NearCache(settings.near_cache_entries, wake_ups.is_alive)
@@ -105,7 +106,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         breaker,
         near=near,
         feed=wake_ups,
-        entry_seconds=1.1 * max(settings.cache_profile_ttl, settings.cache_session_ttl),
+        entry_seconds=entry_seconds,
         lease_seconds=settings.cache_load_lease,
         absent_ttl=settings.cache_absent_ttl,
         fallback_concurrency=settings.cache_fallback_concurrency,

@@ -96,6 +96,10 @@ class Loaded:
     stored: bool
     """Whether it went into the cache: then no write had come by until that moment."""
 
+    @property
+    def version(self) -> int:
+        return self.found.version if self.found else 0
+
 
 Load = Callable[[], Awaitable[Versioned | None]]
 
@@ -194,14 +198,14 @@ class CacheRepository:
             flight = self._flights.get(key)
             if flight and not joined:
                 # That load began before this read, so a write may have come between the two. Only a load that was
-                # stored is known not to have missed one.
+                # stored is known not to have missed one before that; of one after it the tombstone tells.
                 joined = True
                 loaded = await asyncio.shield(flight)
-                if not loaded.stored:
+                if not loaded.stored or (entry and loaded.version < _version(entry)):
                     continue
             else:
                 loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
-            self._require_recent(key, loaded.found.version if loaded.found else 0)
+            self._require_recent(key, loaded.version)
             may_be_near = loaded.stored and not joined
             return loaded.found.body if loaded.found else None, near + min(near, ttl) if may_be_near else 0
 

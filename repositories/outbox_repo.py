@@ -18,8 +18,10 @@ from repositories.outbox_statements import (
     DROP,
     EFFECTS,
     HAS_WORK,
+    IS_BEHIND,
     LEASE,
     LOCK,
+    NEWEST,
     OWED,
     RECORD,
     RECOUNT,
@@ -178,6 +180,14 @@ class OutboxRepository:
     async def are_owed(self, ids: Sequence[int]) -> bool:
         """Whether any of these effects is not known to be applied."""
         return bool(await self._execute(OWED, {"ids": ids}))
+
+    async def newest(self) -> int:
+        """The id of the newest effect that is owed, 0 when there is none."""
+        return int((await self._execute(NEWEST, {}))[0].id)
+
+    async def is_behind(self, target: TargetStore, newest: int) -> bool:
+        """Whether anything up to this id is still owed there, but what is dead or has a delay."""
+        return bool(await self._execute(IS_BEHIND, {"store": target, "newest": newest}))
 
     async def has_work(self) -> bool:
         """Whether anything is owed in a stream that is neither dead nor stuck."""

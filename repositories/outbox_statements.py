@@ -134,6 +134,12 @@ FROM (SELECT count(*) AS dead, coalesce(sum(pending), 0) AS parked
 """)
 
 OWED = text("SELECT 1 FROM outbox WHERE id = ANY(CAST(:ids AS bigint[])) LIMIT 1")
+NEWEST = text("SELECT coalesce(max(id), 0) AS id FROM outbox")
+IS_BEHIND = text("""
+SELECT 1 FROM outbox_streams s WHERE store = :store AND pending > 0 AND NOT dead AND EXISTS (
+  SELECT 1 FROM outbox o WHERE o.aggregate = s.aggregate AND o.store = s.store AND o.id <= :newest AND o.delay = 0
+) LIMIT 1
+""")
 HAS_WORK = text("SELECT 1 FROM outbox_streams WHERE pending > 0 AND NOT dead AND refusals < :stuck LIMIT 1")
 
 STREAMS = text("""

@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,9 +70,21 @@ class WakeUpRepository:
     """Tells all processes names such as `conversation:<id>`. One that is lost costs time and nothing else: whoever
     waits for a name also looks by itself now and then. So nothing here waits for Redis, or raises when it is down."""
 
-    def __init__(self, redis: RedisStore, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self,
+        redis: RedisStore,
+        breaker: CircuitBreaker,
+        caught_up: Callable[[], Awaitable[None]] | None = None,
+        patience: float = 330,
+    ) -> None:
+        """`caught_up` returns when all that Redis was owed at the call has been delivered. `patience`: seconds after
+        which no entry from before can be left in Redis."""
         self._redis = redis
         self._breaker = breaker
+        self._caught_up = caught_up
+        self._patience = patience
+        self._catching_up: asyncio.Task[None] | None = None
+        self._is_trusted = True
         self._me = secrets.token_hex(8)
         self._beat = 0
         self._heard_at = -ALIVE_SECONDS
@@ -95,14 +107,18 @@ class WakeUpRepository:
 
     def is_alive(self) -> bool:
         """Whether a heartbeat of less than a second ago has come back. Then Redis takes writes, and whatever it was
-        told to tell before that heartbeat has come: it comes on the same connection and in order."""
+        told to tell before that heartbeat has come: it comes on the same connection and in order. After a silence also:
+        whether what Redis could not be told meanwhile has been delivered."""
+        return self._is_trusted and self._is_heard()
+
+    def _is_heard(self) -> bool:
         return time.monotonic() - self._heard_at < ALIVE_SECONDS
 
     async def prove(self) -> None:
         """Returns when Redis serves this process: takes its writes, and tells it what changes. Raises StoreUnavailable
         when it refuses; the caller bounds the time."""
         await ping(self._redis)
-        while not self.is_alive():
+        while not self._is_heard():
             if self._refusal:
                 raise StoreUnavailable("redis", self._refusal.reason, self._refusal.cause)
             await asyncio.sleep(LOOK_SECONDS)
@@ -123,6 +139,9 @@ class WakeUpRepository:
 
     async def close(self) -> None:
         """Send what is waiting, and stop."""
+        if self._catching_up:
+            self._catching_up.cancel()
+            await asyncio.gather(self._catching_up, return_exceptions=True)
         if self._sender:
             await self._sender
         while self._subscriber and not self._subscriber.done():
@@ -167,9 +186,27 @@ class WakeUpRepository:
                     if await self._sends_beat():
                         if not await self._hear(pubsub, beat_at + ALIVE_SECONDS):
                             raise TimeoutError  # the connection may lead nowhere
+                        if not self._is_heard():
+                            self._begin_to_catch_up()
                         self._heard_at = beat_at
                         self._note(None)
                     await self._hear(pubsub, beat_at + BEAT_SECONDS)
+
+    def _begin_to_catch_up(self) -> None:
+        if self._caught_up is None:
+            return
+        self._is_trusted = False
+        if self._catching_up:
+            self._catching_up.cancel()  # there was another silence: more may be owed now
+        self._catching_up = asyncio.create_task(self._catch_up(self._caught_up))
+
+    async def _catch_up(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await caught_up()
+        except TimeoutError:
+            pass
+        self._is_trusted = True
 
     async def _sends_beat(self) -> bool:
         """False when Redis answers and refuses it. Raises StoreUnavailable when it does not answer."""

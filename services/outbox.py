@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
 import structlog
@@ -112,6 +113,17 @@ class Outbox:
         except TimeoutError:
             return False
         return True
+
+    async def caught_up(self, target: TargetStore) -> None:
+        """Wait until what is owed to a store now has been delivered, by whichever process. Also while PostgreSQL is
+        down: nobody knows what is owed then."""
+        newest: int | None = None
+        while True:
+            with suppress(StoreUnavailable):
+                newest = await self._repository.newest() if newest is None else newest
+                if not await self._repository.is_behind(target, newest):
+                    return
+            await asyncio.sleep(ASK_SECONDS)
 
     async def backlog(self) -> dict[str, float]:
         """See OutboxRepository.backlog."""

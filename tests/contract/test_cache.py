@@ -188,6 +188,35 @@ async def test_plain_values(cache: CacheRepository) -> None:
     assert (await cache.get("p"), await cache.exists("p")) == (None, False)
 
 
+class ToldLate(CacheRepository):
+    """Hears only when it may that a fill was stored."""
+
+    stored: asyncio.Event
+    may_hear: asyncio.Event
+
+    async def _fill_many(self, wanted: list[tuple[str, str, int, bytes, int]]) -> list[int]:
+        answers = await super()._fill_many(wanted)
+        self.stored.set()
+        await self.may_hear.wait()
+        return answers
+
+
+async def test_a_reader_after_a_write_does_not_join_a_load_that_was_stored_before_it(
+    redis_store: RedisStore, source: Source
+) -> None:
+    cache = ToldLate(redis_store, CircuitBreaker("redis", 3, 1))
+    cache.stored, cache.may_hear = asyncio.Event(), asyncio.Event()
+    source.versions["a"] = 1
+    early = asyncio.create_task(cache.get_or_load("a", source.loader("a"), 60))
+    await cache.stored.wait()
+    source.versions["a"] = 2
+    await cache.invalidate("a", 2)
+    late = asyncio.create_task(cache.get_or_load("a", source.loader("a"), 60))
+    await asyncio.sleep(0.1)  # it has joined
+    cache.may_hear.set()
+    assert (await early, await late) == (b"1", b"2")
+
+
 class DeletesOnly(CacheRepository):
     """What most caches do: a write deletes, a fill sets."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from database.redis import RedisStore, open_redis
 from repositories.breaker import CircuitBreaker
-from repositories.wake_up_repo import WakeUpRepository
+from repositories.wake_up_repo import BEAT_SECONDS, WakeUpRepository
 from tests.stores import Servers, settings_for
 
 
@@ -82,6 +82,40 @@ async def test_what_is_waiting_is_sent_before_closing(redis_store: RedisStore, t
     sender.send("conversation:1")
     await sender.close()
     await there.until(names=1)
+
+
+async def test_after_a_silence_redis_is_believed_once_it_was_told_what_it_was_owed(servers: Servers) -> None:
+    told = asyncio.Event()
+
+    async def all_is_told() -> None:
+        await told.wait()
+
+    async with open_redis(settings_for(servers, redis_timeout=2)) as redis:
+        feed = WakeUpRepository(redis, CircuitBreaker("redis", 3, 1), all_is_told)
+        feed.start()
+        try:
+            await asyncio.wait_for(feed.prove(), 5)
+            assert not feed.is_alive()
+            told.set()
+            await until_alive(feed)
+            told.clear()
+            await redis.client.config_set("min-replicas-to-write", 1)
+            await until_alive(feed, False)
+            await redis.client.config_set("min-replicas-to-write", 0)
+            await asyncio.sleep(2 * BEAT_SECONDS)
+            await asyncio.wait_for(feed.prove(), 5)
+            assert not feed.is_alive()
+            told.set()
+            await until_alive(feed)
+        finally:
+            await redis.client.config_set("min-replicas-to-write", 0)
+            await feed.close()
+
+
+async def until_alive(feed: WakeUpRepository, alive: bool = True) -> None:
+    async with asyncio.timeout(5):
+        while feed.is_alive() != alive:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_connection_that_was_cut_is_made_anew_and_said_to_have_missed_some(servers: Servers) -> None:
