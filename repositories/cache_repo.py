@@ -169,10 +169,6 @@ class CacheRepository:
         # To be refused by the breaker, key by key, would cost as much as the query.
         return not self.breaker.refuses and self._least.is_complete and (self._feed is None or self._feed.is_alive())
 
-    def _require_recent(self, key: str, version: int) -> None:
-        if not self._least.admit(key, version):
-            raise Outdated
-
     async def _get_or_load(self, key: str, load: Load, ttl: float, near: float) -> bytes | None:
         if not (near and self._near):
             return (await self._find(key, load, ttl, near))[0]
@@ -188,11 +184,12 @@ class CacheRepository:
     async def _find(self, key: str, load: Load, ttl: float, near: float) -> tuple[bytes | None, float]:
         """Also for how long it may be near: not at all, unless Redis is known to have held it at some time since the
         call. Then a later change will be told."""
-        joined = False
+        # As it is now: an invalidation may get through before the answer of Redis, which was given before that, comes.
+        least, joined = self._least.of(key), False
         while True:
             entry = await self._read(key)
             if entry and not entry.startswith(b"t"):
-                self._require_recent(key, _version(entry))
+                _require(least, _version(entry))
                 self.counts["hit" if entry.startswith(b"v") else "absent"] += 1
                 return _body(entry), near
             flight = self._flights.get(key)
@@ -205,7 +202,7 @@ class CacheRepository:
                     continue
             else:
                 loaded = await asyncio.shield(flight or self._start_flight(key, load, ttl))
-            self._require_recent(key, loaded.version)
+            _require(least, loaded.version)
             may_be_near = loaded.stored and not joined
             return loaded.found.body if loaded.found else None, near + min(near, ttl) if may_be_near else 0
 
@@ -436,6 +433,11 @@ def names_of(run_id: str, key: str) -> list[str]:
     """The entry's key and its lease's, in one hash slot."""
     name = f"cache:{FORMAT}:{run_id}:{{{key}}}"
     return [name, f"{name}:lease"]
+
+
+def _require(least: int, version: int) -> None:
+    if version < least:
+        raise Outdated
 
 
 def _version(entry: bytes) -> int:

@@ -36,7 +36,7 @@ class LeastVersions:
         if key in self._required and self._required[key][0] <= version:
             del self._required[key]
 
-    def admit(self, key: str, version: int) -> bool:
-        """Whether an entry of this version may be believed."""
+    def of(self, key: str) -> int:
+        """An older entry must not be believed. 0: any may."""
         required, until = self._required.get(key, (0, 0))
-        return version >= required or until < time.monotonic()
+        return required if time.monotonic() < until else 0

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from tests.chaos.arena import Arena
 from tests.chaos.buyer import Catalogue
-from tests.chaos.connections import Answer
 from tests.chaos.learner import PASSWORD, Learner
 from tests.chaos.memory import Bought, History, Tally
 from tests.chaos.talker import Talker
@@ -18,8 +17,6 @@ ARRIVING = (0.0, 1.5)
 SESSIONS, READERS = 3, 3
 DELETED_WHILE_ERASED = 0.3
 """Of the conversations: what is deleted has a second pass of its own, which would hide that an erasure has none."""
-GIVEN_UP_SECONDS = 2.5
-"""So long whoever ends a session waits for Redis to be told."""
 ENDING_PATIENCE = 5.0
 """Seconds: whoever ends a session may wait until no process takes it any more."""
 
@@ -163,14 +160,9 @@ class Client(Talker):
             return False
         for token in tokens:
             learner.sessions[token] = "ended"
-        if answer.status == 204 and not self._was_given_up(answer):
+        if answer.status == 204:
             await self._expect_refusals(learner, tokens)
         return True
-
-    def _was_given_up(self, answer: Answer) -> bool:
-        """Whether no relay could tell Redis in time: what then remains is no violation (docs/consistency.md)."""
-        now = time.monotonic()
-        return answer.seconds >= GIVEN_UP_SECONDS and self._arena.struck_between(now - answer.seconds, now, "redis")
 
     async def _expect_refusals(self, learner: Learner, tokens: list[str]) -> None:
         """Once it is acknowledged that a session has ended, no process takes its token."""
@@ -247,7 +239,7 @@ class Client(Talker):
             return False
         learner.state = "ended"
         await asyncio.gather(*(listener.close() for listener in learner.listeners))
-        if answer.status == 202 and not self._was_given_up(answer):
+        if answer.status == 202:
             await self._expect_refusals(learner, tokens)
         return True
 

@@ -91,4 +91,4 @@ class Visitor:
 def _short(body: Any) -> str:
     if not isinstance(body, dict):
         return ""
-    return " ".join(str(body[name]) for name in ("id", "seq", "user_id", "detail") if name in body)
+    return " ".join(str(body[name]) for name in ("id", "seq", "version", "user_id", "detail") if name in body)

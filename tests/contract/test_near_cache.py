@@ -397,6 +397,29 @@ async def test_an_entry_older_than_what_this_process_wrote_is_not_believed(
     assert await redis_store.client.get(name_of(redis_store, "a")) == b"v2:2"
 
 
+async def test_an_answer_that_was_given_before_an_invalidation_got_through_is_not_believed_after_it(
+    here: Process, source: Source
+) -> None:
+    source.versions["a"] = 1
+    await here.read("a")
+    here.near.clear()
+    source.versions["a"] = 2
+    here.cache.require("a", 2)
+    has_read, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        has_read.set()
+        await may_answer.wait()
+
+    here.cache.hold = hold
+    late = asyncio.ensure_future(here.read("a"))
+    await has_read.wait()
+    source.versions["a"] = 3
+    await here.cache.invalidate("a", 3)
+    may_answer.set()
+    assert await late == 3
+
+
 async def test_a_change_is_acknowledged_by_every_process_that_lives(
     here: Process, there: Process, source: Source
 ) -> None:
