@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.chaos.memory import History, Tally, Violation
 from tests.chaos.plans import Course
 from tests.chaos.schedule import Fault
 from tests.chaos.snapshot import query, take
+from tests.faults.lab import until
 
 CLIENTS = 20
 CONVERGE_SECONDS = LONGEST_DELAY + LEASE_SECONDS + PAUSE_SECONDS + POLL_SECONDS + PURGE_SECONDS
@@ -65,7 +67,8 @@ class Run:
             await redis.flushall()
         assert await self.clients[0].sign_in(keeper)
         for capacity in CAPACITIES:
-            assert await self.clients[0].open_course_of(keeper, capacity)
+            # Where a broken variant commits late, the token may not be there yet.
+            await until(partial(self.clients[0].open_course_of, keeper, capacity), WARM_UP_SECONDS)
 
     async def round(self, faults: Sequence[Fault], seconds: float) -> None:
         """Load and faults for so long, then the checks."""
