@@ -62,13 +62,17 @@ class Run:
         """An admin and the first courses."""
         keeper = self.catalogue.keeper
         assert await self.clients[0].register(keeper)
-        await query(self.arena.settings, f"UPDATE users SET role = 'admin' WHERE id = '{keeper.id}'")
+        # Both waits are for a broken variant that commits late: the user, and then the token, may not be there yet.
+        await until(partial(self._make_admin, keeper.id), WARM_UP_SECONDS)
         async with Redis.from_url(self.arena.settings.dsn("redis_dsn")) as redis:
             await redis.flushall()
         assert await self.clients[0].sign_in(keeper)
         for capacity in CAPACITIES:
-            # Where a broken variant commits late, the token may not be there yet.
             await until(partial(self.clients[0].open_course_of, keeper, capacity), WARM_UP_SECONDS)
+
+    async def _make_admin(self, user_id: str) -> bool:
+        sql = f"UPDATE users SET role = 'admin' WHERE id = '{user_id}' RETURNING id"
+        return bool(await query(self.arena.settings, sql))
 
     async def round(self, faults: Sequence[Fault], seconds: float) -> None:
         """Load and faults for so long, then the checks."""
