@@ -1,83 +1,25 @@
-"""Every setting of the service, read from the environment and `.env`, checked once at the start."""
+"""Every setting of the service. Those that the machinery needs are in `tristore/settings.py`."""
 
-import json
-import os
-import re
-from collections.abc import Callable
 from functools import lru_cache
-from ipaddress import ip_network
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import ClassVar, Literal
 
 from limits import RateLimitItem, parse_many
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
+from pydantic import Field, field_validator
 
-from database.dsn import Dsn, read_mongodb, read_postgres, read_redis
+from tristore.settings import TristoreSettings, load
 
 Limits = tuple[RateLimitItem, ...]
-Names = Annotated[list[str], NoDecode]  # `_split` decodes it
-DsnField = Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]
-READERS: dict[DsnField, Callable[[str], Dsn]] = {
-    "postgres_dsn": read_postgres,
-    "redis_dsn": read_redis,
-    "mongodb_dsn": read_mongodb,
-}
-DEVELOPMENT_PASSWORDS = {"chatlingo", "postgres", "redis", "mongo", "mongodb", "root", "password", "secret", "changeme"}
 
 
-class Settings(BaseSettings):
+class Settings(TristoreSettings):
     """Environment variables are the upper-case names. Times are seconds unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+    known_passwords: ClassVar = frozenset({"chatlingo"})
 
-    environment: Literal["local", "test", "production"] = "local"
     app_name: str = "chatlingo"
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    access_log: bool = True
-    cors_origins: Names = []
-    cors_allow_credentials: bool = False
-    trusted_proxies: Names = []
-    max_body_bytes: int = Field(1_048_576, ge=65_536)
-    docs: bool = True
-    metrics_token: SecretStr | None = None
-    drain_seconds: float = Field(0, ge=0, le=60)
-    data_dir: Path = Path(".data")
-
-    postgres_dsn: SecretStr | None = None
-    postgres_pool_size: int = Field(20, ge=1)
-    # An overflow connection is closed when it is returned, so bursts would reconnect all the time.
-    postgres_max_overflow: int = Field(0, ge=0)
-    postgres_pool_recycle: float = Field(1800, gt=0)
-    postgres_connect_timeout: float = Field(0.8, gt=0)
-    postgres_request_deadline: float = Field(0.9, gt=0)
-    postgres_statement_timeout: float = Field(5, gt=0)
-    postgres_lock_timeout: float = Field(2, gt=0)
-    postgres_idle_in_transaction_timeout: float = Field(10, gt=0)
-    sql_echo: bool = False
-
-    redis_dsn: SecretStr | None = None
-    redis_max_connections: int = Field(32, ge=1)
-    redis_timeout: float = Field(0.1, gt=0)
-    redis_breaker_failures: int = Field(3, ge=1)
-    redis_breaker_seconds: float = Field(1, gt=0)
-
-    mongodb_dsn: SecretStr | None = None
     mongodb_database: str = "chatlingo"
-    mongodb_driver: Literal["motor", "pymongo"] = "motor"
-    mongodb_max_pool_size: int = Field(32, ge=1)
-    mongodb_timeout: float = Field(0.8, gt=0)
 
     cache_profile_ttl: float = Field(300, ge=1)
-    cache_absent_ttl: float = Field(30, ge=1)
-    cache_load_lease: float = Field(3, ge=2, le=5)
-    cache_fallback_concurrency: int = Field(10, ge=1)
-    near_cache: bool = True
-    near_cache_entries: int = Field(20_000, ge=1)
     near_profile_seconds: float = Field(30, gt=0, le=60)
     near_session_seconds: float = Field(13, gt=0, le=60)
     session_seconds: int = Field(90 * 86_400, ge=60)
@@ -89,65 +31,6 @@ class Settings(BaseSettings):
     rate_limit_requests: str = "600/minute"
     order_deadline: float = Field(10, ge=1, le=300)
     purge_seconds: float = Field(60, gt=0)
-    live_poll_seconds: float = Field(2, gt=0)
-    live_heartbeat_seconds: float = Field(15, gt=0)
-    live_send_seconds: float = Field(20, gt=0)
-    live_max_per_user: int = Field(10, ge=1)
-    live_max_listeners: int = Field(2000, ge=1)
-    effects_deadline: float = Field(0.5, gt=0, lt=4)
-    outbox_poll_seconds: float = Field(1, gt=0)
-    outbox_max_attempts: int = Field(12, ge=1)
-    health_timeout: float = Field(0.7, gt=0, lt=1)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # A secret's file counts for more than .env: a copy of .env.example has an empty line for each.
-        return init_settings, env_settings, file_secret_settings, dotenv_settings
-
-    @field_validator(*READERS, "metrics_token", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, secret: object) -> object:
-        return None if secret == "" else secret
-
-    @field_validator("cors_origins", "trusted_proxies", mode="before")
-    @classmethod
-    def _split(cls, names: object) -> object:
-        if not isinstance(names, str):
-            return names
-        if not names.strip().startswith("["):
-            return [name.strip() for name in names.split(",") if name.strip()]
-        try:
-            return json.loads(names)
-        except ValueError:
-            raise ValueError("must be names with commas between, or a JSON list") from None
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _require_origins(cls, origins: list[str]) -> list[str]:
-        for number, origin in enumerate(origins, 1):
-            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin):
-                raise ValueError(
-                    f"must list origins as browsers send them, such as https://app.example.com: with a scheme, and "
-                    f"nothing after host and port, not even a /. The origin at place {number} is none"
-                )
-        return origins
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _name_networks(cls, proxies: list[str]) -> list[str]:
-        for proxy in proxies:
-            try:
-                ip_network(proxy)
-            except ValueError:
-                raise ValueError("must list addresses or networks such as 10.0.0.0/8") from None
-        return proxies
 
     @field_validator(
         "rate_limit_sign_in_address", "rate_limit_sign_in_account", "rate_limit_registration", "rate_limit_requests"
@@ -160,87 +43,16 @@ class Settings(BaseSettings):
             raise ValueError("must be such as 10/minute or 10/minute;100/day, or empty for no limit") from None
         return limits
 
-    @field_validator(*READERS)
-    @classmethod
-    def _read(cls, dsn: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if dsn is None:
-            return None
-        name = next(name for name in READERS if name == info.field_name)
-        scheme = READERS[name](dsn.get_secret_value()).scheme
-        _, _, rest = dsn.get_secret_value().partition("://")
-        return SecretStr(f"{'postgresql+asyncpg' if name == 'postgres_dsn' else scheme}://{rest}")
-
-    @model_validator(mode="after")
-    def _refuse_unsafe_production(self) -> Self:
-        problems = list(self._production_problems()) if self.environment == "production" else []
-        if problems:
-            raise ValueError("\n    ".join(("refusing to start in production:", *problems)))
-        return self
-
-    def _production_problems(self) -> list[str]:
-        problems = []
-        for name, read in READERS.items():
-            secret: SecretStr | None = getattr(self, name)
-            if secret is None:
-                problems.append(f"{name.upper()} is not set")
-                continue
-            dsn = read(secret.get_secret_value())
-            password = dsn.options.get("password", dsn.password)
-            if not password and "sslcert" not in dsn.options:
-                problems.append(f"{name.upper()} has no password")
-            elif password.lower() in DEVELOPMENT_PASSWORDS:
-                problems.append(f"{name.upper()} has a well-known password")
-        if "*" in self.cors_origins and self.cors_allow_credentials:
-            problems.append("CORS_ORIGINS has a wildcard while CORS_ALLOW_CREDENTIALS is on")
-        if self.metrics_token and len(self.metrics_token.get_secret_value()) < 16:
-            problems.append("METRICS_TOKEN is shorter than 16 characters")
-        return problems
-
     def rate_limit(self, name: Literal["sign_in_address", "sign_in_account", "registration", "requests"]) -> Limits:
         """The limits of a kind, none where it is turned off."""
         return _parsed(getattr(self, f"rate_limit_{name}"))
-
-    def require_dsns(self) -> None:
-        """Raises MissingDSN with a line for each DSN that is not set."""
-        missing = [name for name in READERS if getattr(self, name) is None]
-        if missing:
-            raise MissingDSN("\n".join(map(_missing, missing)))
-
-    def dsn(self, name: DsnField) -> str:
-        """The DSN, to be handed to a driver and nowhere else. Raises MissingDSN when it is not set."""
-        dsn: SecretStr | None = getattr(self, name)
-        if dsn is None:
-            raise MissingDSN(_missing(name))
-        return dsn.get_secret_value()
-
-
-class MissingDSN(RuntimeError):
-    """A store has no address, and only `make run` may start one."""
 
 
 def _parsed(limits: str) -> Limits:
     return tuple(parse_many(limits)) if limits else ()
 
 
-def _missing(name: DsnField) -> str:
-    return (
-        f"{name.upper()} is not set. Set it, or let `make run` start an embedded server, "
-        "or run `docker compose up -d` and set the DSN that .env.example shows for it."
-    )
-
-
-def _line(error: ErrorDetails) -> str:
-    name = ".".join(map(str, error["loc"])).upper()
-    return f"{name}{': ' * bool(name)}{error['msg'].removeprefix('Value error, ')}"
-
-
 @lru_cache
 def get_settings() -> Settings:
     """The process's settings. Raises SystemExit with a line for each mistake, without the values."""
-    folder = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
-    try:
-        return Settings(_secrets_dir=folder if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else None)
-    except ValidationError as error:
-        raise SystemExit("\n  ".join(["The settings are wrong:", *map(_line, error.errors())])) from None
-    except (SettingsError, OSError, UnicodeDecodeError) as error:
-        raise SystemExit(f"The settings cannot be read from .env or {folder}: {type(error).__name__}") from None
+    return load(Settings)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Literal, NoReturn, get_args
 
 import click
 
-from config import READERS, DsnField, Settings, get_settings
+from config import Settings, get_settings
+from tristore.settings import READERS, DsnField
 
 if TYPE_CHECKING:  # never installed in production
-    from database.embedded import EmbeddedServers, Server
+    from tristore.embedded.servers import EmbeddedServers, Server
 
 # What takes long to import is imported where it is used: by then `serve` handles Ctrl-C.
 
@@ -38,8 +39,8 @@ def migrate(settings: Settings) -> None:
     StoreUnavailable and Alembic's CommandError."""
     from alembic import command
 
-    from database.postgres import translate_errors
-    from database.schema import alembic_config
+    from tristore.migrations.schema import alembic_config
+    from tristore.stores.postgres import translate_errors
 
     config = alembic_config()
     config.attributes["dsn"] = settings.dsn("postgres_dsn")
@@ -50,17 +51,17 @@ def migrate(settings: Settings) -> None:
 
 
 async def _is_current(settings: Settings) -> bool:
-    from database.postgres import open_postgres
-    from database.schema import is_current
+    from tristore.migrations.schema import is_current
+    from tristore.stores.postgres import open_postgres
 
     async with open_postgres(settings) as postgres:
         return await is_current(postgres.engine)
 
 
 async def _migrate_mongodb(settings: Settings) -> None:
-    from database.mongodb import MIGRATING, open_mongodb
-    from migrations import mongodb as mongodb_migrations
-    from migrations.lock import migration_lock
+    from tristore.migrations import scripts as mongodb_migrations
+    from tristore.migrations.lock import migration_lock
+    from tristore.stores.mongodb import MIGRATING, open_mongodb
 
     async with migration_lock(settings.dsn("postgres_dsn")), open_mongodb(settings, **MIGRATING) as mongodb:
         await mongodb_migrations.upgrade(mongodb.database)
@@ -88,8 +89,8 @@ def _serve(settings: Settings, signals: list[int]) -> None:
     import uvicorn
     from alembic.util import CommandError
 
-    from commands.cures import told
-    from services.errors import StoreUnavailable
+    from tristore.errors import StoreUnavailable
+    from tristore.ops.cures import told
 
     _require_free_port(settings.host, settings.port)
     importer = ThreadPoolExecutor(1)
@@ -141,7 +142,7 @@ def _settings_with_dsns() -> Settings:
 @contextmanager
 def _running_settings() -> Iterator[Settings]:
     """Settings whose stores all run, embedded ones included."""
-    from process import configure_logging
+    from tristore.ops.process import configure_logging
 
     with _embedded_stores(get_settings()):
         settings = _settings_with_dsns()
@@ -194,7 +195,7 @@ def _is_last(users: int) -> bool:
 
 def _embedded(settings: Settings) -> "EmbeddedServers":
     try:
-        from database.embedded import EmbeddedServers
+        from tristore.embedded.servers import EmbeddedServers
     except ModuleNotFoundError as error:
         _fail(
             f"The embedded stores are not installed ({error.name} is missing): `make run` installs them. "
@@ -204,7 +205,7 @@ def _embedded(settings: Settings) -> "EmbeddedServers":
 
 
 def _start(servers: "EmbeddedServers", stores: Sequence[Store]) -> "dict[Store, Server]":
-    from database.embedded import EmbeddedError
+    from tristore.embedded.servers import EmbeddedError
 
     try:
         return servers.start_all(stores)
@@ -257,8 +258,8 @@ def _migrate_command() -> None:
     """Bring the schemas of PostgreSQL and MongoDB up to this release; safe from several pods at once."""
     from alembic.util import CommandError
 
-    from commands.cures import told
-    from services.errors import StoreUnavailable
+    from tristore.errors import StoreUnavailable
+    from tristore.ops.cures import told
 
     with _running_settings() as settings:
         try:
@@ -286,7 +287,7 @@ def _create_admin_command(username: str, email: str, password: str) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def _outbox_command(arguments: tuple[str, ...]) -> None:
     """What is owed to Redis and MongoDB: list, show, retry, skip, drain."""
-    from commands.outbox import outbox_commands
+    from tristore.ops.outbox_commands import outbox_commands
 
     outbox_commands(_running_settings).main(arguments, prog_name="manage.py outbox")
 
@@ -295,7 +296,7 @@ def _outbox_command(arguments: tuple[str, ...]) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def _saga_command(arguments: tuple[str, ...]) -> None:
     """Orders and the like that are not at their end: list, show, retry, compensate."""
-    from commands.sagas import saga_commands
+    from tristore.ops.saga_commands import saga_commands
 
     saga_commands(_running_settings).main(arguments, prog_name="manage.py saga")
 

@@ -24,16 +24,16 @@ from sqlalchemy.dialects import postgresql
 from benchmarks.users import User as BenchmarkUser
 from benchmarks.users import profile_of
 from config import get_settings
-from models.base import new_id, now
-from process import spare_collections
-from repositories.cache_repo import FILL, LEASE
 from repositories.conversation_repo import LIVING
-from repositories.outbox_repo import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, PATIENT, STUCK
-from repositories.outbox_statements import RECORD, SETTLE
 from repositories.user_repo import ADD
-from services.outbox import STREAMS_AT_ONCE
 from services.passwords import PasswordHasher
 from services.user_service import WELCOME_TITLE
+from tristore.cache.fence import FILL, LEASE
+from tristore.models import new_id, now
+from tristore.ops.process import spare_collections
+from tristore.outbox.relay import STREAMS_AT_ONCE
+from tristore.outbox.repository import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, PATIENT, STUCK
+from tristore.outbox.statements import RECORD, SETTLE
 
 ANSWER = profile_of(BenchmarkUser(new_id(), "", new_id(), new_id()))
 CONNECTIONS = 64

@@ -23,20 +23,20 @@ from passlib.context import CryptContext
 from sqlalchemy import text
 
 from benchmarks.growth import plot
-from database import mongodb, redis
-from database.embedded import EmbeddedServers
-from database.stores import Stores, open_stores
-from database.unit_of_work import PostgresUnitOfWork
-from dependencies import wire
 from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
-from repositories.outbox_repo import LEASE_TIME, OutboxRepository
-from repositories.outbox_statements import LEASE
-from services.errors import StoreUnavailable
-from services.outbox import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
 from services.passwords import PasswordHasher
 from services.user_service import UserService
 from tests.stores import fresh_databases
+from tristore.embedded.servers import EmbeddedServers
+from tristore.errors import StoreUnavailable
+from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
+from tristore.outbox.repository import LEASE_TIME, OutboxRepository
+from tristore.outbox.statements import LEASE
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores import mongodb, redis
+from tristore.stores.stores import Stores, open_stores
+from wiring import wire
 
 OWE = text("""
 WITH users AS (SELECT gen_random_uuid() AS id FROM generate_series(1, :users)), streams AS (

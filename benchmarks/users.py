@@ -11,13 +11,13 @@ from datetime import timedelta
 import asyncpg
 
 from config import Settings
-from database.stores import open_stores
-from models.base import new_id, now
 from models.session import SignedIn
 from models.user import FullProfile
-from repositories.cache_repo import names_of
-from repositories.wake_up_repo import CHANNEL
 from services.effects import session_key, user_key
+from tristore.cache.feed import CHANNEL
+from tristore.cache.fence import names_of
+from tristore.models import new_id, now
+from tristore.stores.stores import open_stores
 
 DRAWN = 20_000
 

@@ -6,12 +6,12 @@ import uuid
 import click
 from pydantic import ValidationError
 
-from commands.cures import told
 from config import Settings
-from database.stores import open_stores
-from dependencies import wire
 from models.user import Registration
-from services.errors import ChatLingoError
+from tristore.errors import TristoreError
+from tristore.ops.cures import told
+from tristore.stores.stores import open_stores
+from wiring import wire
 
 
 def create_admin(settings: Settings, username: str, email: str, password: str) -> uuid.UUID:
@@ -21,7 +21,7 @@ def create_admin(settings: Settings, username: str, email: str, password: str) -
         return asyncio.run(_create(settings, registration))
     except ValidationError as error:
         raise click.ClickException("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())) from None
-    except ChatLingoError as error:
+    except TristoreError as error:
         raise click.ClickException(told(error)) from None
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from models.base import new_id, now
+from tristore.models import new_id, now
 
 ACTIVITY_KEPT = timedelta(days=90)
 ACTIVITY_INDEXES = [

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from models.base import Model, Storable, at_most, check_json, example, new_id
+from tristore.models import Model, Storable, at_most, check_json, example, new_id
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.

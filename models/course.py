@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import CheckConstraint, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import LEVELS, CefrLevel, Language, Model, Number, PartialUpdate, Storable, Table, at_most, example
+from models.base import LEVELS, CefrLevel, Language
+from tristore.models import Model, Number, PartialUpdate, Storable, Table, at_most, example
 
 MAX_CAPACITY = 1_000_000
 MAX_PRICE = 100_000_000

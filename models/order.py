@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models.base import Model, Number, Table, example
 from models.course import CourseBrief, CourseRow
+from tristore.models import Model, Number, Table, example
 
 Status = Literal["pending", "confirmed", "cancelled"]
 Reason = Literal["sold out", "course deleted", "deadline", "erased", "by the user", "by an operator"]

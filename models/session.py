@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy import ForeignKey, Index, LargeBinary, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Model, Table, Text, example, storable
+from tristore.models import Model, Table, Text, example, storable
 
 
 class Session(Table):

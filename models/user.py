@@ -10,10 +10,11 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.activity import Activity
-from models.base import LEVELS, CefrLevel, Language, Model, PartialUpdate, Storable, Table, at_most, example, storable
+from models.base import LEVELS, CefrLevel, Language
 from models.conversation import Conversation, Message
 from models.order import Order
 from models.session import NewPassword, SessionInfo
+from tristore.models import Model, PartialUpdate, Storable, Table, at_most, example, storable
 
 Role = Literal["learner", "admin"]
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.idempotency import IdempotencyKey, IdempotencyRecord, fingerprint
-from services.errors import InProgress, InvalidInput
+from tristore.errors import InProgress, InvalidInput
 
 KEPT = timedelta(hours=24)
 FORGOTTEN_AT_ONCE = 100

@@ -6,8 +6,8 @@ from fastapi import Form, Request, Response
 
 from dependencies import Auth, CurrentSession, Limits, address_of
 from models.session import SessionList, SignIn, Token
-from routers.prefixed import PrefixedRouter
-from routers.problems import problems
+from tristore.http.prefixed import PrefixedRouter
+from tristore.http.problems import problems
 
 router = PrefixedRouter(prefix="/auth", tags=["auth"])
 

@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import Query, Response
 
 from dependencies import Conversations, CurrentUser, Listening, Live
-from models.base import INT64
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -17,9 +16,10 @@ from models.conversation import (
     NewConversation,
     NewMessage,
 )
-from routers.event_stream import DOCUMENTED, EventStream
-from routers.prefixed import PrefixedRouter
-from routers.problems import problems
+from tristore.http.event_stream import DOCUMENTED, EventStream
+from tristore.http.prefixed import PrefixedRouter
+from tristore.http.problems import problems
+from tristore.models import INT64
 
 router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
 

@@ -7,8 +7,8 @@ from fastapi import Query
 
 from dependencies import Admin, Courses
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
-from routers.prefixed import PrefixedRouter
-from routers.problems import problems
+from tristore.http.prefixed import PrefixedRouter
+from tristore.http.problems import problems
 
 router = PrefixedRouter(prefix="/courses", tags=["courses"])
 

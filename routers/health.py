@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import Request, Response
 
 from dependencies import HealthChecks, services_of
-from routers.prefixed import PrefixedRouter
-from services.health_service import Health, Probe
+from tristore.http.prefixed import PrefixedRouter
+from tristore.ops.health import Health, Probe
 
 router = PrefixedRouter(prefix="/health", tags=["health"])
 

@@ -7,8 +7,8 @@ from fastapi import Query, Response
 
 from dependencies import CurrentUser, KeyOfCaller, Orders
 from models.order import Order, OrderIn, OrderPage
-from routers.prefixed import PrefixedRouter
-from routers.problems import problems
+from tristore.http.prefixed import PrefixedRouter
+from tristore.http.problems import problems
 
 router = PrefixedRouter(prefix="/orders", tags=["orders"])
 PENDING: dict[int | str, dict[str, Any]] = {

@@ -21,8 +21,8 @@ from dependencies import (
 from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import Export, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
-from routers.prefixed import PrefixedRouter
-from routers.problems import problems
+from tristore.http.prefixed import PrefixedRouter
+from tristore.http.problems import problems
 
 router = PrefixedRouter(prefix="/users", tags=["users"])
 

@@ -8,19 +8,19 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from database.unit_of_work import PostgresUnitOfWork
 from models.activity import happened
-from models.base import new_id
 from models.session import PasswordChange, SignedIn, SignIn, Token
-from repositories.cache_repo import CacheRepository, Versioned
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from repositories.user_repo import UserRepository
 from services.effects import InvalidateSession, RecordActivity, session_key
-from services.errors import InvalidInput, NotAuthenticated
-from services.invalidation import Invalidation
-from services.outbox import Outbox
 from services.passwords import PasswordHasher, refuse_common
-from services.turnstile import Turnstile
+from tristore.cache.fence import CacheRepository, Versioned
+from tristore.cache.invalidation import Invalidation
+from tristore.errors import InvalidInput, NotAuthenticated
+from tristore.http.turnstile import Turnstile
+from tristore.models import new_id
+from tristore.outbox.relay import Outbox
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 WRONG = "Username or password is wrong."
 PATIENCE = 5.0

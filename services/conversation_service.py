@@ -5,9 +5,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from database.unit_of_work import PostgresUnitOfWork
 from models.activity import Action, happened
-from models.base import new_id, now
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -22,8 +20,10 @@ from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.user_repo import UserRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
-from services.errors import InvalidInput, NotAuthenticated, NotFound, StoreUnavailable
-from services.outbox import Outbox
+from tristore.errors import InvalidInput, NotAuthenticated, NotFound, StoreUnavailable
+from tristore.models import new_id, now
+from tristore.outbox.relay import Outbox
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 
 class ConversationService:

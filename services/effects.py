@@ -4,40 +4,20 @@ Each is applied at least once, possibly twice and possibly late, so `apply` must
 """
 
 import uuid
-from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from models.activity import Activity
 from models.conversation import Conversation
-from models.outbox import Effect
-from models.saga import Direction
 from repositories.activity_repo import ActivityRepository
-from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
-from repositories.wake_up_repo import WakeUpRepository
-from services.errors import StoreUnavailable
-
-
-class NotYet(Exception):
-    """It cannot be done now, but will be: ask again."""
-
-
-class Waits(StoreUnavailable):
-    """A store is not available, and in so many seconds something is decided without it."""
-
-    def __init__(self, unavailable: StoreUnavailable, seconds: float) -> None:
-        super().__init__(unavailable.store, unavailable.reason, unavailable.cause)
-        self.seconds = seconds
-
-
-class GoOn(Protocol):
-    """What continues sagas."""
-
-    async def go_on(self, saga_id: uuid.UUID, direction: Direction) -> None: ...
+from tristore.cache.feed import WakeUpRepository
+from tristore.cache.fence import CacheRepository
+from tristore.outbox.effects import Effect, Later, NotYet
+from tristore.saga.effects import GoOn
 
 
 @dataclass(frozen=True)
@@ -53,35 +33,7 @@ class Targets:
     sessions: SessionRepository
 
 
-class Applicable(Effect):
-    """An effect with its handler. The class's name is what the outbox stores: renaming one orphans what is owed."""
-
-    by_name: ClassVar[dict[str, type["Applicable"]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        Applicable.by_name[cls.__name__] = cls
-
-    def at_once(self, to: Targets) -> None:
-        """What this process must heed from the commit on, before it is applied. Waits for nothing."""
-        return
-
-    @abstractmethod
-    async def apply(self, to: Targets) -> None:
-        """Make it so, once, however often this is called. Raises StoreUnavailable, NotYet."""
-
-
-class Later(Applicable):
-    """So many seconds after what is before it in its stream is done, and last. As the second pass of a deletion: when
-    whatever was under way at the first has arrived or never will, however long the first had to wait for its store."""
-
-    after_seconds: float
-
-    @property
-    def delay(self) -> float:
-        return self.after_seconds
-
-
-class CreateConversation(Applicable):
+class CreateConversation(Effect):
     store: ClassVar = "mongodb"
     conversation: Conversation
 
@@ -93,7 +45,7 @@ class CreateConversation(Applicable):
         await to.conversations.add(self.conversation)
 
 
-class RecordActivity(Applicable):
+class RecordActivity(Effect):
     store: ClassVar = "mongodb"
     activity: Activity
 
@@ -105,7 +57,7 @@ class RecordActivity(Applicable):
         await to.activity.add(self.activity)
 
 
-class DeleteConversation(Applicable):
+class DeleteConversation(Effect):
     """In any order: whoever asks again does not wait for the lease of who got no answer, nor for the second pass."""
 
     store: ClassVar = "mongodb"
@@ -132,7 +84,7 @@ class PurgeConversation(Later):
         await to.conversations.delete(self.conversation_id, for_good=True)
 
 
-class EraseDocuments(Applicable):
+class EraseDocuments(Effect):
     """Of a user who is erased."""
 
     store: ClassVar = "mongodb"
@@ -193,23 +145,7 @@ class ForgetMarker(Later):
             raise NotYet
 
 
-class ContinueSaga(Later):
-    """Each direction has a stream of its own, so that undoing has all its attempts before it, and may wait."""
-
-    store: ClassVar = "sagas"
-    saga_id: uuid.UUID
-    undo: bool = False
-    after_seconds: float = 0
-
-    @property
-    def aggregate(self) -> str:
-        return f"saga:{self.saga_id}:undo" if self.undo else f"saga:{self.saga_id}"
-
-    async def apply(self, to: Targets) -> None:
-        await to.sagas.go_on(self.saga_id, "compensating" if self.undo else "running")
-
-
-class InvalidateProfile(Applicable):
+class InvalidateProfile(Effect):
     store: ClassVar = "redis"
     any_order: ClassVar = True
     user_id: uuid.UUID
@@ -232,7 +168,7 @@ class InvalidateProfile(Applicable):
         await to.cache.invalidate(self.key, self.version, heard=self.heard)
 
 
-class InvalidateSession(Applicable):
+class InvalidateSession(Effect):
     store: ClassVar = "redis"
     any_order: ClassVar = True
     session_id: uuid.UUID
@@ -257,7 +193,7 @@ class InvalidateSession(Applicable):
             to.wake_ups.send(self.aggregate)
 
 
-class OpenSeats(Applicable):
+class OpenSeats(Effect):
     """Of a new course, which nobody can order before."""
 
     store: ClassVar = "mongodb"

@@ -4,14 +4,14 @@ import uuid
 from collections.abc import Sequence
 from typing import cast
 
-from database.unit_of_work import PostgresUnitOfWork
 from models.order import Reason
-from models.outbox import Effect
-from models.saga import SagaState
 from repositories.order_repo import OrderRepository
 from repositories.seat_repo import SeatRepository
-from services.effects import ForgetMarker, NotYet
-from services.saga import MARGIN, Record, Refused, Step, TooLate
+from services.effects import ForgetMarker
+from tristore.outbox.effects import Effect, NotYet
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.saga.engine import MARGIN, Record, Refused, Step, TooLate
+from tristore.saga.tables import SagaState
 
 
 class OrderSaga:

@@ -4,20 +4,21 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from database.unit_of_work import PostgresUnitOfWork
 from models.activity import happened
-from models.base import new_id
 from models.idempotency import IdempotencyKey
 from models.order import Order, OrderIn, OrderPage, OrderPlaced
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
 from repositories.user_repo import UserRepository
 from services.effects import RecordActivity
-from services.errors import Conflict, NotAuthenticated, NotFound, OrderCancelled, StoreUnavailable
+from services.errors import OrderCancelled
 from services.order_saga import OrderSaga
-from services.outbox import Outbox
-from services.saga import Sagas
-from services.turnstile import Turnstile
+from tristore.errors import Conflict, NotAuthenticated, NotFound, StoreUnavailable
+from tristore.http.turnstile import Turnstile
+from tristore.models import new_id
+from tristore.outbox.relay import Outbox
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.saga.engine import Sagas
 
 AT_ONCE, PATIENCE = 8, 1.0
 """An order is some fifteen statements. Hundreds at once would each get a few of them, and then all be too late."""

@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 from passlib.context import CryptContext
 from pydantic import SecretStr
 
-from services.errors import InvalidInput
+from tristore.errors import InvalidInput
 
 # OWASP Password Storage Cheat Sheet, minimum for Argon2id: 19 MiB, 2 iterations, 1 lane.
 CONTEXT = CryptContext(schemes=["argon2"], argon2__memory_cost=19_456, argon2__time_cost=2, argon2__parallelism=1)

@@ -7,8 +7,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from database.postgres import start_budget
-from database.unit_of_work import PostgresUnitOfWork
 from models.activity import Activity, ActivityPage
 from models.conversation import Conversation
 from models.order import Order
@@ -21,9 +19,11 @@ from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import revocations
 from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile, InvalidateProfile, user_key
-from services.errors import NotFound
-from services.invalidation import Invalidation
-from services.outbox import Outbox
+from tristore.cache.invalidation import Invalidation
+from tristore.errors import NotFound
+from tristore.outbox.relay import Outbox
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.postgres import start_budget
 
 PAGE = 500
 PAGE_OF_ORDERS = 100

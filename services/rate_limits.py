@@ -8,8 +8,8 @@ from math import ceil
 
 from limits import RateLimitItem
 
-from repositories.rate_limit_repo import RateLimitRepository
-from services.errors import TooManyRequests
+from tristore.errors import TooManyRequests
+from tristore.http.rate_counters import RateLimitRepository
 
 Limits = tuple[RateLimitItem, ...]
 

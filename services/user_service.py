@@ -4,22 +4,22 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from database.unit_of_work import PostgresUnitOfWork
 from models.activity import happened
-from models.base import new_id, now
 from models.conversation import Conversation
 from models.idempotency import IdempotencyKey
-from models.outbox import Owed
 from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
-from repositories.cache_repo import CacheRepository, Versioned
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
-from services.errors import NotAuthenticated, NotFound
-from services.invalidation import Invalidation
-from services.outbox import Outbox
 from services.passwords import PasswordHasher, refuse_common
+from tristore.cache.fence import CacheRepository, Versioned
+from tristore.cache.invalidation import Invalidation
+from tristore.errors import NotAuthenticated, NotFound
+from tristore.models import new_id, now
+from tristore.outbox.effects import Owed
+from tristore.outbox.relay import Outbox
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 WELCOME_TITLE = "Welcome to ChatLingo"
 

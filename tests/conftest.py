@@ -6,13 +6,13 @@ import httpx
 import pytest
 
 from config import Settings
-from database.embedded import EmbeddedServers
-from database.mongodb import MongoStore
-from database.redis import RedisStore
-from database.stores import Stores, open_stores
 from main import create_app
 from tests import log_of_run
 from tests.stores import MONGODB, REDIS, Servers, client_of, fresh_databases, settings_for
+from tristore.embedded.servers import EmbeddedServers
+from tristore.stores.mongodb import MongoStore
+from tristore.stores.redis import RedisStore
+from tristore.stores.stores import Stores, open_stores
 
 
 def pytest_configure() -> None:

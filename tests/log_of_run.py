@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from config import Settings
-from process import configure_logging
+from tristore.ops.process import configure_logging
 
 LOG = Path(tempfile.gettempdir()) / f"tristore-tests-{os.getpid()}.log"
 SECRETS = {

@@ -7,12 +7,13 @@ from typing import Any, ClassVar, cast
 
 from sqlalchemy import text
 
-from database.stores import Stores
-from database.unit_of_work import PostgresUnitOfWork
-from models.outbox import Owed, TargetStore
-from repositories.outbox_repo import OutboxRepository
-from services.effects import Applicable, Targets
-from services.outbox import Outbox
+from services.effects import Targets
+from tristore.outbox.effects import Effect, Owed
+from tristore.outbox.relay import Outbox
+from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.tables import TargetStore
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.stores import Stores
 
 
 class Journal:
@@ -37,7 +38,7 @@ class Journal:
         return sum(len(numbers) - len(set(numbers)) for numbers in self.applied.values())
 
 
-class Noted(Applicable):
+class Noted(Effect):
     store: ClassVar[TargetStore] = "mongodb"
     on: str
     number: int
@@ -81,9 +82,7 @@ def make_outbox(
     )
 
 
-async def write(
-    outbox: Outbox, stores: Stores, effects: Sequence[Applicable], *, deliver: bool = True
-) -> Sequence[Owed]:
+async def write(outbox: Outbox, stores: Stores, effects: Sequence[Effect], *, deliver: bool = True) -> Sequence[Owed]:
     async with PostgresUnitOfWork(stores.postgres, outbox.record) as uow:
         uow.effects += effects
         await uow.commit()

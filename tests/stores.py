@@ -15,12 +15,12 @@ from fastapi import FastAPI
 from mongomock_motor import AsyncMongoMockClient
 
 from config import Settings
-from database.embedded import Server, Store
-from database.mongodb import MongoStore, open_mongodb
-from database.redis import RedisStore, ServerIdentity, open_redis
-from database.schema import alembic_config
-from migrations import mongodb as mongodb_migrations
 from tests.log_of_run import note_error
+from tristore.embedded.servers import Server, Store
+from tristore.migrations import scripts as mongodb_migrations
+from tristore.migrations.schema import alembic_config
+from tristore.stores.mongodb import MongoStore, open_mongodb
+from tristore.stores.redis import RedisStore, ServerIdentity, open_redis
 
 Servers = dict[Store, Server]
 HOOKS: Any = {"response": [note_error]}

@@ -5,9 +5,10 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
-from config import MissingDSN, get_settings
-from migrations.patience import migrate_under_lock
+from config import get_settings
 from models.tables import metadata
+from tristore.migrations.patience import migrate_under_lock
+from tristore.settings import MissingDSN
 
 
 def run(connection: Connection) -> None:

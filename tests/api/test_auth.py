@@ -17,13 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import Settings
-from database.stores import Stores, open_stores
 from main import create_app
 from models.session import SessionList
 from repositories.session_repo import SessionRepository
 from tests.api.test_users import account, register, sign_in
 from tests.outbox import query
 from tests.stores import client_of
+from tristore.stores.stores import Stores, open_stores
 
 
 @pytest.fixture

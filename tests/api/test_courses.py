@@ -5,10 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
-from database.stores import Stores
-from models.base import new_id
 from models.course import EXAMPLE
 from tests.api.test_users import count, register, register_admin
+from tristore.models import new_id
+from tristore.stores.stores import Stores
 
 SHOWN = {*EXAMPLE, "id", "seats_left", "created_at", "updated_at"}
 BAD: dict[str, list[Any]] = {

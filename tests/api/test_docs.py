@@ -7,9 +7,9 @@ import re
 import httpx
 
 from config import Settings
-from database.stores import Stores
 from main import create_app
 from tests.stores import client_of
+from tristore.stores.stores import Stores
 
 TYPES = {"js": "text/javascript", "css": "text/css", "png": "image/png", "json": "application/json"}
 ADDRESS = re.compile(r"""(?:src=|href=|url: )["']([^"']+)["']""")

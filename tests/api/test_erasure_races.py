@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from config import Settings
-from database.stores import Stores, open_stores
 from main import create_app
 from tests.api.test_courses import new_course
 from tests.api.test_orders import order
@@ -17,6 +16,7 @@ from tests.api.test_users import account, register_admin, sign_in
 from tests.faults.lab import until
 from tests.outbox import query
 from tests.stores import Servers, client_of, fresh_databases
+from tristore.stores.stores import Stores, open_stores
 
 pytestmark = pytest.mark.timeout(120)
 ROUNDS = 40

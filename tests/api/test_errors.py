@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 
 from config import Settings
-from database.postgres import connect
-from database.stores import Stores
 from main import create_app
 from tests.log_of_run import LOG
 from tests.stores import client_of
+from tristore.stores.postgres import connect
+from tristore.stores.stores import Stores
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/health", 405)])

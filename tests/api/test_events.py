@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from config import Settings
-from database.embedded import EmbeddedServers
-from database.stores import Stores
 from tests.api.test_metrics import scrape, value
 from tests.api.test_users import account, register, sign_in
 from tests.faults.lab import App, Lab, until
 from tests.live import Stream, listening
 from tests.stores import Servers
+from tristore.embedded.servers import EmbeddedServers
+from tristore.stores.stores import Stores
 
 Open = Callable[..., AbstractAsyncContextManager[Stream]]
 QUIET = {"LIVE_HEARTBEAT_SECONDS": "60", "LIVE_POLL_SECONDS": "60"}

@@ -8,11 +8,11 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from database.stores import Stores
 from models.course import EXAMPLE
 from models.order import EXAMPLE as ORDER
 from tests.api.test_courses import new_course
 from tests.api.test_users import account, register, register_admin, sign_in
+from tristore.stores.stores import Stores
 
 OPEN = {
     ("get", "/health"),

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from config import Settings
-from database.stores import Stores
-from services import health_service
+from tristore.ops import health as health_service
+from tristore.stores.stores import Stores
 
 
 async def test_reports_all_three_stores(client: httpx.AsyncClient) -> None:

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from database.stores import Stores
 from tests.api.test_users import account, count
+from tristore.stores.stores import Stores
 
 
 def key() -> dict[str, str]:

@@ -9,11 +9,11 @@ import pytest
 from fastapi import Response
 
 from config import Settings
-from database.stores import Stores
 from main import create_app
 from services.rate_limits import network
 from tests.api.test_users import account, register, sign_in
 from tests.stores import client_of
+from tristore.stores.stores import Stores
 
 Limited = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 WRONG = "not the password"

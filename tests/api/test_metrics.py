@@ -6,10 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from config import Settings
-from database.stores import Stores
 from main import create_app
 from tests.api.test_users import register
 from tests.stores import client_of
+from tristore.stores.stores import Stores
 
 TOKEN = "a-token-for-the-metrics"
 SCRAPER = {"Authorization": f"Bearer {TOKEN}"}

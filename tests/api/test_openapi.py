@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from config import Settings
-from database.stores import Stores
 from main import create_app
 from tests.api.test_every_route import Operation, about, operations_of, stock
 from tests.api.test_users import account, register, register_admin
 from tests.stores import client_of
+from tristore.stores.stores import Stores
 
 PROBLEM = "application/problem+json"
 FORM = "application/x-www-form-urlencoded"

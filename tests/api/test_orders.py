@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import event, text
 
 from config import Settings
-from database.stores import Stores, open_stores
 from main import create_app
-from models.base import new_id
 from tests.api.test_courses import admin, new_course
 from tests.api.test_users import register, register_admin
 from tests.outbox import query
 from tests.stores import client_of
+from tristore.models import new_id
+from tristore.stores.stores import Stores, open_stores
 
 __all__ = ["admin"]
 Headers = dict[str, str]

@@ -11,16 +11,16 @@ import pytest
 from sqlalchemy import text
 
 from config import Settings
-from database.postgres import start_budget
-from database.stores import Stores, open_stores
 from main import create_app
-from models.base import new_id
 from models.session import SignedIn
 from tests.api.test_courses import new_course
 from tests.api.test_users import account, register, register_admin, sign_in
 from tests.faults.lab import until
 from tests.outbox import query
 from tests.stores import Servers, client_of, fresh_databases
+from tristore.models import new_id
+from tristore.stores.postgres import start_budget
+from tristore.stores.stores import Stores, open_stores
 
 
 async def test_activity_tells_what_the_user_did_newest_first(client: httpx.AsyncClient) -> None:

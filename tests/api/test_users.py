@@ -9,9 +9,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from database.stores import Stores
 from models.user import FullProfile
 from services.user_service import WELCOME_TITLE
+from tristore.stores.stores import Stores
 
 
 def account(**changes: Any) -> dict[str, Any]:

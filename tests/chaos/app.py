@@ -15,13 +15,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config import get_settings
-from database import mongodb, postgres, redis
-from database.stores import Stores, open_stores
 from main import create_app
-from process import configure_logging
 from services.passwords import CONTEXT
 from tests.chaos.broken import break_app, break_stores, break_wiring
 from tests.faults.doomed import Arm, Doom, MongoCalls, watch
+from tristore.ops.process import configure_logging
+from tristore.stores import mongodb, postgres, redis
+from tristore.stores.stores import Stores, open_stores
 
 
 class ToldDoom(Doom):

@@ -9,8 +9,7 @@ from pymongo import WriteConcern
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import dependencies
-from database.stores import Stores
+import wiring
 from tests.chaos.broken_outbox import (
     AfterResponse,
     CommitAfterResponse,
@@ -30,6 +29,7 @@ from tests.chaos.broken_stores import (
     UndoesEarly,
     only_ping,
 )
+from tristore.stores.stores import Stores
 
 WIRING: dict[str, dict[str, type]] = {
     "effects-outside-transaction": {"PostgresUnitOfWork": EffectsOutsideTransaction},
@@ -44,7 +44,7 @@ WIRING: dict[str, dict[str, type]] = {
     "saga-undone-early": {"Sagas": UndoesEarly, "SeatRepository": GivesBackEarly},
     "erasure-once": {"ConversationRepository": ErasureOnce},
 }
-"""By name in `dependencies`."""
+"""By name in `wiring`."""
 CODE: dict[str, Callable[[], None]] = {
     "probe-pings-only": only_ping,
     "attempts-counted-for-outages": count_outages,
@@ -73,9 +73,9 @@ def _lock_no_user(engine: AsyncEngine) -> None:
 
 
 def break_wiring(variant: str) -> None:
-    """Let `dependencies.wire` build the broken class in place of the right one."""
+    """Let `wiring.wire` build the broken class in place of the right one."""
     for name, broken in WIRING.get(variant, {}).items():
-        setattr(dependencies, name, broken)
+        setattr(wiring, name, broken)
     if variant in CODE:
         CODE[variant]()
 

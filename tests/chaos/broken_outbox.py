@@ -10,12 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from database.unit_of_work import PostgresUnitOfWork
-from models.outbox import Owed, Stream, TargetStore
-from repositories.outbox_repo import Leased, OutboxRepository, Outcome
-from services.effects import Applicable, InvalidateSession, Targets
-from services.errors import StoreUnavailable
-from services.outbox import Outbox
+from services.effects import InvalidateSession, Targets
+from tristore.errors import StoreUnavailable
+from tristore.outbox.effects import Effect, Owed, Stream
+from tristore.outbox.relay import Outbox
+from tristore.outbox.repository import Leased, OutboxRepository, Outcome
+from tristore.outbox.tables import TargetStore
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 
 class EffectsOutsideTransaction(PostgresUnitOfWork):
@@ -130,7 +131,7 @@ class Failed(Exception):
 
 def count_outages() -> None:
     """Let every effect fail by its own fault when its store is not available."""
-    for effect in Applicable.by_name.values():
+    for effect in Effect.by_name.values():
         if "apply" in vars(effect):
             setattr(effect, "apply", _blamed(effect.apply))  # noqa: B010 - mypy knows it as a method
 

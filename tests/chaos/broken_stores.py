@@ -6,19 +6,19 @@ from typing import Any
 
 from sqlalchemy import text
 
-from database import mongodb, postgres, redis
-from database.mongodb import MongoStore
-from database.postgres import Postgres
-from database.redis import RedisStore
-from database.unit_of_work import PostgresUnitOfWork
-from models.saga import SagaState
 from repositories import seat_repo
-from repositories.cache_repo import CacheRepository, Load, Versioned
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
-from services.effects import ContinueSaga
-from services.errors import StoreUnavailable
-from services.saga import Sagas
+from tristore.cache.fence import CacheRepository, Load, Versioned
+from tristore.errors import StoreUnavailable
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.saga.effects import ContinueSaga
+from tristore.saga.engine import Sagas
+from tristore.saga.tables import SagaState
+from tristore.stores import mongodb, postgres, redis
+from tristore.stores.mongodb import MongoStore
+from tristore.stores.postgres import Postgres
+from tristore.stores.redis import RedisStore
 
 PLAIN_SET = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
 

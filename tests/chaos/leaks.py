@@ -12,11 +12,11 @@ from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from config import Settings
-from database.embedded import STORES
 from tests.chaos.arena import AppProcess, Arena
 from tests.chaos.memory import Violation
 from tests.chaos.snapshot import query
 from tests.faults.lab import until
+from tristore.embedded.servers import STORES
 
 QUIET_SECONDS = 10
 MEMORY_FACTOR, MEMORY_MORE = 1.1, 8_000_000

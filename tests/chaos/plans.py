@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from database.embedded import STORES
 from tests.chaos.client import Habits
 from tests.chaos.schedule import APPS, EVERYTHING, Card, Plan
+from tristore.embedded.servers import STORES
 
 ROUND_SECONDS = 30.0
 QUIET_SHARE = 0.2

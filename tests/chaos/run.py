@@ -12,8 +12,6 @@ from typing import Any
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
-from repositories.outbox_repo import LEASE_SECONDS, LONGEST_DELAY
-from services.outbox import PAUSE_SECONDS
 from tests.chaos.arena import POLL_SECONDS, PURGE_SECONDS, Arena, arena_in
 from tests.chaos.buyer import CAPACITIES, Catalogue
 from tests.chaos.checks import Checks
@@ -27,6 +25,8 @@ from tests.chaos.plans import Course
 from tests.chaos.schedule import Fault
 from tests.chaos.snapshot import query, take
 from tests.faults.lab import until
+from tristore.outbox.relay import PAUSE_SECONDS
+from tristore.outbox.repository import LEASE_SECONDS, LONGEST_DELAY
 
 CLIENTS = 20
 CONVERGE_SECONDS = LONGEST_DELAY + LEASE_SECONDS + PAUSE_SECONDS + POLL_SECONDS + PURGE_SECONDS

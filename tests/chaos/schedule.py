@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, get_args
 
-from database.embedded import STORES, Store
+from tristore.embedded.servers import STORES, Store
 
 Kind = Literal[
     "hang", "kill", "doom", "latency", "reset", "black hole", "late", "lost answer", "refuses", "demoted", "failover"

@@ -10,10 +10,10 @@ from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from config import Settings
-from database.embedded import Store
 from tests.chaos.schedule import Fault, Kind
 from tests.faults.lab import Lab, until
 from tests.faults.proxy import Proxy
+from tristore.embedded.servers import Store
 
 DECISIVE: dict[Store, bytes] = {"postgresql": b"COMMIT;", "redis": b"EVALSHA", "mongodb": b"writeConcern"}
 """What a write has in it. `BEGIN ISOLATION LEVEL READ COMMITTED;` is none."""

@@ -2,10 +2,10 @@
 
 import pytest
 
-from database.mongodb import MongoStore
 from models.activity import happened
-from models.base import new_id
 from repositories.activity_repo import ActivityRepository
+from tristore.models import new_id
+from tristore.stores.mongodb import MongoStore
 
 ANA, BEN = new_id(), new_id()
 

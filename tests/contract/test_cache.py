@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from database.redis import RedisStore, ServerIdentity
-from repositories.breaker import CircuitBreaker
-from repositories.cache_repo import CacheRepository, Load, Versioned
-from services.errors import StoreUnavailable
+from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.fence import CacheRepository, Load, Versioned
+from tristore.errors import StoreUnavailable
+from tristore.stores.redis import RedisStore, ServerIdentity
 
 
 class Source:

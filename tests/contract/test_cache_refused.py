@@ -11,13 +11,13 @@ from limits import parse
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from database.embedded import Server
-from database.redis import RedisStore, open_redis
-from repositories.breaker import CircuitBreaker
-from repositories.cache_repo import CacheRepository, Versioned
-from repositories.rate_limit_repo import RateLimitRepository
-from services.errors import Reason, StoreUnavailable
 from tests.stores import Servers, real_redis, settings_for
+from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.fence import CacheRepository, Versioned
+from tristore.embedded.servers import Server
+from tristore.errors import Reason, StoreUnavailable
+from tristore.http.rate_counters import RateLimitRepository
+from tristore.stores.redis import RedisStore, open_redis
 
 
 @asynccontextmanager

@@ -7,13 +7,13 @@ import uuid
 import pytest
 from pymongo.errors import OperationFailure
 
-from database.mongodb import MongoStore
-from models.base import new_id, now
 from models.conversation import Conversation, NewMessage
 from repositories.conversation_repo import ConversationRepository
 from repositories.message_log import MessageLog
-from services.errors import InvalidInput, StoreUnavailable
 from tests.stores import REAL_MONGODB, Servers, settings_for
+from tristore.errors import InvalidInput, StoreUnavailable
+from tristore.models import new_id, now
+from tristore.stores.mongodb import MongoStore
 
 OWNER, STRANGER = new_id(), new_id()
 

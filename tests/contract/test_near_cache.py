@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from redis.asyncio.client import PubSub
 
-from database.redis import RedisStore, beat, open_redis
-from repositories import wake_up_repo
-from repositories.breaker import CircuitBreaker
-from repositories.cache_repo import FORMAT, CacheRepository, Versioned
-from repositories.near_cache import Claim, NearCache
-from repositories.wake_up_repo import ALIVE_SECONDS, HEARD_SECONDS, WakeUpRepository
-from services.errors import StoreUnavailable
 from tests.contract.test_cache import Source
 from tests.faults.proxy import proxy_to
 from tests.stores import Servers, real_redis, settings_for
+from tristore.cache import feed as wake_up_repo
+from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.feed import ALIVE_SECONDS, HEARD_SECONDS, WakeUpRepository
+from tristore.cache.fence import FORMAT, CacheRepository, Versioned
+from tristore.cache.near import Claim, NearCache
+from tristore.errors import StoreUnavailable
+from tristore.stores.redis import RedisStore, beat, open_redis
 
 LONG = 60.0
 """Seconds. A ceiling that no test reaches: what is seen earlier was not seen because of it."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from database.mongodb import MongoStore
-from models.base import new_id
 from repositories.seat_repo import IN_FLIGHT, SeatRepository
 from tests.stores import REAL_MONGODB, Servers, settings_for
+from tristore.models import new_id
+from tristore.stores.mongodb import MongoStore
 
 
 @pytest.fixture

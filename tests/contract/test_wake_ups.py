@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from database.redis import RedisStore, open_redis
-from repositories.breaker import CircuitBreaker
-from repositories.wake_up_repo import BEAT_SECONDS, WakeUpRepository
 from tests.stores import Servers, settings_for
+from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.feed import BEAT_SECONDS, WakeUpRepository
+from tristore.stores.redis import RedisStore, open_redis
 
 
 class Process:

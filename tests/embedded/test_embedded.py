@@ -19,15 +19,15 @@ import pytest
 from pymongo import MongoClient
 from redis import Redis
 
-from database.embedded import KINDS, STORES, EmbeddedError, EmbeddedServers, Server, Store
-from database.embedded_process import end, gone
+from tristore.embedded.process import end, gone
+from tristore.embedded.servers import KINDS, STORES, EmbeddedError, EmbeddedServers, Server, Store
 
 # Long, and with a space: a unix socket in it would be refused.
 FOLDER = "a folder with spaces " + "and a long name " * 5
 
 START = """
 import sys, pathlib, time
-from database.embedded import EmbeddedServers
+from tristore.embedded.servers import EmbeddedServers
 servers = EmbeddedServers(pathlib.Path(sys.argv[1])).start_all(sys.argv[2:])
 print(*[server.pid for server in servers.values()], flush=True)
 sys.stdin.read()

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from database.embedded import EmbeddedServers
 from tests.faults.lab import App, Lab
 from tests.stores import fresh_databases
+from tristore.embedded.servers import EmbeddedServers
 
 
 @pytest.fixture(scope="session")

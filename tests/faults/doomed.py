@@ -18,8 +18,8 @@ from sqlalchemy import event
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config import get_settings
-from database.stores import Stores, open_stores
 from main import create_app
+from tristore.stores.stores import Stores, open_stores
 
 COUNTED_COMMANDS = {"insert", "update", "delete", "find", "findAndModify", "aggregate"}
 

@@ -16,10 +16,10 @@ import httpx
 from anyio import to_thread
 
 from config import Settings
-from database.embedded import EmbeddedServers, Store
 from tests.faults.warm import WarmProcess
 from tests.log_of_run import LOG
 from tests.stores import HOOKS, Servers, environment
+from tristore.embedded.servers import EmbeddedServers, Store
 
 PROJECT = Path(__file__).parents[2]
 Fault = Literal["stopped", "killed"]

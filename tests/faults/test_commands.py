@@ -6,9 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from database.stores import Stores, open_stores
-from dependencies import wire
-from models.base import new_id
 from models.course import EXAMPLE, CourseIn
 from models.order import Order, OrderIn
 from models.user import Registration
@@ -16,6 +13,9 @@ from tests.api.test_users import account, register, sign_in
 from tests.faults.lab import PROJECT, App, Lab
 from tests.outbox import Noted, make_outbox, query, write
 from tests.stores import environment, fresh_databases
+from tristore.models import new_id
+from tristore.stores.stores import Stores, open_stores
+from wiring import wire
 
 
 @pytest.fixture

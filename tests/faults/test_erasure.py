@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from database.stores import Stores, open_stores
 from tests.api.test_privacy import traces
 from tests.api.test_users import account, sign_in
 from tests.faults.lab import Lab, until
 from tests.faults.proxy import proxy_to
 from tests.outbox import query
+from tristore.stores.stores import Stores, open_stores
 
 PURGE_SECONDS = 60
 

@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from config import Settings
-from repositories.wake_up_repo import CHANNEL
 from tests.api.test_events import listeners_are, post, start_conversation
 from tests.api.test_metrics import scrape, value
 from tests.api.test_users import register
 from tests.faults.lab import FAULTS, App, Fault, Lab, until
 from tests.faults.test_outages import connected_redis
 from tests.live import Stream, connect, listening
+from tristore.cache.feed import CHANNEL
 
 POLL = Settings.model_fields["live_poll_seconds"].default
 SLACK = 1.5

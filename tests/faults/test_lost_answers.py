@@ -9,7 +9,6 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from database.stores import Stores, open_stores
 from tests.api.test_courses import new_course
 from tests.api.test_orders import order
 from tests.api.test_users import register, register_admin
@@ -19,6 +18,7 @@ from tests.faults.test_near_cache import CEILINGS, warm
 from tests.faults.test_sessions import ENDINGS, PASSWORD, PATIENT, Clients, Ending, Headers, Member, are_waiting, join
 from tests.outbox import query
 from tests.stores import fresh_databases
+from tristore.stores.stores import Stores, open_stores
 
 # Nobody else delivers what a request has left, nor does any copy end by itself.
 ALONE = {**PATIENT, **CEILINGS, "OUTBOX_POLL_SECONDS": "600"}

@@ -12,16 +12,16 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from database.redis import open_redis
-from database.stores import Stores, open_stores
-from models.base import new_id
-from repositories.wake_up_repo import ALIVE_SECONDS
 from tests.api.test_metrics import scrape, value
 from tests.api.test_users import register, register_admin
 from tests.contract.test_cache import Source
 from tests.contract.test_near_cache import running
 from tests.faults.lab import Lab, percentile, timed, until
 from tests.faults.test_sessions import ENDINGS, LOGOUT, PATIENT, Clients, Ending, Headers, Member, join
+from tristore.cache.feed import ALIVE_SECONDS
+from tristore.models import new_id
+from tristore.stores.redis import open_redis
+from tristore.stores.stores import Stores, open_stores
 
 # Far above what is waited for: what is seen was pushed.
 CEILINGS = {"NEAR_SESSION_SECONDS": "60", "NEAR_PROFILE_SECONDS": "60"}

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from database.stores import Stores, open_stores
 from tests.api.test_courses import new_course
 from tests.api.test_orders import order, seats
 from tests.api.test_users import register, register_admin
@@ -17,6 +16,7 @@ from tests.faults.lab import App, Lab, RawConnection, until
 from tests.faults.test_outbox import STRIDE, killed_at
 from tests.outbox import query
 from tests.stores import fresh_databases
+from tristore.stores.stores import Stores, open_stores
 
 pytestmark = pytest.mark.timeout(300)
 Headers = dict[str, str]

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from pymongo.errors import PyMongoError
 
-from database.embedded import Store
-from database.stores import open_stores
-from services.errors import Reason
 from tests.api.test_courses import new_course
 from tests.api.test_users import account, register, register_admin
 from tests.faults.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
 from tests.faults.proxy import proxy_to
+from tristore.embedded.servers import Store
+from tristore.errors import Reason
+from tristore.stores.stores import open_stores
 
 STATES = {"connected", *(f"error: {reason}" for reason in get_args(Reason))}
 

@@ -13,13 +13,13 @@ from pymongo.errors import DuplicateKeyError
 from sqlalchemy import event
 
 from config import Settings
-from database.stores import Stores, open_stores
 from main import create_app
 from tests.api.test_users import account, register
 from tests.faults.lab import FAULTS, App, Fault, Lab, answers, until
 from tests.faults.proxy import proxy_to
 from tests.outbox import Journal, Noted, make_outbox, query, until_empty, well, write
 from tests.stores import fresh_databases
+from tristore.stores.stores import Stores, open_stores
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,11 +9,11 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from database.postgres import Postgres, connect, open_postgres
-from services.errors import StoreUnavailable
 from tests.chaos.strikes import DECISIVE
 from tests.faults.lab import Lab, until
 from tests.faults.proxy import Proxy, proxy_to
+from tristore.errors import StoreUnavailable
+from tristore.stores.postgres import Postgres, connect, open_postgres
 
 COMMIT = DECISIVE["postgresql"]
 

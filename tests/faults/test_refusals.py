@@ -15,12 +15,12 @@ from anyio import to_thread
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
-from database.stores import open_stores
 from tests.api.test_users import account, register
 from tests.faults.lab import Lab, answers, free_port, until
 from tests.faults.test_outages import assert_unavailable, every_route, forget, health, wait_until_well
 from tests.faults.test_sessions import LOGOUT, join
 from tests.outbox import query
+from tristore.stores.stores import open_stores
 
 Refusal = Callable[[Redis], AbstractAsyncContextManager[None]]
 

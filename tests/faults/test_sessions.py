@@ -16,7 +16,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError
 from sqlalchemy import text
 
-from database.stores import Stores, open_stores
 from services.effects import session_key
 from services.passwords import CONTEXT
 from tests.api.test_users import account, register_admin, sign_in
@@ -24,6 +23,7 @@ from tests.faults.lab import Lab, until
 from tests.faults.proxy import Proxy, proxy_to
 from tests.outbox import query
 from tests.stores import fresh_databases
+from tristore.stores.stores import Stores, open_stores
 
 Headers = dict[str, str]
 Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from database.embedded import EmbeddedServers
 from tests.faults.lab import Lab
 from tests.fuzz.run import ROLES, SEED, Run, accepted
 from tests.fuzz.visitors import Role, Site, Visitor
 from tests.stores import Servers, fresh_databases
+from tristore.embedded.servers import EmbeddedServers
 
 # A busy machine is no finding.
 PATIENT = {

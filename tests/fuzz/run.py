@@ -17,8 +17,8 @@ from schemathesis.openapi.checks import AllowHeaderMismatch, RejectedPositiveDat
 
 from config import Settings
 from main import create_app
-from routers.problems import Problem
 from tests.fuzz.visitors import Role, Visitor, Whose
+from tristore.http.problems import Problem
 
 Operation = APIOperation[Any, Any, Any, Any]
 

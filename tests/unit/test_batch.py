@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from repositories.batch import Batch
-from repositories.breaker import CircuitBreaker
-from services.errors import StoreUnavailable
+from tristore.cache.batch import Batch
+from tristore.cache.breaker import CircuitBreaker
+from tristore.errors import StoreUnavailable
 
 
 class Squares:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from repositories.breaker import CircuitBreaker
-from services.errors import Reason, StoreUnavailable
+from tristore.cache.breaker import CircuitBreaker
+from tristore.errors import Reason, StoreUnavailable
 
 
 def fail(breaker: CircuitBreaker, reason: Reason = "timeout") -> None:

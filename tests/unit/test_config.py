@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from config import MissingDSN, Settings, get_settings
-from database.stores import open_stores
+from config import Settings, get_settings
+from tristore.settings import MissingDSN
+from tristore.stores.stores import open_stores
 
 PROJECT = Path(__file__).parents[2]
 

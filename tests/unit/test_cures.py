@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from commands.cures import CURES, told
-from services.errors import NotFound, Reason, StoreUnavailable
+from tristore.errors import NotFound, Reason, StoreUnavailable
+from tristore.ops.cures import CURES, told
 
 
 @pytest.mark.parametrize("reason", get_args(Reason))

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from config import DsnField, Settings
-from database.dsn import asyncpg_arguments
-from database.postgres import connect, open_postgres
-from services.errors import StoreUnavailable
+from config import Settings
 from tests.stores import Servers, fresh_databases
 from tests.unit.test_config import make
+from tristore.errors import StoreUnavailable
+from tristore.settings import DsnField
+from tristore.stores.dsn import asyncpg_arguments
+from tristore.stores.postgres import connect, open_postgres
 
 ENCODE = "write it as %2F, %3F, %23 or %40"
 

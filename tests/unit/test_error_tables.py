@@ -13,10 +13,10 @@ from redis.asyncio.connection import DefaultParser
 from sqlalchemy import exc as sa
 from structlog.testing import capture_logs
 
-from database import mongodb, postgres
-from database import redis as redis_store
-from database.translation import Verdict
-from services.errors import StoreUnavailable
+from tristore.errors import StoreUnavailable
+from tristore.stores import mongodb, postgres
+from tristore.stores import redis as redis_store
+from tristore.stores.translation import Verdict
 
 # The classes of appendix A of PostgreSQL 18's manual.
 SQLSTATE_CLASSES = (

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from database.postgres import within_budget
-from database.stores import Stores
-from models.base import new_id, now
 from models.conversation import Conversation, Message, NewMessage
 from models.session import SignedIn
-from repositories.breaker import CircuitBreaker
 from repositories.conversation_repo import ConversationRepository
-from repositories.wake_up_repo import WakeUpRepository
-from services.errors import NotAuthenticated
-from services.live import AT_ONCE, Listener, LiveService
+from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.feed import WakeUpRepository
+from tristore.errors import NotAuthenticated
+from tristore.live.listeners import AT_ONCE, Listener, LiveService
+from tristore.models import new_id, now
+from tristore.stores.postgres import within_budget
+from tristore.stores.stores import Stores
 
 WHO = SignedIn(session_id=new_id(), user_id=new_id())
 

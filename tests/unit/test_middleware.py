@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from routers.middleware import InputLimits
+from tristore.http.middleware import InputLimits
 
 
 @pytest.mark.parametrize(("method", "turns"), [("POST", 40), ("GET", 1)])

@@ -14,16 +14,16 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from config import Settings
-from database import schema
-from database.mongodb import LEDGER, MongoStore, open_mongodb, script_names
-from database.schema import alembic_config
-from database.stores import open_stores
-from migrations import mongodb as mongodb_migrations
-from migrations.failures import MigrationFailed
-from migrations.lock import MIGRATION_LOCK, TAKE, migration_engine, migration_lock
-from migrations.patience import migrate_under_lock
 from tests.outbox import query
 from tests.stores import Servers, environment, fresh_databases, migrate
+from tristore.migrations import schema
+from tristore.migrations import scripts as mongodb_migrations
+from tristore.migrations.failures import MigrationFailed
+from tristore.migrations.lock import MIGRATION_LOCK, TAKE, migration_engine, migration_lock
+from tristore.migrations.patience import migrate_under_lock
+from tristore.migrations.schema import alembic_config
+from tristore.stores.mongodb import LEDGER, MongoStore, open_mongodb, script_names
+from tristore.stores.stores import open_stores
 
 
 def config_for(dsn: str) -> Config:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from repositories.near_cache import NearCache
+from tristore.cache.near import NearCache
 
 
 @pytest.fixture

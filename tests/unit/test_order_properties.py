@@ -15,24 +15,25 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
-from database.stores import Stores, open_stores
-from database.unit_of_work import PostgresUnitOfWork
-from dependencies import Services, wire
-from models.base import new_id
 from models.course import EXAMPLE, CourseIn
 from models.order import CENTS_PER_POINT, OrderIn
 from models.user import Registration
 from repositories.order_repo import OrderRepository
-from repositories.outbox_repo import OutboxRepository
-from repositories.saga_repo import SagaRepository
 from repositories.seat_repo import SeatRepository
-from services.effects import ForgetMarker, NotYet
-from services.errors import Conflict, NotFound, StoreUnavailable
+from services.effects import ForgetMarker
 from services.order_saga import OrderSaga
-from services.saga import Sagas
 from tests.api.test_users import account
 from tests.outbox import query
 from tests.stores import Servers, fresh_databases
+from tristore.errors import Conflict, NotFound, StoreUnavailable
+from tristore.models import new_id
+from tristore.outbox.effects import NotYet
+from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.saga.engine import Sagas
+from tristore.saga.repository import SagaRepository
+from tristore.stores.stores import Stores, open_stores
+from wiring import Services, wire
 
 T = TypeVar("T")
 SECONDS, TIMEOUT = 2.0, 0.5

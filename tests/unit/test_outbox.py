@@ -6,12 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from database.stores import Stores, open_stores
-from database.unit_of_work import PostgresUnitOfWork
-from models.outbox import Stream
-from repositories.outbox_repo import OutboxRepository, Outcome
-from services.errors import StoreUnavailable
-from services.outbox import Outbox
 from tests.outbox import (
     Journal,
     Noted,
@@ -25,6 +19,12 @@ from tests.outbox import (
     write,
 )
 from tests.stores import Servers, fresh_databases
+from tristore.errors import StoreUnavailable
+from tristore.outbox.effects import Stream
+from tristore.outbox.relay import Outbox
+from tristore.outbox.repository import OutboxRepository, Outcome
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.stores import Stores, open_stores
 
 
 @pytest.fixture(scope="module")

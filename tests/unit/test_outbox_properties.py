@@ -21,12 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from database.stores import Stores, open_stores
-from database.unit_of_work import PostgresUnitOfWork
-from models.outbox import Stream
-from repositories.outbox_repo import OutboxRepository, Outcome
 from tests.outbox import Noted, NotedLater, pass_leases, query
 from tests.stores import Servers, fresh_databases
+from tristore.outbox.effects import Stream
+from tristore.outbox.repository import OutboxRepository, Outcome
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.stores import Stores, open_stores
 
 T = TypeVar("T")
 EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 15

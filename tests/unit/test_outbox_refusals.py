@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 import pytest
 from structlog.testing import capture_logs
 
-from database.stores import Stores, open_stores
-from database.unit_of_work import PostgresUnitOfWork
-from models.outbox import TargetStore
-from repositories.outbox_repo import EXACT, STUCK, OutboxRepository, Outcome
-from repositories.outbox_statements import BACKLOG
-from services.errors import StoreUnavailable
-from services.outbox import Outbox
 from tests.faults.lab import until
 from tests.outbox import Journal, Noted, NotedInRedis, NotedLater, make_outbox, pass_leases, query, well, write
 from tests.stores import Servers, fresh_databases
+from tristore.errors import StoreUnavailable
+from tristore.outbox.relay import Outbox
+from tristore.outbox.repository import EXACT, STUCK, OutboxRepository, Outcome
+from tristore.outbox.statements import BACKLOG
+from tristore.outbox.tables import TargetStore
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.stores import Stores, open_stores
 
 STREAM = "SELECT * FROM outbox_streams WHERE aggregate = :on AND store = :store"
 

@@ -7,9 +7,9 @@ from pydantic import SecretStr
 from sqlalchemy import bindparam, func, select, text
 
 from config import Settings
-from database.postgres import HotQuery, connect, open_postgres, pool_use, start_budget
-from database.stores import Stores
-from services.errors import Reason, StoreUnavailable
+from tristore.errors import Reason, StoreUnavailable
+from tristore.stores.postgres import HotQuery, connect, open_postgres, pool_use, start_budget
+from tristore.stores.stores import Stores
 
 SLEEP = HotQuery(select(func.pg_sleep(bindparam("seconds")), func.pg_backend_pid().label("server")))
 

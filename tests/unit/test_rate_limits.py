@@ -5,9 +5,9 @@ import time
 import pytest
 from limits import parse
 
-from repositories.breaker import CircuitBreaker
-from repositories.rate_limit_repo import RateLimitRepository
 from tests.stores import REDIS, Servers, settings_for
+from tristore.cache.breaker import CircuitBreaker
+from tristore.http.rate_counters import RateLimitRepository
 
 
 async def test_all_is_counted_anew_when_the_window_has_ended(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2]
 SHIPPED = [
     path
-    for folder in ("database", "models", "repositories", "services", "routers", "migrations", ".")
+    for folder in ("database", "models", "repositories", "services", "routers", "migrations", "tristore", ".")
     for path in ((PROJECT / folder).rglob("*.py") if folder != "." else PROJECT.glob("*.py"))
 ]
 
 
 # commit() itself; and migrations, which are no use case.
-COMMITS = {"database/unit_of_work.py": 1, "migrations/lock.py": 1, "migrations/patience.py": 1}
+COMMITS = {"tristore/outbox/unit_of_work.py": 1, "tristore/migrations/lock.py": 1, "tristore/migrations/patience.py": 1}
 
 
 def commits(tree: ast.AST) -> list[ast.Call]:
@@ -30,7 +30,7 @@ def test_only_services_commit_once_as_the_last_line_of_the_block() -> None:
     for path in SHIPPED:
         tree = ast.parse(path.read_text())
         where = path.relative_to(PROJECT)
-        if where.parts[0] != "services":
+        if where.parts[0] != "services" and str(where) != "tristore/saga/engine.py":
             assert len(commits(tree)) == COMMITS.get(str(where), 0), where
             continue
         blocks = [node for node in ast.walk(tree) if isinstance(node, ast.AsyncWith)]

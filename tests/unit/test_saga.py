@@ -10,20 +10,19 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from database.stores import Stores, open_stores
-from database.unit_of_work import PostgresUnitOfWork
-from models.base import new_id
-from models.outbox import Effect
-from models.saga import SagaState
-from repositories.outbox_repo import OutboxRepository
-from repositories.saga_repo import SagaRepository
-from services.effects import NotYet
-from services.errors import Conflict, NotFound, StoreUnavailable
-from services.outbox import Outbox
-from services.saga import Record, Refused, Sagas, Step, TooLate
 from tests.faults.lab import until
 from tests.outbox import make_outbox, pass_leases, query, well
 from tests.stores import Servers, fresh_databases
+from tristore.errors import Conflict, NotFound, StoreUnavailable
+from tristore.models import new_id
+from tristore.outbox.effects import Effect, NotYet
+from tristore.outbox.relay import Outbox
+from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.saga.engine import Record, Refused, Sagas, Step, TooLate
+from tristore.saga.repository import SagaRepository
+from tristore.saga.tables import SagaState
+from tristore.stores.stores import Stores, open_stores
 
 STEPS = ("A", "b", "C", "d")
 """In capitals those in another store."""

@@ -8,17 +8,17 @@ import pytest
 from passlib.context import CryptContext
 
 from config import Settings
-from database.stores import Stores
-from database.unit_of_work import PostgresUnitOfWork
-from dependencies import wire
 from models.session import SignIn
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
-from services.errors import NotAuthenticated
-from services.invalidation import Invalidation
 from services.passwords import CONTEXT, PasswordHasher
 from tests.api.test_users import account
+from tristore.cache.invalidation import Invalidation
+from tristore.errors import NotAuthenticated
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.stores import Stores
+from wiring import wire
 
 
 class Counting(CryptContext):  # type: ignore[misc]  # it has no types

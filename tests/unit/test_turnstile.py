@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from services.errors import NotAuthenticated, Overloaded, StoreUnavailable
-from services.turnstile import Turnstile
+from tristore.errors import NotAuthenticated, Overloaded, StoreUnavailable
+from tristore.http.turnstile import Turnstile
 
 
 async def until_waiting(turnstile: Turnstile, number: int) -> None:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from database.postgres import pool_use, start_budget
-from database.stores import Stores
-from database.unit_of_work import PostgresUnitOfWork
-from repositories.outbox_repo import OutboxRepository
-from services.errors import StoreUnavailable
+from tristore.errors import StoreUnavailable
+from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.postgres import pool_use, start_budget
+from tristore.stores.stores import Stores
 
 
 def unit_of_work(stores: Stores) -> PostgresUnitOfWork:

@@ -1,0 +1,280 @@
+"""Wake-ups over Redis pub/sub: the names of what has changed, and nothing of what it is now.
+
+The same subscription tells whether Redis may be believed. This process sends heartbeats through Redis to itself: a
+script writes a key and publishes in one step. So a Redis that refuses writes, was demoted, or hangs falls silent.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from redis.asyncio.client import PubSub
+
+from tristore.cache.breaker import CircuitBreaker
+from tristore.errors import Reason, StoreUnavailable
+from tristore.stores.redis import RedisStore, beat, ping, translate_errors, within_timeout
+
+CHANNEL = "wake-ups:1"
+"""Ends with the format's number. Raise it when the format changes: during a rolling deploy both are in use."""
+BEAT_SECONDS = 0.4
+"""So long after the last heartbeat the next is sent: at once when Redis, or a busy loop, took longer for one."""
+ALIVE_SECONDS = 1.0
+"""So long after the last heartbeat that came back Redis is not believed any more, near copies included."""
+HEARD_SECONDS = ALIVE_SECONDS
+"""Who has not acknowledged within this time is cut off, and so believes Redis no more."""
+RETRY_SECONDS = 1.0
+LOOK_SECONDS = 0.02
+ANSWERING: frozenset[Reason] = frozenset({"read only", "refuses writes", "not permitted"})
+"""Of a heartbeat. The subscription is well, so it stays: wake-ups go on."""
+
+Receive = Callable[[Iterable[str]], None]
+Missed = Callable[[], None]
+
+log = structlog.get_logger()
+
+
+@dataclass(eq=False)
+class Announcement:
+    """A message that a script publishes, and who has heard it."""
+
+    channel: str
+    text: str
+    sent_at: float = field(default_factory=time.monotonic)
+    expected: int | None = None
+    """How many subscribers Redis counted."""
+    heard_by: int = 0
+    everybody: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, *, expected: int | None = None, heard: int = 0) -> None:
+        self.expected = self.expected if expected is None else expected
+        self.heard_by += heard
+        if self.expected is not None and self.heard_by >= self.expected:
+            self.everybody.set()
+
+    async def wait(self) -> None:
+        """Until every process that Redis counted has acknowledged it, or is cut off."""
+        try:
+            async with asyncio.timeout(self.sent_at + HEARD_SECONDS - time.monotonic()):
+                await self.everybody.wait()
+        except TimeoutError:
+            pass
+
+
+class WakeUpRepository:
+    """Tells all processes names such as `conversation:<id>`. One that is lost costs time and nothing else: whoever
+    waits for a name also looks by itself now and then. So nothing here waits for Redis, or raises when it is down."""
+
+    def __init__(
+        self,
+        redis: RedisStore,
+        breaker: CircuitBreaker,
+        caught_up: Callable[[], Awaitable[None]] | None = None,
+        patience: float = 330,
+    ) -> None:
+        """`caught_up` returns when all that Redis was owed at the call has been delivered. `patience`: seconds after
+        which no entry from before can be left in Redis."""
+        self._redis = redis
+        self._breaker = breaker
+        self._caught_up = caught_up
+        self._patience = patience
+        self._catching_up: asyncio.Task[None] | None = None
+        self._is_trusted = True
+        self._me = secrets.token_hex(8)
+        self._beat = 0
+        self._heard_at = -ALIVE_SECONDS
+        self._refusal: StoreUnavailable | None = None
+        self._unsent: defaultdict[str, set[str]] = defaultdict(set)
+        self._announced: dict[str, Announcement] = {}
+        self._sender: asyncio.Task[None] | None = None
+        self._subscriber: asyncio.Task[None] | None = None
+        self._connected = True
+        self._listeners: list[tuple[Receive, Missed]] = []
+        self.counts: Counter[str] = Counter()
+
+    def listen(self, receive: Receive, missed: Missed) -> None:
+        """`receive` gets the names; `missed` is called whenever some may have been lost."""
+        self._listeners.append((receive, missed))
+
+    def start(self) -> None:
+        """Subscribe."""
+        self._subscriber = asyncio.create_task(self._subscribe_repeatedly())
+
+    def is_alive(self) -> bool:
+        """Whether a heartbeat of less than a second ago has come back. Then Redis takes writes, and whatever it was
+        told to tell before that heartbeat has come: it comes on the same connection and in order. After a silence also:
+        whether what Redis could not be told meanwhile has been delivered."""
+        return self._is_trusted and self._is_heard()
+
+    def _is_heard(self) -> bool:
+        return time.monotonic() - self._heard_at < ALIVE_SECONDS
+
+    async def prove(self) -> None:
+        """Returns when Redis serves this process: takes its writes, and tells it what changes. Raises StoreUnavailable
+        when it refuses; the caller bounds the time."""
+        await ping(self._redis)
+        while not self._is_heard():
+            if self._refusal:
+                raise StoreUnavailable("redis", self._refusal.reason, self._refusal.cause)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def announce(self, name: str, *, acknowledged: bool = False) -> Announcement:
+        """What a script is to publish. With `acknowledged`, every process that hears it says so."""
+        if not acknowledged:
+            return Announcement(CHANNEL, f"{self._me} {name}")
+        id_ = secrets.token_hex(8)
+        announcement = self._announced[id_] = Announcement(CHANNEL, f"{self._me} ack:{id_} {name}")
+        asyncio.get_running_loop().call_later(HEARD_SECONDS, self._announced.pop, id_, None)
+        return announcement
+
+    def send(self, name: str) -> None:
+        """Tell this process at once, also without Redis, and the others as soon as it takes the message."""
+        self._receive((name,))
+        self._send(CHANNEL, name)
+
+    async def close(self) -> None:
+        """Send what is waiting, and stop."""
+        if self._catching_up:
+            self._catching_up.cancel()
+            await asyncio.gather(self._catching_up, return_exceptions=True)
+        if self._sender:
+            await self._sender
+        while self._subscriber and not self._subscriber.done():
+            self._subscriber.cancel()  # again: wait_for, which the driver uses, can swallow it in Python 3.11
+            await asyncio.wait([self._subscriber], timeout=0.1)
+
+    def _send(self, channel: str, word: str) -> None:
+        self._unsent[channel].add(word)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._unsent:
+            channel, words = self._unsent.popitem()  # what comes while this is under way goes out together
+            try:
+                with self._breaker:
+                    async with within_timeout(self._redis):
+                        await self._redis.client.publish(channel, " ".join((self._me, *words)))
+                self.counts["sent"] += len(words)
+            except StoreUnavailable:
+                self.counts["not_sent"] += len(words)
+            except Exception:
+                log.exception("wake_up_failed")
+
+    async def _subscribe_repeatedly(self) -> None:
+        while True:
+            try:
+                await self._subscribe()
+            except StoreUnavailable as error:
+                self._note(error)
+            except Exception:
+                log.exception("subscription_failed")
+            self._heard_at = -ALIVE_SECONDS
+            await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1))
+
+    async def _subscribe(self) -> None:
+        with translate_errors():
+            async with self._redis.subscriber.pubsub() as pubsub:
+                await pubsub.subscribe(CHANNEL, self._own_channel(self._me))
+                while True:
+                    beat_at = time.monotonic()
+                    if await self._sends_beat():
+                        if not await self._hear(pubsub, beat_at + ALIVE_SECONDS):
+                            raise TimeoutError  # the connection may lead nowhere
+                        if not self._is_heard():
+                            self._begin_to_catch_up()
+                        self._heard_at = beat_at
+                        self._note(None)
+                    await self._hear(pubsub, beat_at + BEAT_SECONDS)
+
+    def _begin_to_catch_up(self) -> None:
+        if self._caught_up is None:
+            return
+        self._is_trusted = False
+        if self._catching_up:
+            self._catching_up.cancel()  # there was another silence: more may be owed now
+        self._catching_up = asyncio.create_task(self._catch_up(self._caught_up))
+
+    async def _catch_up(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await caught_up()
+        except TimeoutError:
+            pass
+        self._is_trusted = True
+
+    async def _sends_beat(self) -> bool:
+        """False when Redis answers and refuses it. Raises StoreUnavailable when it does not answer."""
+        self._beat += 1
+        try:
+            with translate_errors():
+                async with asyncio.timeout(ALIVE_SECONDS):
+                    text = f"{self._me} beat:{self._beat}"
+                    await beat(self._redis.subscriber, self._own_channel(self._me), text)
+        except StoreUnavailable as error:
+            if error.reason not in ANSWERING:
+                raise
+            self._note(error)
+            return False
+        return True
+
+    async def _hear(self, pubsub: PubSub, until: float) -> bool:
+        """Handle what comes until this process's last heartbeat does, or until that time. Returns whether it did."""
+        while (left := until - time.monotonic()) > 0:
+            message = await pubsub.get_message(timeout=left)
+            if message and self._handle(message):
+                return True
+        return False
+
+    def _handle(self, message: dict[str, Any]) -> bool:
+        """Returns whether it was this process's last heartbeat."""
+        channel = message["channel"].decode() if message["channel"] else ""
+        if message["type"] == "subscribe" and channel == CHANNEL:  # also when the client has connected anew by itself
+            for _, missed in self._listeners:
+                missed()
+        elif message["type"] == "message":
+            sender, *words = message["data"].decode().split()
+            if channel == CHANNEL:
+                self._take(sender, words)
+            else:
+                for word in words:
+                    self._count(word.removeprefix("ack:"))
+                return f"beat:{self._beat}" in words
+        return False
+
+    def _take(self, sender: str, names: list[str]) -> None:
+        acks = [name for name in names if name.startswith("ack:")]
+        names = [name for name in names if not name.startswith("ack:")]
+        if sender != self._me:
+            self.counts["received"] += len(names)
+            self._receive(names)
+        for ack in acks:
+            if sender == self._me:
+                self._count(ack.removeprefix("ack:"))
+            else:
+                self._send(self._own_channel(sender), ack)
+
+    def _count(self, id_: str) -> None:
+        if announcement := self._announced.get(id_):
+            announcement.note(heard=1)
+
+    def _receive(self, names: Iterable[str]) -> None:
+        for receive, _ in self._listeners:
+            receive(names)
+
+    def _note(self, error: StoreUnavailable | None) -> None:
+        self._refusal = error
+        connected = error is None
+        if connected != self._connected:
+            self._connected = connected
+            more = {"reason": error.reason, "cause": error.cause} if error else {}
+            log.warning("wake_ups_resumed" if connected else "wake_ups_lost", **more)
+
+    @staticmethod
+    def _own_channel(process: str) -> str:
+        return f"{CHANNEL}:{process}"

@@ -1,0 +1,88 @@
+"""What can go wrong, without a word of HTTP: `tristore/http/problems.py` maps this tree to responses.
+
+TristoreError
+├── InvalidInput              the request is malformed in a named field
+├── NotAuthenticated          nobody, or nobody known, is asking
+├── NotAllowed                known, but without the right
+├── NotFound                  no such object, or not the caller's
+├── Conflict                  the request contradicts what is stored
+│   ├── AlreadyTaken          a unique field is in use
+│   └── InProgress            the same request is being served right now
+├── TooManyRequests           above a rate limit
+├── Overloaded                this process has all it can hold
+└── StoreUnavailable          a store is unreachable, too slow, or busy
+"""
+
+from typing import Literal
+
+StoreName = Literal["postgresql", "redis", "mongodb"]
+Reason = Literal["unreachable", "timeout", "busy", "not migrated", "read only", "refuses writes", "not permitted"]
+"""Why a store cannot serve. `busy`: our own pool, or the server for a moment; asking again helps. `read only`: it
+answers, and takes no writes by its role or its setting. `refuses writes`: it answers, and refuses for want of space,
+memory or replicas, or for a reason that we do not know. `not permitted`: the DSN's user lacks a right."""
+
+
+class TristoreError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+
+class InvalidInput(TristoreError):
+    """The request is not valid."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotAuthenticated(TristoreError):
+    """Sign in first."""
+
+
+class NotAllowed(TristoreError):
+    """You may not do this."""
+
+
+class NotFound(TristoreError):
+    """There is no such object."""
+
+
+class Conflict(TristoreError):
+    """The request contradicts the present state."""
+
+
+class AlreadyTaken(Conflict):
+    """This value is already taken."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"This {field} is already taken.")
+        self.field = field
+
+
+class InProgress(Conflict):
+    """A request with this Idempotency-Key is in progress. Ask again for its answer."""
+
+
+class TooManyRequests(TristoreError):
+    """Too many requests. Wait, and try again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many requests. Try again in {seconds} s.")
+        self.seconds = seconds
+
+
+class Overloaded(TristoreError):
+    """The service has all it can hold at the moment. Try again."""
+
+
+class StoreUnavailable(TristoreError):
+    """A database is not available at the moment."""
+
+    def __init__(self, store: StoreName, reason: Reason, cause: str = "") -> None:
+        """`cause` is for operators: the SQLSTATE, the server's code or the error's class. Never a value or a DSN."""
+        super().__init__(f"{store} is not available at the moment ({reason}).")
+        self.store: StoreName = store
+        self.reason: Reason = reason
+        self.cause = cause

@@ -1,0 +1,158 @@
+"""What surrounds each request: its id, its budget of waiting for PostgreSQL, its place in log and metrics, the headers
+that every answer has, and how large a request may be."""
+
+import asyncio
+import random
+import re
+import time
+
+import structlog
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from tristore.http.problems import internal_error, problem
+from tristore.settings import TristoreSettings
+from tristore.stores.postgres import start_budget
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
+MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
+WITH_BODY = {"POST", "PUT", "PATCH"}
+# OWASP REST Security Cheat Sheet; browsers heed the last over HTTPS only. A route may send its own instead.
+HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"strict-transport-security", b"max-age=31536000"),
+)
+OUR_NAMES = {name for name, _ in HEADERS} | {b"x-request-id"}
+
+log = structlog.get_logger("access")
+
+
+def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
+    """The last one added is the outermost."""
+    app.add_middleware(InputLimits, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
+    )
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=settings.cors_allow_credentials,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
+
+
+class RequestContext:
+    """Plain ASGI: Starlette's BaseHTTPMiddleware would cost a task and two queues a request."""
+
+    def __init__(self, app: ASGIApp, *, postgres_deadline: float, access_log: bool) -> None:
+        self._app = app
+        self._postgres_deadline = postgres_deadline
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["request_id"] = request_id
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        start_budget(self._postgres_deadline)
+        started = time.monotonic()
+        status = 500
+        started_response = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, started_response
+            if message["type"] == "http.response.start":
+                status, started_response = message["status"], True
+                message["headers"] = _with_ours(message["headers"], request_id)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request_failed")
+            if started_response:
+                raise
+            await internal_error(scope)(scope, receive, send_with_id)
+        finally:
+            # The route's template, not the path: ids and whatever else clients put into a URL stay out of the log.
+            method, route = scope["method"], getattr(scope.get("route"), "path", None)
+            seconds = time.monotonic() - started
+            scope["app"].state.services.metrics.observe_request(method, route, status, seconds)
+            if self._access_log:
+                log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
+            structlog.contextvars.reset_contextvars(**bound)
+
+
+def _with_ours(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    ours = [*HEADERS, (b"x-request-id", request_id.encode())]
+    if own := OUR_NAMES & {name for name, _ in given}:
+        ours = [header for header in ours if header[0] not in own]
+    return [*ours, *given]
+
+
+def _request_id(scope: Scope) -> str:
+    # A client's id is kept, so that a trace goes on, unless it could forge lines of the log.
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            given: str = value.decode()
+            return given
+    return f"{random.getrandbits(128):032x}"
+
+
+class InputLimits:
+    """Refuses a request that is too large before it is parsed, and lets one that may have a body through in each turn
+    of the event loop: forty that come together would keep everybody else waiting for 30 ms."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._one_in_a_turn = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := self._refusal(scope)):
+            # The rest of the body is not worth reading, so the connection cannot be used again.
+            answer = problem(Request(scope), *refusal, headers={"Connection": "close"})
+            await answer(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["method"] in WITH_BODY:
+            async with self._one_in_a_turn:
+                await asyncio.sleep(0)
+        received = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise HTTPException(413, f"The body is larger than {self._max_body_bytes} bytes.")
+            return message
+
+        await self._app(scope, receive_bounded, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
+        if len(scope["raw_path"] or b"") + len(scope["query_string"]) > MAX_TARGET_BYTES:
+            return 414, "URI too long", f"Path and query together may have {MAX_TARGET_BYTES} bytes."
+        header_bytes, length = 0, b"0"
+        for name, value in scope["headers"]:
+            header_bytes += len(name) + len(value)
+            if name == b"content-length":
+                length = value
+        if header_bytes > MAX_HEADER_BYTES:
+            return 431, "Request header fields too large", f"Headers together may have {MAX_HEADER_BYTES} bytes."
+        if not length.isdigit() or int(length) > self._max_body_bytes:
+            return 413, "Content too large", f"The body may have {self._max_body_bytes} bytes."
+        return None

@@ -1,0 +1,53 @@
+"""Counters of the rate limits: in Redis, where all processes share them, or in this process."""
+
+import time
+from collections import Counter
+from typing import Any
+
+from limits import RateLimitItem
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter as SharedLimiter
+
+from tristore.cache.breaker import CircuitBreaker
+from tristore.errors import StoreUnavailable
+from tristore.stores.redis import RedisStore, within_timeout
+
+
+class RateLimitRepository:
+    """Both ways of counting return None within the limit, else the seconds until the window ends."""
+
+    def __init__(self, redis: RedisStore, breaker: CircuitBreaker) -> None:
+        self._redis = redis
+        self._breaker = breaker
+        pool: Any = redis.client.connection_pool  # the option is documented, but not in its type
+        self._shared = SharedLimiter(
+            RedisStorage("redis://", implementation="redispy", key_prefix="limits", connection_pool=pool)
+        )
+        self._here: dict[RateLimitItem, tuple[float, Counter[tuple[str, ...]]]] = {}
+
+    async def count(self, limit: RateLimitItem, *who: str) -> float | None:
+        """Count for all processes together. When Redis is down: in this process."""
+        try:
+            with self._breaker:
+                async with within_timeout(self._redis):
+                    if await self._shared.hit(limit, *who):
+                        return None
+                    return _seconds_left(limit, (await self._shared.get_window_stats(limit, *who)).reset_time)
+        except StoreUnavailable:
+            return self.count_here(limit, *who)
+
+    def count_here(self, limit: RateLimitItem, *who: str) -> float | None:
+        """Count in this process alone, without a round trip."""
+        # Not in the library's memory storage, which looks through all its keys every 10 ms, in a thread. Here
+        # a limit has one window for everybody, so that what was counted in it ends as a whole.
+        now = time.monotonic()
+        window = self._here.get(limit)
+        if window is None or now >= window[0]:
+            window = self._here[limit] = now + limit.get_expiry(), Counter()
+        ends, counts = window
+        count = counts[who] = counts[who] + 1
+        return None if count <= limit.amount else ends - now
+
+
+def _seconds_left(limit: RateLimitItem, reset_time: float) -> float:
+    return min(max(reset_time - time.time(), 1), limit.get_expiry())

@@ -1,0 +1,145 @@
+"""What all tables and API models share."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+import uuid_utils.compat
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError
+from sqlalchemy import DateTime, MetaData
+from sqlalchemy.orm import DeclarativeBase
+
+INT64 = 2**63 - 1
+
+
+class Table(DeclarativeBase):
+    """Base of the tables. The names of constraints are fixed, so that a migration can drop what it made."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True)}
+
+
+class Model(BaseModel):
+    """Base of what clients send: unknown fields are refused, so that a typo is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PartialUpdate(Model):
+    """Base of changes. The defaults of its fields stand for "not sent" and are never values."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"send at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler, /) -> JsonSchemaValue:
+        reference = handler(schema)
+        document = handler.resolve_ref_schema(reference)
+        for field in document["properties"].values():
+            field.pop("default", None)
+        document["minProperties"] = 1
+        return reference
+
+    def sent(self) -> dict[str, Any]:
+        """Only the fields that the client sent."""
+        return self.model_dump(exclude_unset=True)
+
+
+def example(values: dict[str, Any]) -> ConfigDict:
+    """What the API's document shows, and its page sends, as an example of a body."""
+    return ConfigDict(json_schema_extra={"examples": [values]})
+
+
+def storable(text: str) -> str:
+    """Refuse what one of the stores cannot hold. Raises ValueError."""
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode without lone surrogates") from None
+    return text
+
+
+# Put it after the constraints: before them it would make pydantic check the length first, and strip then.
+Storable = AfterValidator(storable)
+Text = Annotated[str, Storable]
+
+
+def at_most(characters: int) -> BeforeValidator:
+    """Counts before white space is stripped: the API's document tells how long a text may be as it is sent."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and len(value) > characters:
+            raise PydanticKnownError("string_too_long", {"max_length": characters})
+        return value
+
+    return BeforeValidator(check)
+
+
+def is_number(value: Any) -> Any:
+    """Refuse what pydantic would make a number of: text, true and false. 20.0 is one: JSON has no integers of its own.
+    Raises ValueError."""
+    if type(value) in {int, float}:
+        return value
+    raise ValueError("must be a number")
+
+
+Number = BeforeValidator(is_number)
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7 (RFC 9562): sorts by creation time, to the millisecond."""
+    return uuid_utils.compat.uuid7()
+
+
+def now() -> datetime:
+    """The present time in UTC, cut to milliseconds, which is what MongoDB keeps."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def check_json(value: Any, depth: int = 6) -> Any:
+    """Refuse free-form JSON that MongoDB cannot hold or a client could not read back. Raises ValueError."""
+    if depth == 0:
+        raise ValueError("must not be nested deeper than 6 levels")
+    match value:
+        case str():
+            storable(value)
+        case bool() | None:
+            pass
+        case int():
+            if not -INT64 - 1 <= value <= INT64:
+                raise ValueError("integers must fit in 64 bits")
+        case float():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ValueError("numbers must be finite")
+        case list():
+            for item in value:
+                check_json(item, depth - 1)
+        case dict():
+            for key, item in value.items():
+                if not storable(key) or key.startswith("$") or "." in key:
+                    raise ValueError("keys must not be empty, start with $ or contain a dot")
+                check_json(item, depth - 1)
+    return value

@@ -1,0 +1,149 @@
+"""Liveness, readiness, start-up and the state of the three stores."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import structlog
+from pydantic import BaseModel
+
+from tristore.cache.breaker import CircuitBreaker
+from tristore.errors import Reason, StoreName, StoreUnavailable
+from tristore.migrations import schema
+from tristore.outbox.relay import Outbox
+from tristore.stores import postgres
+from tristore.stores.stores import Stores
+
+log = structlog.get_logger()
+
+KEPT_SECONDS = 1.0
+RENEWED_SECONDS = 0.6
+"""Of the age at which the next check begins when somebody asks. With 200 asking at once a check takes a quarter of a
+second: so nobody has to wait for it, and no store sees two a second."""
+BACKLOG_SECONDS = 0.2
+STORES: tuple[StoreName, ...] = get_args(StoreName)
+TOLD: frozenset[Reason] = frozenset({"timeout", "not migrated", "read only", "refuses writes", "not permitted"})
+
+
+class Probe(BaseModel):
+    status: Literal["ok", "unavailable"]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "degraded", "unavailable"]
+    databases: dict[StoreName, str]
+    checks: dict[str, Any]
+
+    @cached_property
+    def as_json(self) -> bytes:
+        """Once for all who ask for the same report."""
+        return self.model_dump_json().encode()
+
+
+class HealthService:
+    """Each probe uses a connection of its own, so that a busy pool does not look like a dead store."""
+
+    def __init__(
+        self,
+        *,
+        stores: Stores,
+        probes: Mapping[StoreName, Callable[[], Awaitable[None]]],
+        outbox: Outbox,
+        breaker: CircuitBreaker,
+        timeout: float,
+    ) -> None:
+        """`probes` return when a store takes the app's own kind of write, and raise StoreUnavailable else."""
+        self._stores = stores
+        self._probes = probes
+        self._outbox = outbox
+        self._breaker = breaker
+        self._timeout = timeout
+        self._check_under_way: asyncio.Task[Health] | None = None
+        self._latest: Health | None = None
+        self._checked_at = -math.inf
+        self._migrated = False
+        self._draining = False
+
+    async def report(self) -> Health:
+        """All three stores, checked at once; concurrent callers share one check, which is kept for a second."""
+        age = time.monotonic() - self._checked_at
+        if age > RENEWED_SECONDS and self._check_under_way is None:
+            self._check_under_way = asyncio.create_task(self._check())
+            self._check_under_way.add_done_callback(self._end_check)
+        if self._latest and age <= KEPT_SECONDS:
+            return self._latest
+        assert self._check_under_way
+        return await asyncio.shield(self._check_under_way)
+
+    async def is_ready(self) -> bool:
+        """Whether to send requests here: PostgreSQL answers and is migrated, and the process is not shutting down."""
+        if self._draining or not await self.has_started():
+            return False
+        return (await self.report()).databases["postgresql"] == "connected"
+
+    def start_draining(self) -> None:
+        """From now on, not ready."""
+        self._draining = True
+
+    async def has_started(self) -> bool:
+        """Whether PostgreSQL's schema is at this release's revision or beyond. Once true, it stays true."""
+        if not self._migrated:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    self._migrated = await schema.is_current(self._stores.postgres.probe_engine)
+            except (StoreUnavailable, TimeoutError):
+                return False
+        return self._migrated
+
+    async def close(self) -> None:
+        if self._check_under_way:
+            await asyncio.gather(self._check_under_way, return_exceptions=True)
+
+    def _end_check(self, check: asyncio.Task[Health]) -> None:
+        self._check_under_way = None
+        if not check.cancelled() and not check.exception():
+            self._latest, self._checked_at = check.result(), time.monotonic()
+
+    async def _check(self) -> Health:
+        (pg_state, pg_check), (redis_state, redis_check), (mongo_state, mongo_check) = await asyncio.gather(
+            *(self._probe(self._probes[store]) for store in STORES)
+        )
+        outbox = await self._backlog() if pg_state == "connected" else None
+        in_use, size = postgres.pool_use(self._stores.postgres)
+        up = redis_state == mongo_state == "connected"
+        return Health(
+            status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",
+            databases={"postgresql": pg_state, "redis": redis_state, "mongodb": mongo_state},
+            checks={
+                "postgresql": {**pg_check, "pool_in_use": in_use, "pool_size": size},
+                "redis": {**redis_check, "breaker": "open" if self._breaker.is_open else "closed"},
+                "mongodb": mongo_check,
+                "outbox": outbox,
+            },
+        )
+
+    async def _backlog(self) -> dict[str, float] | None:
+        try:
+            async with asyncio.timeout(BACKLOG_SECONDS):
+                return await self._outbox.backlog()
+        except (StoreUnavailable, TimeoutError):
+            return None
+
+    async def _probe(self, ping: Callable[[], Awaitable[None]]) -> tuple[str, dict[str, Any]]:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await ping()
+        except TimeoutError:
+            state = "error: timeout"
+        except StoreUnavailable as error:
+            state = f"error: {error.reason if error.reason in TOLD else 'unreachable'}"
+        except Exception:
+            log.exception("probe_failed")  # whatever it is, it must not take the report about the other stores with it
+            state = "error: unreachable"
+        else:
+            state = "connected"
+        return state, {"latency_ms": round((time.monotonic() - started) * 1000, 1)}

@@ -1,0 +1,85 @@
+"""`manage.py outbox`: what is owed to Redis and MongoDB, and what to do with what is dead or stuck."""
+
+from typing import Any
+
+import click
+from sqlalchemy import Row
+
+from tristore.ops.store_commands import RunningSettings, runner
+from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.tables import TARGETS, TargetStore
+from wiring import Services
+
+TARGET = click.Choice(TARGETS)
+
+
+def outbox_commands(running_settings: RunningSettings) -> click.Group:
+    """The commands, on the stores of the settings that `running_settings` gives."""
+    run = runner(running_settings)
+
+    @click.group()
+    def outbox() -> None:
+        """What committed transactions still owe to Redis and MongoDB."""
+
+    @outbox.command("list")
+    @click.option("--dead", is_flag=True, help="Only streams whose first effect is parked.")
+    def list_(dead: bool) -> None:
+        """Streams with work: dead ones first, then stuck ones, then oldest first."""
+        rows = run(lambda repository, _: repository.streams(dead_only=dead))
+        for row in rows:
+            click.echo(_line(row))
+        click.echo(f"{len(rows)} streams")
+
+    @outbox.command()
+    @click.argument("aggregate")
+    def show(aggregate: str) -> None:
+        """The effects owed to an aggregate such as user:<id>, in order, with their payloads (personal data)."""
+        for row in run(lambda repository, _: repository.effects(aggregate)):
+            click.echo(f"{row.id}  {row.store}  {row.name}  {row.created_at:%F %T}Z  {row.payload}")
+
+    @outbox.command()
+    @click.argument("aggregate", required=False)
+    @click.argument("store", type=TARGET, required=False)
+    @click.option("--all", "all_", is_flag=True, help="All streams that have failed.")
+    @click.option("--store", "only", type=TARGET, help="With --all: those of one store.")
+    def retry(aggregate: str | None, store: TargetStore | None, all_: bool, only: TargetStore | None) -> None:
+        """Try a stream, or all that have failed, again now, with all attempts before them."""
+        if all_ == bool(aggregate) or bool(aggregate) != bool(store) or (only and not all_):
+            raise click.UsageError("Name AGGREGATE and STORE, or --all.")
+        found = run(lambda repository, _: repository.retry(aggregate, store or only))
+        if not found and not all_:
+            raise click.ClickException("No such stream has work, or it is being delivered right now.")
+        click.echo(f"{found} streams are due now." if all_ else "Due now.")
+
+    @outbox.command()
+    @click.argument("aggregate")
+    @click.argument("store", type=TARGET)
+    def skip(aggregate: str, store: TargetStore) -> None:
+        """Drop the first effect of a dead or stuck stream for good, and go on with the next."""
+        skipped = run(lambda repository, _: repository.skip(aggregate, store))
+        if skipped is None:
+            raise click.ClickException("That stream is neither dead nor stuck, or it is being tried right now.")
+        click.echo(f"Dropped effect {skipped}.")
+
+    @outbox.command()
+    def drain() -> None:
+        """Deliver until nothing is owed but what is dead or stuck."""
+        state = run(_drain)
+        stuck = f" {state['stuck']:.0f} streams are stuck." if state["stuck"] else ""
+        click.echo(f"Delivered. {state['parked']:.0f} effects are in {state['dead']:.0f} dead streams.{stuck}")
+
+    return outbox
+
+
+def _line(row: Row[Any]) -> str:
+    state = "dead" if row.dead else "stuck" if row.stuck else "leased" if row.lease_until else "waiting"
+    waits_for = f" for {row.waits_for}" if row.waits_for and state == "waiting" else ""
+    times = f"{row.refusals} refusals" if row.waits_for else f"{row.attempts} attempts"
+    error = f"  {times}, last: {row.last_error}" if row.last_error or row.attempts else ""
+    what = f"{row.pending} pending since {row.since:%F %T}Z"
+    return f"{row.aggregate}  {row.store}  {state}{waits_for}  {what}{error}"
+
+
+async def _drain(repository: OutboxRepository, services: Services) -> dict[str, float]:
+    await services.outbox.drain()
+    return await repository.backlog()

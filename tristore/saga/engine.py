@@ -1,0 +1,222 @@
+"""Sagas: use cases that change several stores, one step after the other, to the end, or back to where they began.
+
+How far a saga is, is a row in PostgreSQL. The outbox delivers `ContinueSaga`, so it goes on whichever process or store
+dies. A step whose outcome is unknown is asked again. A saga that is refused, or that misses its deadline, undoes its
+steps in reverse order. Adding one: docs/consistency.md.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tristore.errors import Conflict, NotFound, StoreUnavailable
+from tristore.outbox.effects import Effect, NotYet, Waits
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.saga.effects import ContinueSaga
+from tristore.saga.repository import SagaRepository
+from tristore.saga.tables import Direction, SagaState
+
+MARGIN = 1.0
+"""Seconds after the deadline until a compensation is tried. The other stores' clocks may differ, and they may still be
+at work on what they were asked just before it. A compensation that is too early all the same is asked again."""
+
+
+class Refused(Exception):
+    """A step can never succeed, for this reason: undo the saga."""
+
+
+class TooLate(Exception):
+    """By the other store's own clock the saga's deadline has passed, and the step had no effect before."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """In another store. It is asked again until its outcome is known, and may still arrive late, so both ways must be
+    idempotent and heed the deadline. `do` may raise Refused, and both NotYet and TooLate."""
+
+    name: str
+    do: Callable[[SagaState], Awaitable[None]]
+    undo: Callable[[SagaState], Awaitable[Sequence[Effect]]]
+    """Returns what is owed once it is known to be undone, each with a delay: nobody delivers it at once."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """In PostgreSQL, in the transaction that moves the saga: so it happens exactly once. `do` may raise Refused."""
+
+    name: str
+    do: Callable[[PostgresUnitOfWork, SagaState], Awaitable[None]]
+    undo: Callable[[PostgresUnitOfWork, SagaState], Awaitable[None]]
+
+
+class Saga(Protocol):
+    name: str
+    seconds: float
+    """From its beginning to its deadline."""
+    steps: Sequence[Step | Record]
+
+    async def turned_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> None:
+        """Make it visible that this will not be, in the transaction that turns the saga round."""
+
+
+class Sagas:
+    def __init__(
+        self,
+        *,
+        unit_of_work: Callable[[], PostgresUnitOfWork],
+        repository: SagaRepository,
+        supersede: Callable[[AsyncSession, str], Awaitable[None]],
+        kinds: Iterable[Saga],
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._repository = repository
+        self._supersede = supersede
+        self.unfinished = repository.unfinished
+        self._kinds = {saga.name: saga for saga in kinds}
+        self.counts: Counter[str] = Counter()
+
+    async def begin(self, uow: PostgresUnitOfWork, name: str, saga_id: uuid.UUID) -> None:
+        """In the caller's transaction; the caller also delivers what it owes."""
+        await self._repository.add(uow.session, saga_id, name, self._kinds[name].seconds)
+        uow.effects.append(ContinueSaga(saga_id=saga_id))
+
+    async def go_on(self, saga_id: uuid.UUID, direction: Direction) -> None:
+        """Go on in this direction to the end, or as far as possible. Raises NotYet, StoreUnavailable; Waits before the
+        deadline, at which it is decided without the store."""
+        move_on = self._advance if direction == "running" else self._go_back
+        while (saga := await self._repository.get(saga_id)) and saga.state == direction:
+            try:
+                if not await move_on(saga):
+                    return
+            except StoreUnavailable as unavailable:
+                if direction == "running":
+                    raise Waits(unavailable, max(saga.seconds_left, 0)) from unavailable
+                raise
+
+    async def owe_again(self, saga_id: uuid.UUID, direction: Direction) -> None:
+        """For one that is not at its end and yet is owed nothing, because an operator has skipped it."""
+        async with self._unit_of_work() as uow:
+            uow.effects.append(ContinueSaga(saga_id=saga_id, undo=direction == "compensating"))
+            await uow.commit()
+
+    async def compensate(self, uow: PostgresUnitOfWork, saga_id: uuid.UUID, reason: str) -> None:
+        """Undo a saga that runs, or is done, in the caller's transaction; the caller also delivers what it owes. Raises
+        NotFound, Conflict when it is being undone already."""
+        saga = await self._repository.get(saga_id, uow.session)
+        if saga is None:
+            raise NotFound
+        if saga.state not in {"running", "done"} or not await self._turn_round(uow, saga, reason):
+            raise Conflict("It is being undone already, or was, or has just gone on.")
+        await self._supersede(uow.session, ContinueSaga(saga_id=saga_id).aggregate)
+
+    async def give_up(self, saga_id: uuid.UUID, reason: str) -> None:
+        """Compensate in a transaction of its own, and leave the rest to the relays. Raises NotFound, Conflict."""
+        async with self._unit_of_work() as uow:
+            await self.compensate(uow, saga_id, reason)
+            await uow.commit()
+
+    def next_step(self, name: str, state: Direction, step: int) -> str:
+        """What is the next to do, or to undo; "-" at the end, and for a saga that this release does not know."""
+        if state not in {"running", "compensating"} or name not in self._kinds:
+            return "-"
+        return self._kinds[name].steps[step if state == "running" else step - 1].name
+
+    async def _advance(self, saga: SagaState) -> bool:
+        """False when it went as far as it can go in this direction."""
+        try:
+            return await self._take_steps(saga)
+        except (Refused, TooLate) as refused:
+            async with self._unit_of_work() as uow:
+                if not await self._turn_round(uow, saga, str(refused) or "deadline"):
+                    return True  # another process was quicker
+                await uow.commit()
+        return False
+
+    async def _take_steps(self, saga: SagaState) -> bool:
+        """One step in another store, if that is the next, and all that follow it in PostgreSQL."""
+        if saga.seconds_left < 0:
+            raise TooLate
+        steps, reached = self._kinds[saga.name].steps, saga.step
+        step = steps[reached]
+        if isinstance(step, Step):
+            await step.do(saga)
+            reached += 1
+        records = _leading_records(steps[reached:])
+        reached += len(records)
+        state: Direction = "done" if reached == len(steps) else "running"
+        async with self._unit_of_work() as uow:
+            if not await self._repository.move(uow.session, saga, state, reached):
+                return True
+            for record in records:
+                await record.do(uow, saga)
+            await uow.commit()
+        self.counts[state] += 1
+        return state == "running"
+
+    async def _turn_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> bool:
+        """False when somebody else has moved the saga."""
+        kind = self._kinds[saga.name]
+        is_done = saga.state == "done"
+        # The step that was refused may have had an effect at an earlier attempt, or have it still, until the deadline.
+        left = saga.step if is_done or isinstance(kind.steps[saga.step], Record) else saga.step + 1
+        if not await self._undo(uow, saga, left, reason=reason, seconds=kind.seconds if is_done else None):
+            return False
+        await kind.turned_round(uow, saga, reason)
+        wait = 0 if is_done else max(saga.seconds_left, 0) + MARGIN
+        uow.effects.append(ContinueSaga(saga_id=saga.id, undo=True, after_seconds=wait))
+        return True
+
+    async def _go_back(self, saga: SagaState) -> bool:
+        """Undo one step in another store, if that is the next, and all before it in PostgreSQL."""
+        step, left = self._kinds[saga.name].steps[saga.step - 1], saga.step
+        owed: Sequence[Effect] = ()
+        if isinstance(step, Step):
+            try:
+                owed = await step.undo(saga)
+            except TooLate:  # so nothing that was sent until now takes effect any more: a new deadline is safe
+                await self._renew(saga)
+                if saga.seconds_left > 0:  # its clock is ahead of PostgreSQL's: not round and round
+                    raise NotYet from None
+                return True
+            left -= 1
+        async with self._unit_of_work() as uow:
+            if not await self._undo(uow, saga, left):
+                return True
+            uow.effects += owed
+            await uow.commit()
+        return left > 0
+
+    async def _undo(
+        self,
+        uow: PostgresUnitOfWork,
+        saga: SagaState,
+        left: int,
+        *,
+        reason: str | None = None,
+        seconds: float | None = None,
+    ) -> bool:
+        """Move to where `left` steps are left to undo, and undo those of them that are the next and in PostgreSQL."""
+        records = _leading_records(list(reversed(self._kinds[saga.name].steps[:left])))
+        left -= len(records)
+        state: Direction = "compensating" if left else "compensated"
+        if not await self._repository.move(uow.session, saga, state, left, reason=reason, seconds=seconds):
+            return False
+        for record in records:
+            await record.undo(uow, saga)
+        self.counts[state] += 1
+        return True
+
+    async def _renew(self, saga: SagaState) -> None:
+        seconds = self._kinds[saga.name].seconds
+        async with self._unit_of_work() as uow:
+            await self._repository.move(uow.session, saga, saga.state, saga.step, seconds=seconds)
+            await uow.commit()
+
+
+def _leading_records(steps: Sequence[Step | Record]) -> list[Record]:
+    return [step for step in takewhile(lambda step: isinstance(step, Record), steps) if isinstance(step, Record)]

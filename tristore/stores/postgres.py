@@ -1,0 +1,333 @@
+"""PostgreSQL: the truth. Engine, request deadline, health probe, and what its drivers' errors mean."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import structlog
+from sqlalchemy import Select, event, text
+from sqlalchemy import exc as sa
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi, PGDialect_asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from tristore.errors import Reason, StoreUnavailable
+from tristore.settings import TristoreSettings
+from tristore.stores.dsn import asyncpg_arguments
+from tristore.stores.translation import Verdict, by_code, translating
+
+log = structlog.get_logger()
+
+# SQLSTATE (PostgreSQL manual, appendix A) -> why the server could not serve us: all of it, else its first two
+# characters. None: the statement's own fault. What is not here is unknown.
+SQLSTATES: dict[str, Reason | None] = by_code(
+    {
+        # The server is down, going down or coming up, cannot be connected to (08, 55000), or the DSN is wrong (28, 3D).
+        "unreachable": "08 28 3D 55000 57",
+        # By statement_timeout, idle_in_transaction_session_timeout, transaction_timeout: nothing was committed.
+        "timeout": "57014 25P03 25P04",
+        # Serialization failure, deadlock, lock_timeout, out of memory or connections, snapshot too old.
+        "busy": "40 53 55 72",
+        "read only": "25006",
+        # The disk is full, the server's own files or data are broken, or it cannot read its configuration.
+        "refuses writes": "53100 58 F0 XX",
+        "not permitted": "42501",
+        "not migrated": "42P01 42703",
+        # 25P02 as well: whoever goes on after a failed statement is wrong.
+        None: "00 01 02 03 09 0A 0B 0F 0L 0M 0N 0P 0S 0T 0U 0V 0W 0X 0Y 0Z 10 20 21 22 23 24 25 26 27 2B 2C 2D 2E 2F "
+        "34 36 38 39 3B 3C 3F 42 44 45 46 54 55P02 55P04 HV P0",
+    }
+)
+CLIENT_REASONS: dict[type[BaseException], Reason | None] = {
+    sa.TimeoutError: "busy",  # no pooled connection became free
+    TimeoutError: "timeout",
+    OSError: "unreachable",  # refused, reset, no such host
+    asyncpg.exceptions.TargetServerAttributeNotMatched: "read only",  # of all hosts that answer
+    asyncpg.InterfaceError: "unreachable",  # the connection was closed underneath
+    asyncpg.exceptions.DataError: None,  # an argument of the wrong type: our own fault
+    asyncpg.InvalidCachedStatementError: "busy",  # a migration has just run; asked again, it is prepared anew
+    asyncpg.OutdatedSchemaCacheError: "busy",
+    asyncpg.InternalClientError: "unreachable",  # a server that is being killed has just said so: no statement is taken
+}
+
+
+WATCH_SECONDS = 0.5
+GATE = "write_gate"
+
+
+class WriteGate:
+    """Closed from the moment PostgreSQL is seen to take no writes until a probe sees that it does again. Meanwhile no
+    request checks a connection out. Connections from before may lead to a server that was demoted: each is replaced at
+    its next checkout."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.generation = 0
+        """Of connections: grows whenever the gate closes."""
+        self.probe: Callable[[], Awaitable[None]]
+        self._watching: asyncio.Task[None] | None = None
+
+    def close(self, generation: int, cause: str = "") -> None:
+        """`generation`: as it was when the refused statement began. What an older connection says is known already."""
+        if self.is_closed or generation != self.generation:
+            return
+        self.is_closed = True
+        self.generation += 1
+        log.warning("postgresql_read_only", cause=cause)
+        self._watching = asyncio.create_task(self._watch())
+
+    def open(self) -> None:
+        if self.is_closed:
+            self.is_closed = False
+            log.info("postgresql_writable")
+
+    async def stop(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while self.is_closed:
+            try:
+                async with asyncio.timeout(1):
+                    await self.probe()
+            except (StoreUnavailable, TimeoutError):
+                pass
+            except Exception:
+                log.exception("probe_failed")  # whatever it is, the gate must not stay closed for it
+            await asyncio.sleep(WATCH_SECONDS * random.uniform(0.5, 1))
+
+
+@dataclass(frozen=True)
+class Postgres:
+    engine: AsyncEngine
+    """Pooled; every request waits for it no longer than its Budget."""
+    reads: AsyncEngine
+    """The same pool. Each statement is its own transaction: around a single read BEGIN and ROLLBACK would triple it."""
+    background: AsyncEngine
+    """A few connections for the relay, so that a busy service cannot starve it. Each statement is a transaction."""
+    probe_engine: AsyncEngine
+    """One connection for health checks: a busy pool must not make the service look dead."""
+    gate: WriteGate
+
+
+class Budget:
+    """Seconds that one request may still wait for PostgreSQL, over all its statements."""
+
+    def __init__(self, seconds: float) -> None:
+        self.remaining = seconds
+
+
+_budget: ContextVar[Budget | None] = ContextVar("postgres_budget", default=None)
+
+
+def start_budget(seconds: float) -> None:
+    """Bound what the current task's context may wait for PostgreSQL. Without it only the pool's timeouts hold."""
+    _budget.set(Budget(seconds))
+
+
+if TYPE_CHECKING:
+    _Base = asyncpg.Connection[asyncpg.Record]
+else:  # generic in the stubs only
+    _Base = asyncpg.Connection
+
+
+class _Connection(_Base):
+    async def close(self, *, timeout: float | None = None) -> None:
+        # SQLAlchemy gives a connection that it no longer trusts `timeout=2` to say goodbye. A stopped server would
+        # hold the request for as long, so such a connection is cut instead.
+        if timeout is None:
+            await super().close()
+        else:
+            self.terminate()
+
+
+def engine_for(dsn: str, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:
+    """The one way to an engine: asyncpg reads the DSN, so that it may say what libpq's URIs may. No error, and no repr,
+    shows values or the DSN."""
+    arguments = asyncpg_arguments(dsn) | connect_args
+    return create_async_engine("postgresql+asyncpg://", connect_args=arguments, hide_parameters=True, **options)
+
+
+def _engine(
+    settings: TristoreSettings, gate: WriteGate, role: str, pool_size: int, max_overflow: int = 0
+) -> AsyncEngine:
+    engine = engine_for(
+        settings.dsn("postgres_dsn"),
+        echo=settings.sql_echo,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_timeout=settings.postgres_request_deadline * 0.8,  # shorter, so that an empty pool can say so
+        pool_recycle=settings.postgres_pool_recycle,
+        pool_use_lifo=True,
+        execution_options={GATE: gate},
+        connect_args={
+            "connection_class": _Connection,
+            "timeout": settings.postgres_connect_timeout,
+            "command_timeout": settings.postgres_statement_timeout,
+            "server_settings": {
+                "application_name": f"{settings.app_name}-{role}",
+                "statement_timeout": _milliseconds(settings.postgres_statement_timeout),
+                "lock_timeout": _milliseconds(settings.postgres_lock_timeout),
+                "idle_in_transaction_session_timeout": _milliseconds(settings.postgres_idle_in_transaction_timeout),
+            },
+        },
+    )
+    event.listen(engine.sync_engine, "connect", partial(_note_generation, gate))
+    event.listen(engine.sync_engine, "checkout", partial(_replace_dead_connection, gate))
+    return engine
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
+
+
+def _note_generation(gate: WriteGate, dbapi_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[GATE] = gate.generation
+
+
+def _replace_dead_connection(
+    gate: WriteGate, dbapi_connection: Any, record: ConnectionPoolEntry, proxy: object
+) -> None:
+    # After a restart of the server the loop has seen the end of file: no round trip (`pool_pre_ping`) is needed to
+    # know. The pool answers DisconnectionError with a fresh connection.
+    if dbapi_connection.driver_connection.is_closed() or record.info[GATE] != gate.generation:
+        raise sa.DisconnectionError
+
+
+@asynccontextmanager
+async def open_postgres(settings: TristoreSettings) -> AsyncIterator[Postgres]:
+    """Open the engines; connects on first use. Closes every connection at the end."""
+    gate = WriteGate()
+    engine = _engine(settings, gate, "app", settings.postgres_pool_size, settings.postgres_max_overflow)
+    postgres = Postgres(
+        engine=engine,
+        reads=engine.execution_options(isolation_level="AUTOCOMMIT"),
+        background=_engine(settings, gate, "relay", 3).execution_options(isolation_level="AUTOCOMMIT"),
+        probe_engine=_engine(settings, gate, "probe", 1),
+        gate=gate,
+    )
+    gate.probe = partial(ping, postgres)
+    try:
+        yield postgres
+    finally:
+        await gate.stop()
+        for engine in (postgres.engine, postgres.background, postgres.probe_engine):
+            await engine.dispose()
+
+
+async def ping(postgres: Postgres) -> None:
+    """Whether it takes writes, asked on the probe's own connection. Opens the gate, or closes it. Raises
+    StoreUnavailable."""
+    generation = postgres.gate.generation
+    with translate_errors():
+        async with postgres.probe_engine.connect() as connection:
+            if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
+                await connection.invalidate()  # it may lead to a server that was demoted: the next probe looks anew
+                postgres.gate.close(generation, "transaction_read_only")
+                raise StoreUnavailable("postgresql", "read only", "transaction_read_only")
+    postgres.gate.open()
+
+
+def pool_use(postgres: Postgres) -> tuple[int, int]:
+    """Connections in use, and what the pool holds at most."""
+    pool: Any = postgres.engine.pool
+    return pool.checkedout(), pool.size()
+
+
+@asynccontextmanager
+async def connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A pooled connection within the request's budget; uncommitted work is rolled back. Raises StoreUnavailable."""
+    async with within_budget(engine.sync_engine.get_execution_options()[GATE]), engine.connect() as connection:
+        yield connection
+
+
+class HotQuery:
+    """A query of at most one row, by asyncpg itself on a pooled connection. SQLAlchemy's executing takes several
+    times as long as the query (docs/performance.md); the SQL is still its own, compiled once."""
+
+    def __init__(self, query: Select[Any]) -> None:
+        dialect: Any = PGDialect_asyncpg
+        compiled: Any = query.compile(dialect=dialect())
+        self._sql, self._names = str(compiled), compiled.positiontup or ()
+        self._constants = compiled.params
+
+    async def row(self, postgres: Postgres, **parameters: Any) -> asyncpg.Record | None:
+        """Within the request's budget. Raises StoreUnavailable."""
+        values = [parameters.get(name, self._constants[name]) for name in self._names]
+        async with within_budget(postgres.gate):
+            connection = await postgres.engine.raw_connection()
+            try:
+                driver: Any = connection.driver_connection
+                row: asyncpg.Record | None = await driver.fetchrow(self._sql, *values)
+            except BaseException:
+                connection.invalidate()  # it may still be waiting for the answer
+                raise
+            finally:
+                connection.close()  # back to the pool; there is no transaction to roll back, so nothing to await
+            return row
+
+
+@asynccontextmanager
+async def within_budget(gate: WriteGate | None = None) -> AsyncIterator[None]:
+    """Count what waits here as waiting for PostgreSQL, and end it with the budget. Raises StoreUnavailable, at once
+    while the gate is closed."""
+    generation = gate.generation if gate else 0
+    if gate and gate.is_closed:
+        raise StoreUnavailable("postgresql", "read only")
+    budget = _budget.get() or Budget(float("inf"))
+    started = time.monotonic()
+    try:
+        with translate_errors():
+            async with asyncio.timeout(max(budget.remaining, 0)):
+                yield
+    except StoreUnavailable as error:
+        if gate and error.store == "postgresql" and error.reason == "read only":
+            gate.close(generation, error.cause)
+        raise
+    finally:
+        budget.remaining -= time.monotonic() - started
+
+
+def translate_errors() -> AbstractContextManager[None]:
+    """A block in which errors that mean "not available now" become StoreUnavailable."""
+    return translating("postgresql", reason_of, cause_of)
+
+
+def reason_of(error: BaseException) -> Verdict:
+    """Why PostgreSQL was not available, or None when the error is not about that."""
+    reason = _reason_of(_original(error))
+    if reason is None and isinstance(error, sa.DBAPIError) and error.connection_invalidated:
+        return "unreachable"
+    return reason
+
+
+def _reason_of(error: BaseException) -> Verdict:
+    for cls in type(error).__mro__:
+        if cls in CLIENT_REASONS:
+            return CLIENT_REASONS[cls]
+    if not isinstance(error, asyncpg.PostgresError):
+        return None
+    state = error.sqlstate or ""
+    return SQLSTATES[state] if state in SQLSTATES else SQLSTATES.get(state[:2], "unknown")
+
+
+def cause_of(error: BaseException) -> str:
+    """What operators are told: the SQLSTATE, else the name of the driver's error."""
+    original = _original(error)
+    return str(getattr(original, "sqlstate", None) or type(original).__name__)
+
+
+def _original(error: BaseException) -> BaseException:
+    if isinstance(error, sa.DBAPIError) and error.orig is not None:
+        error = error.orig
+    if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):  # also by itself, when the pool cannot connect
+        error = error.__cause__ or error
+    return error

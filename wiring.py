@@ -1,0 +1,232 @@
+"""Builds the services from the settings and the open stores."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from config import Settings
+from repositories.activity_repo import ActivityRepository
+from repositories.conversation_repo import ConversationRepository
+from repositories.course_repo import CourseRepository
+from repositories.idempotency_repo import IdempotencyRepository
+from repositories.order_repo import OrderRepository
+from repositories.seat_repo import SeatRepository
+from repositories.session_repo import SessionRepository
+from repositories.user_repo import UserRepository
+from services.auth_service import AuthService
+from services.conversation_service import ConversationService
+from services.course_service import CourseService
+from services.effects import Targets
+from services.order_saga import OrderSaga
+from services.order_service import OrderService
+from services.passwords import PasswordHasher
+from services.privacy_service import PrivacyService
+from services.rate_limits import RateLimits
+from services.user_service import UserService
+from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.feed import ALIVE_SECONDS, WakeUpRepository
+from tristore.cache.fence import CacheRepository
+from tristore.cache.invalidation import Invalidation
+from tristore.cache.near import NearCache
+from tristore.errors import StoreName
+from tristore.http.rate_counters import RateLimitRepository
+from tristore.live.listeners import LiveService
+from tristore.ops.health import HealthService
+from tristore.ops.metrics import Metrics
+from tristore.outbox.relay import Outbox
+from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.saga.engine import Sagas
+from tristore.saga.repository import SagaRepository
+from tristore.stores import mongodb, postgres, redis
+from tristore.stores.stores import Stores
+
+
+@dataclass(frozen=True)
+class Services:
+    auth: AuthService
+    users: UserService
+    conversations: ConversationService
+    courses: CourseService
+    orders: OrderService
+    sagas: Sagas
+    privacy: PrivacyService
+    live: LiveService
+    health: HealthService
+    limits: RateLimits
+    metrics: Metrics
+    cache: CacheRepository
+    messages: ConversationRepository
+    outbox: Outbox
+
+    def start(self) -> None:
+        """Start what runs beside the requests."""
+        self.outbox.start()
+        self.live.start()
+        self.metrics.start()
+
+    async def close(self) -> None:
+        """Stop the relay and wait for the tasks that requests have left."""
+        await self.metrics.close()
+        await self.outbox.close()
+        await self.cache.close()
+        await self.messages.close()
+        await self.live.close()
+        await self.health.close()
+
+
+def wire(settings: Settings, stores: Stores) -> Services:
+    """Build every service once; they live as long as the stores."""
+    breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
+    entry_seconds = 1.1 * max(settings.cache_profile_ttl, settings.cache_session_ttl)
+    wake_ups = WakeUpRepository(stores.redis, breaker, lambda: outbox.caught_up("redis"), entry_seconds)
+    near = None
+    if settings.near_cache:
+        near = NearCache(settings.near_cache_entries, wake_ups.is_alive)
+        wake_ups.listen(lambda names: near.drop(name.removeprefix("cache:") for name in names), near.clear)
+    cache = CacheRepository(
+        stores.redis,
+        breaker,
+        near=near,
+        feed=wake_ups,
+        entry_seconds=entry_seconds,
+        lease_seconds=settings.cache_load_lease,
+        absent_ttl=settings.cache_absent_ttl,
+        fallback_concurrency=settings.cache_fallback_concurrency,
+    )
+    conversations = ConversationRepository(stores.mongodb, wake_ups.send)
+    activity = ActivityRepository(stores.mongodb)
+    seats = SeatRepository(stores.mongodb)
+    owed = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
+    unit_of_work = partial(PostgresUnitOfWork, stores.postgres, owed.record)
+    orders = OrderRepository(stores.postgres)
+    users = UserRepository(stores.postgres)
+    sessions = SessionRepository(
+        stores.postgres,
+        timedelta(seconds=settings.session_idle_seconds),
+        # The former with its jitter. More than the 30 s that a copy has in all: the COMMIT may come late.
+        copies_last=timedelta(seconds=1.1 * settings.cache_session_ttl + 2 * settings.near_session_seconds),
+    )
+    sagas = Sagas(
+        unit_of_work=unit_of_work,
+        repository=SagaRepository(stores.postgres),
+        supersede=owed.supersede,
+        kinds=[OrderSaga(orders=orders, seats=seats, seconds=settings.order_deadline)],
+    )
+    outbox = Outbox(
+        repository=owed,
+        targets=Targets(cache, conversations, activity, wake_ups, seats, sagas, sessions),
+        pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
+        deadline=settings.effects_deadline,
+        poll_seconds=settings.outbox_poll_seconds,
+    )
+    hasher = PasswordHasher()
+    probes: dict[StoreName, Callable[[], Awaitable[None]]] = {
+        "postgresql": partial(postgres.ping, stores.postgres),
+        "redis": wake_ups.prove,
+        "mongodb": partial(mongodb.ping, stores.mongodb),
+    }
+    health = HealthService(
+        stores=stores, probes=probes, outbox=outbox, breaker=breaker, timeout=settings.health_timeout
+    )
+    limits = RateLimits(
+        repository=RateLimitRepository(stores.redis, breaker),
+        sign_in_address=settings.rate_limit("sign_in_address"),
+        sign_in_account=settings.rate_limit("sign_in_account"),
+        registration=settings.rate_limit("registration"),
+        requests=settings.rate_limit("requests"),
+    )
+    invalidation = Invalidation(outbox=outbox, cache=cache, near_doubt=ALIVE_SECONDS if near else 0)
+    auth = AuthService(
+        unit_of_work=unit_of_work,
+        users=users,
+        sessions=sessions,
+        cache=cache,
+        outbox=outbox,
+        invalidation=invalidation,
+        hasher=hasher,
+        lasts=timedelta(seconds=settings.session_seconds),
+        copy_ttl=settings.cache_session_ttl,
+        near_ttl=settings.near_session_seconds if near else 0,
+    )
+    live = LiveService(
+        conversations=conversations,
+        wake_ups=wake_ups,
+        poll_seconds=settings.live_poll_seconds,
+        heartbeat_seconds=settings.live_heartbeat_seconds,
+        send_seconds=settings.live_send_seconds,
+        verify_seconds=settings.postgres_request_deadline,
+        max_per_user=settings.live_max_per_user,
+        max_listeners=settings.live_max_listeners,
+    )
+    counts = {
+        "cache_events": cache.counts,
+        "outbox_events": outbox.counts,
+        "sign_ins": auth.counts,
+        "rate_limited": limits.counts,
+        "live_events": live.counts,
+        "wake_ups": wake_ups.counts,
+        "sagas": sagas.counts,
+    }
+    return Services(
+        auth=auth,
+        users=UserService(
+            unit_of_work=unit_of_work,
+            users=users,
+            idempotency=IdempotencyRepository(),
+            cache=cache,
+            outbox=outbox,
+            invalidation=invalidation,
+            hasher=hasher,
+            profile_ttl=settings.cache_profile_ttl,
+            near_ttl=settings.near_profile_seconds if near else 0,
+        ),
+        conversations=ConversationService(
+            unit_of_work=unit_of_work,
+            users=users,
+            conversations=conversations,
+            activity=activity,
+            outbox=outbox,
+            purge_seconds=settings.purge_seconds,
+        ),
+        courses=CourseService(
+            unit_of_work=unit_of_work, courses=CourseRepository(stores.postgres), seats=seats, outbox=outbox
+        ),
+        orders=OrderService(
+            unit_of_work=unit_of_work,
+            users=users,
+            orders=orders,
+            idempotency=IdempotencyRepository(),
+            sagas=sagas,
+            outbox=outbox,
+        ),
+        sagas=sagas,
+        privacy=PrivacyService(
+            unit_of_work=unit_of_work,
+            users=users,
+            sessions=sessions,
+            orders=orders,
+            idempotency=IdempotencyRepository(),
+            conversations=conversations,
+            activity=activity,
+            outbox=outbox,
+            invalidation=invalidation,
+            purge_seconds=settings.purge_seconds,
+            page_seconds=settings.postgres_request_deadline,
+        ),
+        live=live,
+        health=health,
+        limits=limits,
+        metrics=Metrics(
+            stores=stores,
+            breaker=breaker,
+            hashing=lambda: hasher.waiting + auth.waiting,
+            health=health,
+            listening=lambda: live.listening,
+            counts=counts,
+        ),
+        cache=cache,
+        messages=conversations,
+        outbox=outbox,
+    )
