@@ -21,16 +21,16 @@ test: $(VENV)/installed ## All tests, on real databases of their own
 	$(BIN)/python -m pytest $(ARGS)
 
 test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
-	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
+	FAULTS=all $(BIN)/python -m pytest tests/product/faults $(ARGS)
 
 chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone)
 	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos
 
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
-	$(BIN)/python -m pytest tests/clients/browser $(ARGS)
+	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
 fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the OpenAPI document; FUZZ_SEED=... repeats a run
-	FUZZ=$(or $(CASES),10000) $(BIN)/python -m pytest tests/fuzz $(ARGS)
+	FUZZ=$(or $(CASES),10000) $(BIN)/python -m pytest tests/product/fuzz $(ARGS)
 
 bench: $(VENV)/installed ## The app against what FastAPI and the drivers can do, and the straightforward wiring (SMOKE=1: for errors only)
 	$(BIN)/python -m benchmarks.bench $(ARGS)

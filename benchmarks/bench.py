@@ -31,13 +31,13 @@ import psutil
 from benchmarks.comparison import Bar, Comparisons, Contestant, load_some, ratios_of, send
 from benchmarks.load import OTHER_CORES, SERVER_CORES, Request, load, pin, require_wrk, write_requests
 from benchmarks.users import User, add_users, draw, fill_caches
-from tests.faults.lab import PROJECT, App, Lab, answers, free_port, until
-from tests.log_of_run import LOG
-from tests.stores import fresh_databases
 from tristore.embedded.servers import STORES, EmbeddedServers
 from tristore.embedded.servers import Server as Served
 from tristore.models import now
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing.lab import PROJECT, App, Lab, answers, free_port, until
+from tristore.testing.log_of_run import LOG
+from tristore.testing.stores import fresh_databases
 
 PLACE = "#" * 12
 """Where wrk.lua puts the number of the request."""

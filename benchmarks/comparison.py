@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import Run, count_requests, load
-from tests.faults.lab import App
+from tristore.testing.lab import App
 
 HEADER = f"{'':<26}  good/s  p50 ms  p99 ms errors    503  CPU us  busy  ratios of rates (of CPU times)"
 

@@ -20,11 +20,11 @@ from benchmarks.comparison import Comparisons, Contestant, median
 from benchmarks.load import Request, require_wrk, write_requests
 from benchmarks.users import User, add_users
 from config import Settings
-from tests.faults.lab import App, Lab
-from tests.stores import fresh_databases
 from tristore.embedded.servers import STORES, EmbeddedServers
 from tristore.models import new_id, now
 from tristore.stores.stores import open_stores
+from tristore.testing.lab import App, Lab
+from tristore.testing.stores import fresh_databases
 
 SMOKE = bool(os.environ.get("SMOKE"))
 MESSAGES = (0, 20, 1_000) if SMOKE else (0, 20, 1_000, 10_000, 100_000)

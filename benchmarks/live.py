@@ -26,13 +26,13 @@ import httpx
 import psutil
 
 from benchmarks.growth import plot
-from tests.api.test_events import start_conversation
-from tests.api.test_users import register
-from tests.faults.lab import App, Lab, RawConnection, percentile
-from tests.live import listening
-from tests.log_of_run import LOG
-from tests.stores import fresh_databases
+from tests.product.api.test_events import start_conversation
+from tests.product.api.test_users import register
 from tristore.embedded.servers import EmbeddedServers
+from tristore.testing.lab import App, Lab, RawConnection, percentile
+from tristore.testing.live import listening
+from tristore.testing.log_of_run import LOG
+from tristore.testing.stores import fresh_databases
 
 MESSAGES_A_SECOND = 100
 POSTERS = 20

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.lab import App
+from tristore.testing.lab import App
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 TIMEOUT = 10

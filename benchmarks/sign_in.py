@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.faults.lab import App, Lab, percentile
-from tests.stores import fresh_databases
 from tristore.embedded.servers import STORES, EmbeddedServers
+from tristore.testing.lab import App, Lab, percentile
+from tristore.testing.stores import fresh_databases
 
 AT_ONCE = 40
 APART = 0.005

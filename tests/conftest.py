@@ -7,12 +7,13 @@ import pytest
 
 from config import Settings
 from main import create_app
-from tests import log_of_run
-from tests.stores import MONGODB, REDIS, Servers, client_of, fresh_databases, settings_for
 from tristore.embedded.servers import EmbeddedServers
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.redis import RedisStore
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing import log_of_run
+from tristore.testing.lab import App, Lab
+from tristore.testing.stores import MONGODB, REDIS, Servers, client_of, fresh_databases, settings_for
 
 
 def pytest_configure() -> None:
@@ -66,3 +67,20 @@ async def redis_store(request: pytest.FixtureRequest, servers: Servers) -> Async
 async def mongo_store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[MongoStore]:
     async with MONGODB[request.param](settings_for(servers)) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    embedded = EmbeddedServers(tmp_path_factory.mktemp("lab"))
+    servers = embedded.start_all()
+    async with fresh_databases(servers) as settings:
+        yield Lab(embedded, servers, settings)
+    for store in servers.values():
+        embedded.stop(store.store)
+
+
+@pytest.fixture(scope="session")
+async def app(lab: Lab) -> AsyncIterator[App]:
+    # A command that has stopped reading a stream ends with the next heartbeat.
+    async with lab.app(LIVE_HEARTBEAT_SECONDS="1") as app:
+        yield app

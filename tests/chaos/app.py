@@ -1,4 +1,4 @@
-"""The lab's own entry point: the app that kills itself when told (tests/faults/doomed.py), that hashes passwords
+"""The lab's own entry point: the app that kills itself when told (tristore/testing/doomed.py), that hashes passwords
 cheaply, tells what it holds, and is broken where the lab checks itself.
 
 Run as `python -m tests.chaos.app PORT FILE`; the file gets the calls at which it killed itself.
@@ -18,10 +18,10 @@ from config import get_settings
 from main import create_app
 from services.passwords import CONTEXT
 from tests.chaos.broken import break_app, break_stores, break_wiring
-from tests.faults.doomed import Arm, Doom, MongoCalls, watch
 from tristore.ops.process import configure_logging
 from tristore.stores import mongodb, postgres, redis
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing.doomed import Arm, Doom, MongoCalls, watch
 
 
 class ToldDoom(Doom):

@@ -17,10 +17,10 @@ from config import Settings
 from tests.chaos.replica_set import ReplicaSet, three_nodes_in
 from tests.chaos.schedule import APPS, TAKES_AWAY, AppName, Fault, Kind, Target
 from tests.chaos.strikes import strike
-from tests.faults.lab import PROJECT, Lab, RawConnection, free_port, until
-from tests.faults.proxy import Proxy, proxy_to
-from tests.stores import environment, fresh_databases, migrate
 from tristore.embedded.servers import STORES, EmbeddedServers, Store
+from tristore.testing.lab import PROJECT, Lab, RawConnection, free_port, until
+from tristore.testing.proxy import Proxy, proxy_to
+from tristore.testing.stores import environment, fresh_databases, migrate
 
 PURGE_SECONDS = 7
 """Longer than anything hangs: nothing that was under way at a first pass may land after the second."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from tests.chaos.arena import AppProcess
-from tests.faults.lab import RawConnection
+from tristore.testing.lab import RawConnection
 
 PATIENCE = 2.5
 """Seconds until an app counts as hung; it answers within about one, whatever its stores do."""

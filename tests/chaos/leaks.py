@@ -15,8 +15,8 @@ from config import Settings
 from tests.chaos.arena import AppProcess, Arena
 from tests.chaos.memory import Violation
 from tests.chaos.snapshot import query
-from tests.faults.lab import until
 from tristore.embedded.servers import STORES
+from tristore.testing.lab import until
 
 QUIET_SECONDS = 10
 MEMORY_FACTOR, MEMORY_MORE = 1.1, 8_000_000

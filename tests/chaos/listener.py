@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import httpx
 
 from tests.chaos.arena import AppProcess
-from tests.live import NotOpened, Stream, connect
+from tristore.testing.live import NotOpened, Stream, connect
 
 BEFORE_COMING_BACK = 0.3
 OPENING_SECONDS = 3.0

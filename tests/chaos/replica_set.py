@@ -11,8 +11,8 @@ from typing import Any
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
-from tests.faults.lab import free_port, until
 from tristore.embedded.kinds import REPLICA_SET, MongoDB
+from tristore.testing.lab import free_port, until
 
 ELECTION_MS = 2000
 """A primary that is alone steps down after so long."""

@@ -24,9 +24,9 @@ from tests.chaos.memory import History, Tally, Violation
 from tests.chaos.plans import Course
 from tests.chaos.schedule import Fault
 from tests.chaos.snapshot import query, take
-from tests.faults.lab import until
 from tristore.outbox.relay import PAUSE_SECONDS
 from tristore.outbox.repository import LEASE_SECONDS, LONGEST_DELAY
+from tristore.testing.lab import until
 
 CLIENTS = 20
 CONVERGE_SECONDS = LONGEST_DELAY + LEASE_SECONDS + PAUSE_SECONDS + POLL_SECONDS + PURGE_SECONDS

@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from config import Settings
 from tests.chaos.schedule import Fault, Kind
-from tests.faults.lab import Lab, until
-from tests.faults.proxy import Proxy
 from tristore.embedded.servers import Store
+from tristore.testing.lab import Lab, until
+from tristore.testing.proxy import Proxy
 
 DECISIVE: dict[Store, bytes] = {"postgresql": b"COMMIT;", "redis": b"EVALSHA", "mongodb": b"writeConcern"}
 """What a write has in it. `BEGIN ISOLATION LEVEL READ COMMITTED;` is none."""

@@ -1,0 +1,88 @@
+"""What Prometheus reads, and who may."""
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from config import Settings
+from main import create_app
+from tests.product.api.test_users import register
+from tristore.stores.stores import Stores
+from tristore.testing.stores import client_of
+
+TOKEN = "a-token-for-the-metrics"
+SCRAPER = {"Authorization": f"Bearer {TOKEN}"}
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+async def scrape(client: httpx.AsyncClient, headers: dict[str, str] | None = None) -> Samples:
+    answer = await client.get("/metrics", headers=headers)
+    assert answer.status_code == 200
+    families = text_string_to_metric_families(answer.text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """The sum of the samples that have these labels."""
+    return sum(number for (n, ls), number in samples.items() if n == name and labels.items() <= dict(ls).items())
+
+
+async def test_counts_what_the_service_does(client: httpx.AsyncClient) -> None:
+    headers = await register(client)
+    await client.post("/auth/token", data={"username": headers["X-User-Id"], "password": "not this one"})
+    for _ in range(3):
+        await client.get("/users/me", headers=headers)
+    await client.request("BREW", "/nowhere")
+    samples = await scrape(client)
+    assert value(samples, "http_request_seconds_count", method="GET", route="/users/me", status="200") == 3
+    assert value(samples, "http_request_seconds_count", method="other", route="none", status="404") == 1
+    assert value(samples, "sign_ins_total", event="signed_in") == 1
+    assert value(samples, "sign_ins_total", event="wrong") == 1
+    assert value(samples, "cache_events_total", event="hit") >= 2  # the near cache may have the others
+    assert value(samples, "outbox_events_total", event="applied") >= 2
+    for store in ("postgresql", "redis", "mongodb"):
+        assert value(samples, "store_up", store=store) == 1
+        assert value(samples, "store_pool_connections", store=store, state="size") > 0
+    assert value(samples, "outbox_dead") == value(samples, "cache_breakers_open") == 0
+    assert ("password_hashing_waiting", frozenset()) in samples
+
+
+async def test_paths_and_ids_make_no_series(client: httpx.AsyncClient) -> None:
+    headers = await register(client)
+    await client.get(f"/users/{headers['X-User-Id']}", headers=headers)
+    assert headers["X-User-Id"] not in (await client.get("/metrics")).text
+    assert value(await scrape(client), "http_request_seconds_count", route="/users/{user_id}") == 1
+
+
+async def test_what_is_in_use_shows_while_it_is(client: httpx.AsyncClient, stores: Stores) -> None:
+    async with stores.postgres.engine.connect(), stores.mongodb.operation():
+        samples = await scrape(client)
+    assert value(samples, "store_pool_connections", store="postgresql", state="in_use") >= 1
+    assert value(samples, "store_pool_connections", store="mongodb", state="in_use") >= 1
+    samples = await scrape(client)
+    assert value(samples, "store_pool_connections", store="mongodb", state="in_use") == 0
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}, {"Authorization": TOKEN}])
+async def test_with_a_token_only_who_has_it_may_read(
+    settings: Settings, stores: Stores, headers: dict[str, str]
+) -> None:
+    app = create_app(settings.model_copy(update={"metrics_token": SecretStr(TOKEN)}), stores)
+    async with client_of(app) as client:
+        assert (await client.get("/metrics", headers=headers)).status_code == 401
+        assert await scrape(client, SCRAPER)
+
+
+async def test_production_without_a_token_has_no_metrics(settings: Settings, stores: Stores) -> None:
+    app = create_app(settings.model_copy(update={"environment": "production"}), stores)
+    async with client_of(app) as client:
+        assert (await client.get("/metrics", headers=SCRAPER)).status_code == 404
+
+
+async def test_a_refusal_is_counted_by_its_limit(settings: Settings, stores: Stores) -> None:
+    app = create_app(settings.model_copy(update={"rate_limit_requests": "1/minute"}), stores)
+    async with client_of(app) as client:
+        headers = await register(client)
+        assert [(await client.get("/users/me", headers=headers)).status_code for _ in range(2)] == [200, 429]
+        assert value(await scrape(client), "rate_limited_total", event="requests") == 1

@@ -1,0 +1,182 @@
+"""The API's document, against itself and against what the API answers, so that no new operation is left half told."""
+
+import re
+import secrets
+from typing import Any
+
+import httpx
+import pytest
+
+from config import Settings
+from main import create_app
+from tests.product.api.test_every_route import Operation, about, operations_of, stock
+from tests.product.api.test_users import account, register, register_admin
+from tristore.stores.stores import Stores
+from tristore.testing.stores import client_of
+
+PROBLEM = "application/problem+json"
+FORM = "application/x-www-form-urlencoded"
+UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+async def document(client: httpx.AsyncClient) -> dict[str, Any]:
+    document: dict[str, Any] = (await client.get("/openapi.json")).json()
+    return document
+
+
+@pytest.fixture
+def operations(document: dict[str, Any]) -> list[Operation]:
+    return operations_of(document)
+
+
+def media_type_of(operation: Operation) -> str:
+    [media_type] = operation.document["requestBody"]["content"]
+    return str(media_type)
+
+
+def examples_of(operation: Operation, document: dict[str, Any]) -> list[dict[str, Any]]:
+    reference = operation.document["requestBody"]["content"][media_type_of(operation)]["schema"]["$ref"]
+    found: list[dict[str, Any]] = document["components"]["schemas"][reference.rpartition("/")[2]].get("examples", [])
+    return found
+
+
+def is_told(status: str, response: dict[str, Any]) -> bool:
+    """Whether the document has what a client needs to read this answer."""
+    contents = response.get("content", {})
+    if status in {"202", "204"}:  # nothing to tell, or not yet
+        return all(content.get("schema") for content in contents.values())
+    return bool(contents) and all(
+        content.get("schema") or not media_type.endswith("json") for media_type, content in contents.items()
+    )
+
+
+def missing_in(operation: Operation, document: dict[str, Any]) -> list[str]:
+    told = operation.document
+    statuses = told["responses"].keys()
+    names = {parameter["name"] for parameter in told.get("parameters", [])}
+    parts = {
+        "summary": told["summary"].replace(" ", "_").lower() != told["operationId"],  # FastAPI's own is the name
+        "tags": told.get("tags"),
+        "a success": any(status.startswith("2") for status in statuses),
+        "a schema for each answer": all(is_told(*response) for response in told["responses"].items()),
+        "an example of the body": "requestBody" not in told or examples_of(operation, document),
+        "401, 429 and 503": "security" not in told or statuses >= {"401", "429", "503"},
+        "400, 413 and 422": "requestBody" not in told or statuses >= {"400", "413", "422"},
+        "404": "{" not in operation.path or "404" in statuses,
+        "409": "Idempotency-Key" not in names or "409" in statuses,
+        "422": "parameters" not in told or "422" in statuses,
+    }
+    return [part for part, is_there in parts.items() if not is_there]
+
+
+def test_every_operation_is_told_completely(document: dict[str, Any], operations: list[Operation]) -> None:
+    assert len(operations) >= 30
+    missing = {operation.name: missing_in(operation, document) for operation in operations}
+    assert {name: parts for name, parts in missing.items() if parts} == {}
+
+
+async def test_every_error_is_a_problem_that_names_its_status(
+    client: httpx.AsyncClient, document: dict[str, Any], operations: list[Operation]
+) -> None:
+    always = set(document["components"]["schemas"]["Problem"]["required"])
+    assert (await client.get("/nowhere")).json().keys() == always
+    for operation in operations:
+        for status, response in operation.document["responses"].items():
+            if status >= "400" and not (operation.path.startswith("/health") and status == "503"):
+                [(media_type, content)] = response["content"].items()
+                assert (media_type, content["schema"]["$ref"]) == (PROBLEM, "#/components/schemas/Problem")
+                assert content["example"].keys() == always
+                assert content["example"]["status"] == int(status)
+    assert not document["components"]["schemas"].keys() & {"HTTPValidationError", "ValidationError"}
+
+
+def test_bounds_are_in_the_words_of_json_schema(document: dict[str, Any]) -> None:
+    """With a validator before them pydantic leaves them in its own, which no client knows."""
+    schemas = document["components"]["schemas"]
+    told = {(name, field): part for name in schemas for field, part in schemas[name].get("properties", {}).items()}
+    assert (told["OrderIn", "quantity"]["minimum"], told["OrderIn", "quantity"]["maximum"]) == (1, 100)
+    assert {at: part for at, part in told.items() if part.keys() & {"ge", "gt", "le", "lt", "max_length"}} == {}
+
+
+def test_each_operation_has_a_name_of_its_own_that_reads_as_code(operations: list[Operation]) -> None:
+    names = [operation.document["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+){0,3}", name)] == []
+    assert {"register", "sign_in", "read_me", "create_conversation", "append_message"} <= set(names)
+
+
+async def as_admin(client: httpx.AsyncClient, stores: Stores) -> tuple[dict[str, str], dict[str, str]]:
+    """A fresh user that may do everything: the headers to send, and the ids of what it has."""
+    headers = await register_admin(client, stores)
+    return headers, await stock(client, headers, headers)
+
+
+def body_of(operation: Operation, example: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+    """The request's body, with which httpx sends the media type that the operation takes."""
+    return {"data" if media_type_of(operation) == FORM else "json": about(ids, example)}
+
+
+async def test_every_example_of_a_body_is_accepted(
+    client: httpx.AsyncClient, stores: Stores, document: dict[str, Any], operations: list[Operation]
+) -> None:
+    bodies = {operation.name: operation for operation in operations if "requestBody" in operation.document}
+    registration = bodies.pop(("post", "/users/register"))
+    for example in examples_of(registration, document):
+        assert (await client.post(registration.path, json=example)).status_code == 201
+    for operation in bodies.values():
+        for example in examples_of(operation, document):
+            headers, ids = await as_admin(client, stores)
+            answer = await client.request(
+                operation.method, operation.path.format(**ids), headers=headers, **body_of(operation, example, ids)
+            )
+            assert answer.is_success, (operation.name, answer.text)
+            assert str(answer.status_code) in operation.document["responses"]
+
+
+async def test_a_bad_body_is_answered_as_documented(
+    client: httpx.AsyncClient, stores: Stores, settings: Settings, operations: list[Operation]
+) -> None:
+    too_large = b"x" * (settings.max_body_bytes + 1)
+    for operation in operations:
+        if "requestBody" in operation.document:
+            headers, ids = await as_admin(client, stores)
+            headers["Content-Type"] = media_type_of(operation)
+            for content, status in ((too_large, 413), (b"", 422)):
+                answer = await client.request(
+                    operation.method, operation.path.format(**ids), headers=headers, content=content
+                )
+                assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM), operation.name
+                assert str(status) in operation.document["responses"]
+
+
+async def test_what_does_not_exist_is_answered_as_documented(
+    client: httpx.AsyncClient, stores: Stores, document: dict[str, Any], operations: list[Operation]
+) -> None:
+    headers, ids = await as_admin(client, stores)
+    unknown = dict.fromkeys(ids, UNKNOWN_ID)
+    for operation in operations:
+        examples = examples_of(operation, document) if "requestBody" in operation.document else []
+        if "{" in operation.path or any(example.keys() & ids.keys() for example in examples):
+            assert "404" in operation.document["responses"], operation.name
+            body = body_of(operation, examples[0], unknown) if examples else {}
+            path = operation.path.format(**unknown)
+            assert (await client.request(operation.method, path, headers=headers, **body)).status_code == 404, path
+
+
+async def test_what_is_limited_says_so(settings: Settings, stores: Stores, operations: list[Operation]) -> None:
+    limits = {f"rate_limit_{name}": "1/hour" for name in ("sign_in_address", "registration", "requests")}
+    bodies: dict[str, dict[str, Any]] = {
+        "/auth/token": {"data": {"username": secrets.token_hex(4), "password": "not this one"}},
+        "/users/register": {"json": account()},
+    }
+    async with client_of(create_app(settings, stores)) as unlimited:
+        headers = await register(unlimited)
+    async with client_of(create_app(settings.model_copy(update=limits), stores)) as client:
+        await stores.redis.client.flushall()
+        assert (await client.get("/users/me", headers=headers)).status_code == 200  # the one that the user may send
+        for operation in operations:
+            path = re.sub(r"\{\w+\}", UNKNOWN_ID, operation.path)
+            request = client.build_request(operation.method, path, headers=headers, **bodies.get(path, {}))
+            statuses = [(await client.send(request)).status_code for _ in range(2)]
+            assert (429 in statuses) == ("429" in operation.document["responses"]), operation.name

@@ -1,0 +1,245 @@
+"""ConversationRepository on mongomock-motor and on MongoDB through both drivers: the same bodies."""
+
+import asyncio
+import traceback
+import uuid
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from models.conversation import Conversation, NewMessage
+from repositories.conversation_repo import ConversationRepository
+from repositories.message_log import MessageLog
+from tristore.errors import InvalidInput, StoreUnavailable
+from tristore.models import new_id, now
+from tristore.stores.mongodb import MongoStore
+from tristore.testing.stores import REAL_MONGODB, Servers, settings_for
+
+OWNER, STRANGER = new_id(), new_id()
+
+
+@pytest.fixture
+def repository(mongo_store: MongoStore) -> ConversationRepository:
+    return ConversationRepository(mongo_store)
+
+
+async def started(repository: ConversationRepository, title: str = "Bonjour") -> Conversation:
+    created = now()
+    conversation = Conversation(id=new_id(), user_id=OWNER, title=title, created_at=created, updated_at=created)
+    await repository.add(conversation)
+    return conversation
+
+
+async def test_returns_what_was_added(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    assert await repository.get(conversation.id, OWNER) == conversation
+
+
+async def test_adding_twice_is_adding_once(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    await repository.add(conversation.model_copy(update={"title": "late"}))
+    assert await repository.page(OWNER, 10, None) == [conversation]
+
+
+async def test_nobody_else_sees_or_appends_to_a_conversation(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    assert await repository.get(conversation.id, STRANGER) is None
+    assert await repository.append(conversation.id, STRANGER, NewMessage(content="hi")) is None
+    assert await repository.messages(conversation.id, 10) == []
+
+
+async def test_pages_are_newest_first_and_do_not_overlap(repository: ConversationRepository) -> None:
+    all_of_them = [await started(repository, f"t{i}") for i in range(5)]
+    first = await repository.page(OWNER, 2, None)
+    second = await repository.page(OWNER, 10, first[-1].id)
+    assert [c.id for c in first + second] == [c.id for c in reversed(all_of_them)]
+
+
+async def test_numbers_messages_without_gaps_under_concurrent_writers(mongo_store: MongoStore) -> None:
+    processes = [ConversationRepository(mongo_store), ConversationRepository(mongo_store)]
+    conversation = await started(processes[0])
+    contents = [f"m{i}" for i in range(40)]
+    writes = [
+        processes[i % 2].append(conversation.id, OWNER, NewMessage(content=content))
+        for i, content in enumerate(contents)
+    ]
+    answers = [answer for answer in await asyncio.gather(*writes) if answer]
+    assert sorted(message.seq for message, _ in answers) == list(range(1, 41))
+    stored = await processes[0].messages(conversation.id, 100)
+    assert [message.seq for message in stored] == list(range(1, 41))
+    assert sorted(message.content for message in stored) == sorted(contents)
+
+
+async def test_the_same_id_and_body_is_the_same_message(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    new = NewMessage(id="m-1", content="hello", metadata={"mood": "good", "n": 1})
+    first, repeated = [await repository.append(conversation.id, OWNER, new) for _ in range(2)]
+    assert first
+    assert repeated == (first[0], False)
+    assert len(await repository.messages(conversation.id, 10)) == 1
+
+
+async def test_the_same_id_with_another_body_is_refused(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="hello"))
+    with pytest.raises(InvalidInput) as caught:
+        await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="other"))
+    assert caught.value.field == "id"
+
+
+async def test_an_id_is_unique_in_its_conversation_only(repository: ConversationRepository) -> None:
+    answers = [
+        await repository.append((await started(repository)).id, OWNER, NewMessage(id="m-1", content=text))
+        for text in ("a", "b")
+    ]
+    assert [answer and answer[1] for answer in answers] == [True, True]
+
+
+async def test_reads_messages_forward_and_backward(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    for i in range(1, 8):
+        await repository.append(conversation.id, OWNER, NewMessage(content=str(i)))
+
+    async def numbers(limit: int, **where: int) -> list[int]:
+        return [message.seq for message in await repository.messages(conversation.id, limit, **where)]
+
+    assert await numbers(3) == [5, 6, 7]
+    assert await numbers(3, before=5) == [2, 3, 4]
+    assert await numbers(3, after=2) == [3, 4, 5]
+    assert await numbers(3, after=7) == []
+
+
+async def test_answers_unavailable_before_its_migration(
+    repository: ConversationRepository, mongo_store: MongoStore
+) -> None:
+    await mongo_store.database.schema_migrations.delete_many({})
+    with pytest.raises(StoreUnavailable, match="not migrated"):
+        await repository.get(uuid.uuid4(), OWNER)
+
+
+@pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
+async def test_a_server_that_answers_and_refuses_writes_is_unavailable(mongo_store: MongoStore) -> None:
+    log = MessageLog(mongo_store, lambda name: None)
+    block = {"setUserWriteBlockMode": 1, "global": True}
+    await mongo_store.probe.admin.command(block)
+    try:
+        with pytest.raises(StoreUnavailable) as caught:
+            await log.append("c", NewMessage(content="hi"))
+        assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
+    finally:
+        await mongo_store.probe.admin.command({**block, "global": False})
+    assert (await log.append("c", NewMessage(content="hi")))[0].seq == 1
+
+
+@pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
+async def test_a_message_that_can_never_be_stored_is_not_tried_for_ever_or_told_to_the_log(
+    mongo_store: MongoStore,
+) -> None:
+    content = str(new_id())
+    validator = {"content": {"$ne": content}}
+    await mongo_store.database.command({"collMod": "messages", "validator": validator})
+    with pytest.raises(OperationFailure) as caught:
+        await MessageLog(mongo_store, lambda name: None).append("c", NewMessage(content=content))
+    assert caught.value.code == 121
+    assert content not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_batch_wakes_its_conversation_once_when_it_can_be_read(mongo_store: MongoStore) -> None:
+    woken: list[str] = []
+    repository = ConversationRepository(mongo_store, woken.append)
+    conversation, other = await started(repository), await started(repository)
+    writes = [repository.append(conversation.id, OWNER, NewMessage(id=f"m-{i}", content="x")) for i in range(10)]
+    await asyncio.gather(*writes)
+    assert set(woken) == {f"conversation:{conversation.id}"}
+    assert len(woken) < len(writes)  # the first comes alone, those that come meanwhile wait for it together
+    woken.clear()
+    assert await repository.last_numbers([conversation.id, other.id, new_id()]) == {conversation.id: 10, other.id: 0}
+    await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="x"))
+    assert not woken  # a repeat is no news
+
+
+async def test_appending_moves_the_time_of_the_last_change(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    await asyncio.sleep(0.005)
+    await repository.append(conversation.id, OWNER, NewMessage(content="x"))
+    changed = await repository.get(conversation.id, OWNER)
+    assert changed
+    assert changed.updated_at > conversation.updated_at
+
+
+async def test_renaming_keeps_the_rest_and_is_the_owners(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    assert await repository.rename(conversation.id, STRANGER, "theirs") is None
+    renamed = await repository.rename(conversation.id, OWNER, "Bonsoir")
+    assert renamed
+    assert renamed.updated_at >= conversation.updated_at
+    assert renamed.model_copy(update={"title": "Bonjour", "updated_at": conversation.updated_at}) == conversation
+
+
+async def test_a_deleted_conversation_is_gone_for_its_owner(repository: ConversationRepository) -> None:
+    conversation, other = await started(repository), await started(repository)
+    for kept in (conversation, other):
+        await repository.append(kept.id, OWNER, NewMessage(content="hi"))
+    await repository.delete(conversation.id, for_good=False)
+    assert await repository.get(conversation.id, OWNER) is None
+    assert await repository.rename(conversation.id, OWNER, "back") is None
+    assert await repository.append(conversation.id, OWNER, NewMessage(content="hi")) is None
+    assert await repository.page(OWNER, 10, None) == [await repository.get(other.id, OWNER)]
+    assert await repository.messages(conversation.id, 10) == []
+    assert len(await repository.messages(other.id, 10)) == 1
+
+
+async def test_the_second_pass_leaves_nothing(repository: ConversationRepository, mongo_store: MongoStore) -> None:
+    conversation, other = await started(repository), await started(repository)
+    await repository.delete(conversation.id, for_good=False)
+    late = {"_id": "late", "conversation_id": str(conversation.id), "seq": 1}
+    await mongo_store.database.messages.insert_one(late)
+    await repository.delete(conversation.id, for_good=True)
+    await repository.delete(conversation.id, for_good=True)
+    assert await mongo_store.database.messages.count_documents({}) == 0
+    left = await mongo_store.database.conversations.find({}).to_list(10)
+    assert [document["_id"] for document in left] == [str(other.id)]
+
+
+async def test_erasing_a_user_takes_all_conversations_and_no_other(
+    repository: ConversationRepository, mongo_store: MongoStore
+) -> None:
+    for _ in range(3):
+        mine = await started(repository, "secret")
+        await repository.append(mine.id, OWNER, NewMessage(content="secret"))
+    theirs = Conversation(id=new_id(), user_id=STRANGER, title="t", created_at=now(), updated_at=now())
+    await repository.add(theirs)
+    await repository.append(theirs.id, STRANGER, NewMessage(content="kept"))
+    await repository.erase(OWNER, for_good=False)
+    assert await repository.page(OWNER, 10, None) == []
+    assert await mongo_store.database.conversations.count_documents({"title": "secret"}) == 0
+    await repository.erase(OWNER, for_good=True)
+    assert await mongo_store.database.conversations.count_documents({}) == 1
+    assert [message.content for message in await repository.messages(theirs.id, 10)] == ["kept"]
+
+
+@pytest.mark.parametrize("driver", REAL_MONGODB)
+async def test_what_somebody_is_shown_is_what_the_majority_has(servers: Servers, driver: str) -> None:
+    """What one member alone has may be rolled back. The number of the next message is asked of that member: the unique
+    index decides."""
+    async with REAL_MONGODB[driver](settings_for(servers)) as store:
+        repository = ConversationRepository(store)
+        conversation = await started(repository)
+        await store.database.command({"profile": 2})
+        try:
+            for _ in range(2):  # the second is a repeat
+                await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="hello"))
+            await repository.messages(conversation.id, 20, after=0)
+            await repository.last_numbers({conversation.id})
+            await repository.page(OWNER, 10, None)
+            await repository.get(conversation.id, OWNER)
+            await repository.add(conversation)
+        finally:
+            await store.database.command({"profile": 0})
+        found = await store.database["system.profile"].find({"op": "query"}).sort("ts", 1).to_list(100)
+        local = {
+            (command["find"], *command["filter"]) for command in (document["command"] for document in found)
+            if command.get("readConcern", {}).get("level") != "majority"
+        }  # fmt: skip
+        assert local == {("messages", "conversation_id"), ("conversations", "_id", "user_id", "deleted")}
+        assert len(found) > 7

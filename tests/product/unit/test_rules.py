@@ -1,0 +1,48 @@
+"""Rules of the code base that no linter knows."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[3]
+SHIPPED = [
+    path
+    for folder in ("database", "models", "repositories", "services", "routers", "migrations", "tristore", ".")
+    for path in ((PROJECT / folder).rglob("*.py") if folder != "." else PROJECT.glob("*.py"))
+]
+
+
+# commit() itself; and migrations, which are no use case.
+COMMITS = {"tristore/outbox/unit_of_work.py": 1, "tristore/migrations/lock.py": 1, "tristore/migrations/patience.py": 1}
+
+
+def commits(tree: ast.AST) -> list[ast.Call]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "commit"
+    ]
+
+
+def test_only_services_commit_once_as_the_last_line_of_the_block() -> None:
+    for path in SHIPPED:
+        tree = ast.parse(path.read_text())
+        where = path.relative_to(PROJECT)
+        if where.parts[0] != "services" and str(where) != "tristore/saga/engine.py":
+            assert len(commits(tree)) == COMMITS.get(str(where), 0), where
+            continue
+        blocks = [node for node in ast.walk(tree) if isinstance(node, ast.AsyncWith)]
+        last_lines = [block.body[-1] for block in blocks]
+        good = [call for line in last_lines for call in commits(line)]
+        assert {id(call) for call in commits(tree)} == {id(call) for call in good}, where
+
+
+def test_main_is_a_table_of_contents() -> None:
+    assert len((PROJECT / "main.py").read_text().splitlines()) <= 90
+
+
+def test_importing_main_reads_no_environment_and_opens_nothing() -> None:
+    unsafe = {**os.environ, "ENVIRONMENT": "production", "POSTGRES_DSN": ""}
+    subprocess.run([sys.executable, "-c", "import main"], cwd=PROJECT, env=unsafe, check=True, timeout=30)

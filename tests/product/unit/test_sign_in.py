@@ -1,0 +1,79 @@
+"""What signing in costs: the same work whether the user exists or not."""
+
+from datetime import timedelta
+from functools import partial
+
+import httpx
+import pytest
+from passlib.context import CryptContext
+
+from config import Settings
+from models.session import SignIn
+from repositories.session_repo import SessionRepository
+from repositories.user_repo import UserRepository
+from services.auth_service import AuthService
+from services.passwords import CONTEXT, PasswordHasher
+from tests.product.api.test_users import account
+from tristore.cache.invalidation import Invalidation
+from tristore.errors import NotAuthenticated
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.stores.stores import Stores
+from wiring import wire
+
+
+class Counting(CryptContext):  # type: ignore[misc]  # it has no types
+    """Notes the parameters of every hash that it works out."""
+
+    def __init__(self) -> None:
+        self.work: list[str] = []
+        super().__init__(**CONTEXT.to_dict())
+
+    def hash(self, secret: str, **options: str) -> str:
+        made: str = super().hash(secret, **options)
+        self.work.append(parameters(made))
+        return made
+
+    def verify(self, secret: str, hash: str, **options: str) -> bool:
+        self.work.append(parameters(hash))
+        return bool(super().verify(secret, hash, **options))
+
+    def verify_and_update(self, secret: str, hash: str, **options: str) -> tuple[bool, str | None]:
+        self.work.append(parameters(hash))
+        is_right, better_hash = super().verify_and_update(secret, hash, **options)
+        return is_right, better_hash
+
+
+def parameters(hash: str) -> str:
+    """Without salt and sum."""
+    return hash.rsplit("$", 2)[0]
+
+
+def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthService:
+    services = wire(settings, stores)
+    return AuthService(
+        unit_of_work=partial(PostgresUnitOfWork, stores.postgres, services.outbox.record),
+        users=UserRepository(stores.postgres),
+        sessions=SessionRepository(stores.postgres, timedelta(days=1), copies_last=timedelta(seconds=30)),
+        cache=services.cache,
+        outbox=services.outbox,
+        invalidation=Invalidation(outbox=services.outbox, cache=services.cache, near_doubt=1),
+        hasher=PasswordHasher(context),
+        lasts=timedelta(days=1),
+        copy_ttl=30,
+        near_ttl=1,
+    )
+
+
+async def test_a_refusal_takes_one_hash_whether_the_user_exists_or_not(
+    client: httpx.AsyncClient, settings: Settings, stores: Stores
+) -> None:
+    """From the first one on, which must not also prepare what it compares with."""
+    body = account()
+    assert (await client.post("/users/register", json=body)).status_code == 201
+    context = Counting()
+    auth = service(settings, stores, context)
+    for name in ("nobody-here", "nobody@example.com", body["username"], body["email"]):
+        context.work.clear()
+        with pytest.raises(NotAuthenticated):
+            await auth.sign_in(SignIn(username=name, password="not this one"))
+        assert context.work == ["$argon2id$v=19$m=19456,t=2,p=1"], name

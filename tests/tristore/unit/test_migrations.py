@@ -1,0 +1,294 @@
+"""Alembic's and MongoDB's migrations on real databases."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from anyio import to_thread
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from config import Settings
+from tristore.migrations import schema
+from tristore.migrations import scripts as mongodb_migrations
+from tristore.migrations.failures import MigrationFailed
+from tristore.migrations.lock import MIGRATION_LOCK, TAKE, migration_engine, migration_lock
+from tristore.migrations.patience import migrate_under_lock
+from tristore.migrations.schema import alembic_config
+from tristore.stores.mongodb import LEDGER, MongoStore, open_mongodb, script_names
+from tristore.stores.stores import open_stores
+from tristore.testing.outbox import query
+from tristore.testing.stores import Servers, environment, fresh_databases, migrate
+
+
+def config_for(dsn: str) -> Config:
+    config = alembic_config()
+    config.attributes["dsn"] = dsn
+    return config
+
+
+async def test_up_down_and_up_again_leaves_nothing_to_generate(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = config_for(settings.dsn("postgres_dsn"))
+        for step in (
+            lambda: command.downgrade(config, "base"),
+            lambda: command.upgrade(config, "head"),
+            lambda: command.check(config),
+        ):
+            await to_thread.run_sync(step)
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
+
+
+async def test_migrating_drops_an_invalid_index_and_looking_at_the_schema_does_not(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        dsn = settings.dsn("postgres_dsn")
+        async with migration_engine(dsn).begin() as connection:
+            await connection.execute(text("CREATE INDEX left_behind ON users (created_at)"))
+            spoil = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'left_behind'::regclass"
+            await connection.execute(text(spoil))
+        for step, is_there in (
+            (lambda: command.current(config_for(dsn)), True),
+            (lambda: command.upgrade(config_for(dsn), "head"), False),
+        ):
+            await to_thread.run_sync(step)
+            async with migration_engine(dsn).connect() as connection:
+                found = await connection.scalar(text("SELECT to_regclass('left_behind') IS NOT NULL"))
+            assert found is is_there
+
+
+async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = config_for(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
+        async with open_stores(settings) as stores, stores.postgres.engine.connect() as connection:
+            tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+            assert set(tables) == {"alembic_version"}
+            assert not await schema.is_current(stores.postgres.engine)
+
+
+async def test_wrong_counts_orphans_and_sagas_are_put_right_by_the_migration(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        config = config_for(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "0006"))
+        streams = [("at-rest", -1), ("wrong", 5), ("saga:1", 1), ("saga:1:undo", 0)]
+        effects = [("wrong", "Noted"), ("wrong", "Noted"), ("orphan", "Noted"), ("saga:1", "ContinueSaga")]
+        for aggregate, pending in streams:
+            insert = "INSERT INTO outbox_streams (aggregate, store, pending, due_at) VALUES (:a, 'mongodb', :n, now())"
+            await query(stores, insert, a=aggregate, n=pending)
+        for aggregate, name in effects:
+            insert = "INSERT INTO outbox (aggregate, store, name, payload) VALUES (:a, 'mongodb', :n, '{}')"
+            await query(stores, insert, a=aggregate, n=name)
+        await to_thread.run_sync(lambda: command.upgrade(config, "head"))
+        counts = "SELECT aggregate, store, pending, due_at <= clock_timestamp() FROM outbox_streams ORDER BY aggregate"
+        assert [tuple(row) for row in await query(stores, counts)] == [
+            ("at-rest", "mongodb", 0, True),
+            ("orphan", "mongodb", 1, True),
+            ("saga:1", "sagas", 1, True),
+            ("saga:1:undo", "sagas", 0, True),
+            ("wrong", "mongodb", 2, True),
+        ]
+        moved = await query(stores, "SELECT aggregate FROM outbox WHERE store = 'sagas'")
+        assert [row.aggregate for row in moved] == ["saga:1"]
+        with pytest.raises(IntegrityError):
+            await query(stores, "UPDATE outbox_streams SET pending = -1")
+
+
+async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = config_for(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
+        async with open_stores(settings) as stores:
+            await stores.mongodb.database[LEDGER].delete_many({})
+            pods = [
+                await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
+                for _ in range(3)
+            ]
+            assert [await pod.wait() for pod in pods] == [0, 0, 0]
+            assert await schema.is_current(stores.postgres.engine)
+            applied = await stores.mongodb.database[LEDGER].find().to_list(10)
+            assert [script["_id"] for script in applied] == script_names()
+
+
+async def test_a_revision_that_this_release_does_not_know_is_a_newer_one(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        assert await schema.is_current(stores.postgres.engine)
+        async with stores.postgres.engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
+        assert await schema.is_current(stores.postgres.engine)
+
+
+async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        await migrate(settings)  # once more: nothing happens
+        indexes = await stores.mongodb.database.messages.index_information()
+        assert indexes["number"]["unique"] is True
+        activity = await stores.mongodb.database.activity.index_information()
+        assert activity["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
+
+
+async def test_migrating_with_an_older_release_leaves_a_newer_schema_alone(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        async with stores.postgres.engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
+        pod = await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
+        assert await pod.wait() == 0
+        async with stores.postgres.engine.connect() as connection:
+            assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "of the next release"
+
+
+@pytest.fixture
+async def apart(servers: Servers) -> AsyncIterator[Settings]:
+    async with fresh_databases(servers) as settings:
+        yield settings
+
+
+async def run_sql(settings: Settings, *statements: str) -> list[tuple[object, ...]]:
+    """The rows of the last statement."""
+    async with migration_engine(settings.dsn("postgres_dsn")).connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        for statement in statements:
+            result = await connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def running(statement: str) -> Callable[[Connection], None]:
+    """What a migration does in its `autocommit_block`."""
+
+    def run(connection: Connection) -> None:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
+
+    return run
+
+
+async def test_an_index_is_built_concurrently_while_another_pod_waits_for_the_lock(
+    apart: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dsn, build = apart.dsn("postgres_dsn"), running("CREATE INDEX CONCURRENTLY IF NOT EXISTS here ON users (username)")
+    async with migration_lock(dsn):
+        waiting = asyncio.create_task(migrate_under_lock(dsn, build))
+        said = await until_said(capsys, "Waiting for another migration")
+        assert "migration, connected since" in said
+        async with asyncio.timeout(60), migration_engine(dsn).connect() as connection:
+            await connection.run_sync(build)
+    await waiting
+    assert await run_sql(apart, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'here'::regclass") == [(True,)]
+
+
+async def until_said(capsys: pytest.CaptureFixture[str], text: str) -> str:
+    said = ""
+    while text not in said:
+        await asyncio.sleep(0.1)
+        said += capsys.readouterr().err
+    return said
+
+
+async def test_time_outs_of_the_database_end_neither_the_lock_nor_a_migration(apart: Settings) -> None:
+    dsn = apart.dsn("postgres_dsn")
+    name = dsn.rpartition("/")[2]
+    limits = await run_sql(
+        apart, "SELECT name FROM pg_settings WHERE name ~ '^(statement|idle.*|transaction)_timeout$'"
+    )
+    await run_sql(apart, *(f"ALTER DATABASE \"{name}\" SET {limit} = '300ms'" for (limit,) in limits))
+    async with migration_lock(dsn):
+        await asyncio.sleep(0.9)
+        [free] = (await run_sql(apart, f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})"))[0]
+        assert free is False
+    await migrate_under_lock(dsn, running("SELECT pg_sleep(0.9)"))
+
+
+async def test_a_migration_gives_up_a_table_that_is_locked_and_comes_back(
+    apart: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dsn = apart.dsn("postgres_dsn")
+    async with migration_engine(dsn).connect() as reader:
+        await reader.execute(text("SELECT FROM users"))
+        migration = asyncio.create_task(migrate_under_lock(dsn, running("ALTER TABLE users ADD COLUMN here int")))
+        await until_said(capsys, "Another transaction has locked what the migration needs")
+    await migration
+    assert await run_sql(apart, "SELECT here FROM users") == []
+
+
+async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_anew(apart: Settings) -> None:
+    dsn, build = apart.dsn("postgres_dsn"), running("CREATE UNIQUE INDEX CONCURRENTLY only_one ON doubles (email)")
+    await run_sql(
+        apart, "CREATE TABLE doubles (email text)", "INSERT INTO doubles VALUES ('a@b.example'), ('a@b.example')"
+    )
+    with pytest.raises(MigrationFailed, match=r"PostgreSQL \(23505: .*doubles, only_one\).*the same values") as caught:
+        await migrate_under_lock(dsn, build)
+    assert "a@b.example" not in str(caught.value)
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'only_one'::regclass"
+    assert await run_sql(apart, valid) == [(False,)]
+    await run_sql(apart, "TRUNCATE doubles")
+    await migrate_under_lock(dsn, build)
+    assert await run_sql(apart, valid) == [(True,)]
+
+
+async def test_an_index_that_somebody_is_building_is_left_alone(apart: Settings) -> None:
+    dsn, state = apart.dsn("postgres_dsn"), "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('by_hand')"
+    async with migration_engine(dsn).connect() as writer:
+        await writer.execute(text("INSERT INTO alembic_version VALUES ('not yet')"))
+        building = asyncio.create_task(
+            run_sql(apart, "CREATE INDEX CONCURRENTLY by_hand ON alembic_version (version_num)")
+        )
+        while await run_sql(apart, state) != [(False,)]:  # it waits for the writer
+            await asyncio.sleep(0.1)
+        await migrate_under_lock(dsn, running("SELECT 1"))
+        assert await run_sql(apart, state) == [(False,)]
+    await building
+    assert await run_sql(apart, state) == [(True,)]
+
+
+async def test_a_missing_right_of_a_migration_is_one_line(apart: Settings) -> None:
+    dsn = apart.dsn("postgres_dsn")
+    name = dsn.rpartition("/")[2]
+    await run_sql(apart, f'CREATE ROLE "{name}" LOGIN')
+    scheme, _, address = dsn.partition("://")
+    theirs = f"{scheme}://{name}@{address.partition('@')[2]}"
+    with pytest.raises(MigrationFailed, match=r"PostgreSQL \(42501\).*must own the tables"):
+        await migrate_under_lock(theirs, running("ALTER TABLE users ADD COLUMN here int"))
+    await run_sql(apart, f'DROP ROLE "{name}"')
+
+
+@pytest.fixture
+async def unmigrated(apart: Settings) -> AsyncIterator[MongoStore]:
+    async with open_mongodb(apart.model_copy(update={"mongodb_timeout": 30})) as mongodb:
+        await mongodb.database[LEDGER].delete_many({})
+        await mongodb.database.messages.drop_indexes()
+        yield mongodb
+
+
+async def test_duplicates_in_mongodb_are_one_line(unmigrated: MongoStore) -> None:
+    messages = [{"conversation_id": "of-a-learner", "seq": 1} for _ in range(2)]
+    await unmigrated.database.messages.insert_many(messages)
+    with pytest.raises(MigrationFailed, match=r"MongoDB, m0001_initial \(11000.*the same values") as caught:
+        await mongodb_migrations.upgrade(unmigrated.database)
+    assert "of-a-learner" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "code"), [({"name": "number"}, 86), ({"name": "mine", "unique": True}, 85)])
+async def test_an_index_with_other_options_is_one_line(unmigrated: MongoStore, options: Any, code: int) -> None:
+    keys = [("conversation_id", 1), ("seq", 1)]
+    await unmigrated.database.messages.create_index(keys, **options)
+    with pytest.raises(MigrationFailed, match=rf"MongoDB, m0001_initial \({code}\).*Drop it, then migrate again"):
+        await mongodb_migrations.upgrade(unmigrated.database)
+
+
+async def test_a_closed_port_of_mongodb_is_told_and_the_lock_given_back(apart: Settings) -> None:
+    closed = environment(apart, MONGODB_DSN="mongodb://127.0.0.1:1/?replicaSet=rs0")
+    pod = await asyncio.create_subprocess_exec(
+        sys.executable, "manage.py", "migrate", env=closed, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):  # an operation may take ten minutes
+        _, said = await pod.communicate()
+    assert said.decode().startswith("Not migrated: mongodb is not available (unreachable")
+    assert said.decode().endswith("Start it, or check its DSN.\n")
+    async with migration_engine(apart.dsn("postgres_dsn")).connect() as connection:
+        assert await connection.scalar(TAKE, {"key": MIGRATION_LOCK})

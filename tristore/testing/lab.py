@@ -1,0 +1,162 @@
+"""Servers to stop and kill, and app processes that run on them."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from anyio import to_thread
+
+from config import Settings
+from tristore.embedded.servers import EmbeddedServers, Store
+from tristore.testing.log_of_run import LOG
+from tristore.testing.stores import HOOKS, Servers, environment
+from tristore.testing.warm import WarmProcess
+
+PROJECT = Path(__file__).parents[2]
+Fault = Literal["stopped", "killed"]
+FAULTS: tuple[Fault, ...] = ("stopped", "killed")
+
+
+@dataclass(frozen=True)
+class Lab:
+    embedded: EmbeddedServers
+    servers: Servers
+    settings: Settings
+
+    @asynccontextmanager
+    async def without(self, store: Store, fault: Fault) -> AsyncIterator[None]:
+        """Hang (SIGSTOP) or kill a server, and bring it back at the end."""
+        self._signal(store, signal.SIGSTOP if fault == "stopped" else signal.SIGKILL)
+        try:
+            yield
+        finally:
+            await self.bring_back(store, fault)
+
+    async def bring_back(self, store: Store, fault: Fault) -> None:
+        if fault == "stopped":
+            self._signal(store, signal.SIGCONT)
+        else:
+            await to_thread.run_sync(self.embedded.start, store)
+
+    def _signal(self, store: Store, number: signal.Signals) -> None:
+        for pid in self.embedded.pids(store):
+            with suppress(ProcessLookupError):  # a child may have ended meanwhile
+                os.kill(pid, number)
+
+    def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
+        """An app process of its own, stopped with SIGTERM at the end."""
+        uvicorn = ("uvicorn", "--app-dir", str(PROJECT), "main:app", "--log-level", "warning")
+        return self.running(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
+
+    def doomed_app(self, **more: str) -> AbstractAsyncContextManager["App"]:
+        """An app process that kills itself when told: see doomed.py."""
+        return self.running("tristore.testing.doomed", **more)
+
+    @asynccontextmanager
+    async def running(self, *module: str, **more: str) -> AsyncIterator["App"]:
+        """A module that serves on the port that comes as its last argument."""
+        port = free_port()
+        env = environment(self.settings, PYTHONPATH=str(PROJECT), **more)
+        no_env_file_there = self.servers["redis"].data
+        process = WarmProcess(*module, str(port), cwd=no_env_file_there, env=env, log=LOG)
+        base = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=HOOKS) as client:
+            try:
+                await until(lambda: answers(client, "/health/live"), 60)
+                yield App(process, client)
+            finally:
+                process.terminate()
+                await process.wait()
+
+
+@dataclass(frozen=True)
+class App:
+    process: WarmProcess
+    client: httpx.AsyncClient
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def answers(client: httpx.AsyncClient, path: str, status: int = 200) -> bool:
+    try:
+        return (await client.get(path)).status_code == status
+    except httpx.TransportError:
+        return False
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> float:
+    """Wait for a condition and return how long it took. Raises TimeoutError."""
+    started = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
+    return time.monotonic() - started
+
+
+async def timed(request: Awaitable[httpx.Response]) -> tuple[httpx.Response, float]:
+    started = time.monotonic()
+    return await request, time.monotonic() - started
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class RawConnection:
+    """Requests over one connection. For load: httpx takes more processor time for one than the app that it tests."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, app: App) -> AsyncIterator["RawConnection"]:
+        base = app.client.base_url
+        reader, writer = await asyncio.open_connection(base.host, base.port)
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):  # the app may have been killed
+                await writer.wait_closed()
+
+    async def post(self, path: str, headers: dict[str, str], body: object) -> tuple[int, Any]:
+        """Status and JSON of the answer."""
+        return await self.request(
+            "POST", path, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
+        )
+
+    async def request(self, method: str, path: str, headers: dict[str, str], content: bytes = b"") -> tuple[int, Any]:
+        """Status and JSON of the answer, None where it has no body. Raises ValueError for a body that is not JSON."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: test", f"Content-Length: {len(content)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self._writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
+        return int(head.split()[1]), json.loads(await self._reader.readexactly(length)) if length else None
+
+    def abort(self) -> None:
+        """Hang up without a word."""
+        self._writer.transport.abort()
+
+
+async def post_repeatedly(
+    app: App, path: str, headers: dict[str, str], body: object, times: int
+) -> list[tuple[int, Any]]:
+    """POST over one connection and return status and JSON of each answer."""
+    async with RawConnection.to(app) as connection:
+        return [await connection.post(path, headers, body) for _ in range(times)]
