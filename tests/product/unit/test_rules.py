@@ -11,6 +11,7 @@ SHIPPED = [
     path
     for folder in ("database", "models", "repositories", "services", "routers", "migrations", "tristore", ".")
     for path in ((PROJECT / folder).rglob("*.py") if folder != "." else PROJECT.glob("*.py"))
+    if "testing" not in path.parts
 ]
 
 
