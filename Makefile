@@ -17,6 +17,10 @@ check: $(VENV)/installed ## Linters, formatting, types, import contracts, compos
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+format: $(VENV)/installed ## Mend what the linters and the formatter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 test: $(VENV)/installed ## All tests, on real databases of their own
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -68,4 +72,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in bench-live migrate lock
+.PHONY: help run check format test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in bench-live migrate lock

@@ -1,4 +1,4 @@
-"""`make chaos`: see README. SEED, MINUTES and BREAK come from the environment, and so does PLAN, which names a broken
+"""`make chaos`: see docs/proof.md. SEED, MINUTES and BREAK come from the environment, and so does PLAN, which names a broken
 variant whose faults and habits the app as it is must stand."""
 
 import asyncio
