@@ -48,8 +48,14 @@ bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, r
 bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; how long 40 sign-ins stall the loop
 	$(BIN)/python -m benchmarks.sign_in $(ARGS)
 
+# part: live
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
+.PHONY: bench-live
+# end: live
+
+without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
+	@$(BIN)/python -m tristore.ops.parts without "$(PART)"
 
 migrate: $(VENV)/installed ## Bring PostgreSQL and MongoDB up to this release
 	$(BIN)/python manage.py migrate
@@ -72,4 +78,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in bench-live migrate lock
+.PHONY: help run check format test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in without migrate lock

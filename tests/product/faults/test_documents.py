@@ -23,8 +23,19 @@ def commands(document: Path) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/clients.md"])
-async def test_commands_print_what_the_document_says(app: App, name: str) -> None:
+DOCUMENTS = [
+    path.relative_to(PROJECT)
+    for path in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+    if "```console\n$ curl" in path.read_text()
+]
+
+
+def test_the_documents_are_found() -> None:
+    assert {Path("README.md"), Path("docs/clients.md")} <= set(DOCUMENTS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS, ids=str)
+async def test_commands_print_what_the_document_says(app: App, name: Path) -> None:
     shown = commands(PROJECT / name)
     assert len(shown) >= 3
     base = f"{app.client.base_url.host}:{app.client.base_url.port}"
