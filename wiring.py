@@ -6,6 +6,8 @@ from datetime import timedelta
 from functools import partial
 
 from config import Settings
+from database import mongodb, postgres, redis
+from database.stores import Stores
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
@@ -39,8 +41,6 @@ from tristore.outbox.repository import OutboxRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
-from tristore.stores import mongodb, postgres, redis
-from tristore.stores.stores import Stores
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import click
 from pydantic import ValidationError
 
 from config import Settings
+from database.stores import open_stores
 from models.user import Registration
 from tristore.errors import TristoreError
 from tristore.ops.cures import told
-from tristore.stores.stores import open_stores
 from wiring import wire
 
 
