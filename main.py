@@ -71,6 +71,6 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    from manage import serve
+    from manage import cli
 
-    serve()
+    cli(["serve"])
