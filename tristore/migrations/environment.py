@@ -18,7 +18,7 @@ ReadSettings = Callable[[], TristoreSettings]
 
 
 def run_product(metadata: MetaData, settings: ReadSettings) -> None:
-    """Do on the product's tables what Alembic was asked for. What changes them migrates the machinery's tables first."""
+    """Do on the product's tables what Alembic was asked for. Before a change it migrates the machinery's tables."""
     options = {"target_metadata": metadata, "include_name": _is_the_products}
     if context.is_offline_mode():
         click.echo("-- Run before this: alembic -c tristore/migrations/alembic.ini upgrade head --sql", err=True)

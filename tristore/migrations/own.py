@@ -17,8 +17,9 @@ NAMES = {OWN.version_table, *METADATA.tables}
 FOUND = text(
     "SELECT CASE WHEN to_regclass('outbox_streams') IS NULL THEN '' "
     "WHEN to_regclass('sagas') IS NULL THEN '0001' "
-    "WHEN NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('outbox_streams') AND attname = 'waits_for')"
-    " THEN '0002' ELSE '0003' END"
+    "WHEN NOT EXISTS (SELECT FROM pg_attribute "
+    "WHERE attrelid = to_regclass('outbox_streams') AND attname = 'waits_for') THEN '0002' "
+    "ELSE '0003' END"
 )
 
 

@@ -26,7 +26,8 @@ class Scripts:
 
     def newest(self) -> dict[str, str]:
         """What `MongoStore` looks for before it serves: the ledger, and the script that it must record."""
-        return {self.ledger: name for name in self.names()[-1:]}
+        names = self.names()
+        return {self.ledger: names[-1]} if names else {}
 
     async def upgrade(self, database: AsyncDatabase[dict[str, Any]]) -> list[str]:
         """Run the scripts that are missing, and return their names. The caller holds the migration lock. A script runs
