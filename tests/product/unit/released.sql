@@ -240,9 +240,9 @@ ALTER TABLE outbox_streams ADD COLUMN refusals INTEGER DEFAULT 0 NOT NULL;
 
 ALTER TABLE outbox_streams ADD COLUMN waits_for VARCHAR(16);
 
-UPDATE outbox SET store = $1::VARCHAR WHERE store = $2::VARCHAR AND name = 'ContinueSaga';
+UPDATE outbox SET store = 'sagas' WHERE store = 'mongodb' AND name = 'ContinueSaga';
 
-UPDATE outbox_streams SET store = $1::VARCHAR WHERE store = $2::VARCHAR AND aggregate LIKE 'saga:%';
+UPDATE outbox_streams SET store = 'sagas' WHERE store = 'mongodb' AND aggregate LIKE 'saga:%';
 
 UPDATE outbox_streams s SET pending = counted.n
 FROM (SELECT aggregate, store, count(o.id) AS n FROM outbox_streams LEFT JOIN outbox o USING (aggregate, store)
