@@ -89,7 +89,8 @@ class Run:
         if faults:
             self.converged.append(time.monotonic() - quiet_since)
         self.tally.violations += Checks(await take(self.arena.settings), self.learners).all()
-        await self._try_tokens()
+        if not self.tally.violations:  # a broken app may answer none of them, and each would be waited for
+            await self._try_tokens()
 
     async def _converge(self, since: float) -> None:
         while not await self._is_converged():
