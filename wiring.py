@@ -1,11 +1,14 @@
 """Builds the services from the settings and the open stores."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from config import Settings
+from database import mongodb, postgres, redis
+from database.stores import Stores, open_stores
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
@@ -39,8 +42,6 @@ from tristore.outbox.repository import OutboxRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
-from tristore.stores import mongodb, postgres, redis
-from tristore.stores.stores import Stores
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,13 @@ class Services:
         await self.messages.close()
         await self.live.close()
         await self.health.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services on stores of their own, for a command. Nothing runs beside it."""
+    async with open_stores(settings) as stores:
+        yield wire(settings, stores)
 
 
 def wire(settings: Settings, stores: Stores) -> Services:

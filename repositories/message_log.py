@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pymongo.errors import BulkWriteError
 
+from database.mongodb import Document, MongoStore, refusal_in
 from models.conversation import Message, NewMessage
 from tristore.errors import InvalidInput
 from tristore.models import now
-from tristore.stores.mongodb import Document, MongoStore, refusal_in
 
 BATCH = 100
 
