@@ -9,6 +9,7 @@ from functools import partial
 from config import Settings
 from database import mongodb, postgres, redis
 from database.stores import Stores, open_stores
+from migrations import REVISIONS
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
@@ -136,7 +137,12 @@ def wire(settings: Settings, stores: Stores) -> Services:
         "mongodb": partial(mongodb.ping, stores.mongodb),
     }
     health = HealthService(
-        stores=stores, probes=probes, outbox=outbox, breaker=breaker, timeout=settings.health_timeout
+        stores=stores,
+        probes=probes,
+        outbox=outbox,
+        breaker=breaker,
+        revisions=REVISIONS,
+        timeout=settings.health_timeout,
     )
     limits = RateLimits(
         repository=RateLimitRepository(stores.redis, breaker),

@@ -8,14 +8,14 @@ from sqlalchemy import BigInteger, CheckConstraint, Float, Identity, Index, Stri
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Table
+from tristore.models import OwnTable
 
 TargetStore = Literal["redis", "mongodb", "sagas"]
 """Whose queue an effect waits in. "sagas" is no store: each step of a saga waits for the store that it needs."""
 TARGETS: tuple[TargetStore, ...] = get_args(TargetStore)
 
 
-class OutboxStream(Table):
+class OutboxStream(OwnTable):
     """The queue of one aggregate and store. Its row is locked by whoever adds effects, so their ids follow the order
     of the commits, and leased by whoever applies them."""
 
@@ -49,7 +49,7 @@ class OutboxStream(Table):
     )
 
 
-class OutboxEffect(Table):
+class OutboxEffect(OwnTable):
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

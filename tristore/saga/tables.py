@@ -8,12 +8,12 @@ from typing import Literal
 from sqlalchemy import CheckConstraint, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Table
+from tristore.models import OwnTable
 
 Direction = Literal["running", "done", "compensating", "compensated"]
 
 
-class SagaRow(Table):
+class SagaRow(OwnTable):
     __tablename__ = "sagas"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)

@@ -15,9 +15,8 @@ from fastapi import FastAPI
 from mongomock_motor import AsyncMongoMockClient
 
 from config import Settings
+from migrations import REVISIONS, SCRIPTS
 from tristore.embedded.servers import Server, Store
-from tristore.migrations import scripts as mongodb_migrations
-from tristore.migrations.schema import alembic_config
 from tristore.stores.mongodb import MongoStore, open_mongodb
 from tristore.stores.redis import RedisStore, ServerIdentity, open_redis
 from tristore.testing.log_of_run import note_error
@@ -46,7 +45,9 @@ async def real_redis(settings: Settings) -> AsyncIterator[RedisStore]:
 @asynccontextmanager
 async def mongomock(settings: Settings) -> AsyncIterator[MongoStore]:
     client: Any = AsyncMongoMockClient(tz_aware=True)
-    yield await _migrated(MongoStore(client.chatlingo, client, timeout=5, pool_size=1))
+    yield await _migrated(
+        MongoStore(client.chatlingo, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest())
+    )
 
 
 def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManager[MongoStore]]:
@@ -54,7 +55,7 @@ def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManage
     async def open_it(settings: Settings) -> AsyncIterator[MongoStore]:
         name = f"test_{secrets.token_hex(4)}"
         changes = {"mongodb_driver": driver, "mongodb_database": name, "mongodb_timeout": 5}
-        async with open_mongodb(settings.model_copy(update=changes)) as store:
+        async with open_mongodb(settings.model_copy(update=changes), SCRIPTS.newest()) as store:
             yield await _migrated(store)
             await store.probe.drop_database(name)
 
@@ -62,7 +63,7 @@ def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManage
 
 
 async def _migrated(store: MongoStore) -> MongoStore:
-    await mongodb_migrations.upgrade(store.database)
+    await SCRIPTS.upgrade(store.database)
     return store
 
 
@@ -105,15 +106,9 @@ def settings_for(servers: Servers, **overrides: Any) -> Settings:
 
 
 async def migrate(settings: Settings) -> None:
-    await to_thread.run_sync(lambda: command.upgrade(_alembic(settings), "head"))
+    await to_thread.run_sync(lambda: command.upgrade(REVISIONS.config(settings.dsn("postgres_dsn")), "head"))
     async with open_mongodb(settings.model_copy(update={"mongodb_timeout": 30})) as store:
-        await mongodb_migrations.upgrade(store.database)
-
-
-def _alembic(settings: Settings) -> Any:
-    config = alembic_config()
-    config.attributes["dsn"] = settings.dsn("postgres_dsn")
-    return config
+        await SCRIPTS.upgrade(store.database)
 
 
 async def _administer(servers: Servers, statement: str) -> None:
