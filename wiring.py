@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 
 from config import Settings
+from database.unit_of_work import UnitOfWork
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
@@ -17,7 +18,7 @@ from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
-from services.effects import Targets
+from services.effects import QUEUES, Targets
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
 from services.passwords import PasswordHasher
@@ -36,7 +37,6 @@ from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import OutboxRepository
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 from tristore.stores import mongodb, postgres, redis
@@ -98,8 +98,8 @@ def wire(settings: Settings, stores: Stores) -> Services:
     conversations = ConversationRepository(stores.mongodb, wake_ups.send)
     activity = ActivityRepository(stores.mongodb)
     seats = SeatRepository(stores.mongodb)
-    owed = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
-    unit_of_work = partial(PostgresUnitOfWork, stores.postgres, owed.record)
+    owed = OutboxRepository(stores.postgres, QUEUES, settings.outbox_max_attempts)
+    unit_of_work = partial(UnitOfWork, stores.postgres, owed.record)
     orders = OrderRepository(stores.postgres)
     users = UserRepository(stores.postgres)
     sessions = SessionRepository(
@@ -140,7 +140,6 @@ def wire(settings: Settings, stores: Stores) -> Services:
     invalidation = Invalidation(outbox=outbox, cache=cache, near_doubt=ALIVE_SECONDS if near else 0)
     auth = AuthService(
         unit_of_work=unit_of_work,
-        users=users,
         sessions=sessions,
         cache=cache,
         outbox=outbox,
@@ -184,7 +183,6 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         conversations=ConversationService(
             unit_of_work=unit_of_work,
-            users=users,
             conversations=conversations,
             activity=activity,
             outbox=outbox,
@@ -195,7 +193,6 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         orders=OrderService(
             unit_of_work=unit_of_work,
-            users=users,
             orders=orders,
             idempotency=IdempotencyRepository(),
             sagas=sagas,

@@ -29,8 +29,8 @@ def runner(running_settings: RunningSettings) -> Run:
     def run(action: Callable[[OutboxRepository, Services], Awaitable[T]]) -> T:
         async def in_stores(settings: Settings) -> T:
             async with open_stores(settings) as stores:
-                repository = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
-                return await action(repository, wire(settings, stores))
+                services = wire(settings, stores)
+                return await action(services.outbox.repository, services)
 
         with running_settings() as settings:
             try:

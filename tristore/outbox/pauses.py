@@ -16,8 +16,8 @@ log = structlog.get_logger()
 
 
 class Pauses:
-    """A store is paused while its probe fails. It is doubted after it has failed a request: then requests leave it alone
-    until its relay has probed it."""
+    """A store is paused while its probe fails. It is doubted after it has failed a request: then requests leave it
+    alone until its relay has probed it."""
 
     def __init__(self, pings: Mapping[str, Ping]) -> None:
         self._pings = pings
@@ -65,8 +65,8 @@ class Pauses:
         return problem is None
 
     async def is_down(self, store: str) -> bool:
-        """Probe the store unless it is paused already. A store without a probe counts as up: such as PostgreSQL, without
-        which there is no relay either."""
+        """Probe the store unless it is paused already. A store without a probe counts as up: such as PostgreSQL,
+        without which there is no relay either."""
         if store not in self._pings:
             return False
         async with self._probing[store]:

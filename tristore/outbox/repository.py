@@ -41,8 +41,8 @@ AT_ONCE = 5000
 """Rows that one statement sweeps or revives."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds between attempts, doubling, with jitter
 PATIENT = NotYet.__name__
-"""The error of an effect that will be possible. The effect is asked again for as long as it takes, and keeps half of its
-attempts for faults of its own."""
+"""The error of an effect that will be possible. The effect is asked again for as long as it takes, and keeps half of
+its attempts for faults of its own."""
 STUCK = 5
 """A stream is shown as stuck after so many refusals in a row although the store's probe passes. With the waits and the
 time-outs this takes some ten seconds: longer than a store is busy, or chooses a new primary."""
@@ -214,10 +214,10 @@ class OutboxRepository:
 
     async def backlog(self) -> dict[str, float]:
         """`backlog` counts effects: exactly up to 10,000. Above that it is PostgreSQL's own running estimate, which is
-        some seconds behind and starts anew after a crash. `dead` and `stuck` count streams, `parked` the effects of dead
-        streams, each among the first 10,000 streams of its kind. `attempts` is the most of any stream, `oldest_seconds`
-        the age of the oldest effect. It takes as long with a million rows as with ten thousand. Uses the connection of
-        the health probe."""
+        some seconds behind and starts anew after a crash. `dead` and `stuck` count streams, `parked` the effects of
+        dead streams, each among the first 10,000 streams of its kind. `attempts` is the most of any stream,
+        `oldest_seconds` the age of the oldest effect. It takes as long with a million rows as with ten thousand. Uses
+        the connection of the health probe."""
         with translate_errors():
             async with self._postgres.probe_engine.connect() as connection:
                 row = (await connection.execute(BACKLOG, {"exact": EXACT, "stuck": STUCK})).one()

@@ -52,10 +52,10 @@ SELECT e.id, l.aggregate, e.name, e.payload, e.delay FROM leased l LEFT JOIN LAT
 ) e ON true ORDER BY e.delay > 0, e.id
 """)
 
-# Whoever has lost the lease changes nothing. `pending` is counted on the locked row itself. So it includes an effect that
-# was added after this statement's snapshot, and a stream is never taken for empty by mistake. The delay of an effect
-# begins here, when the effect has become the first. If this snapshot does not show that effect, the next lease comes
-# without effects. The stream waits for it only when it holds nothing else, in this snapshot or after it.
+# Whoever has lost the lease changes nothing. `pending` is counted on the locked row itself. So it includes an effect
+# that was added after this statement's snapshot, and a stream is never taken for empty by mistake. The delay of an
+# effect begins here, when the effect has become the first. If this snapshot does not show that effect, the next lease
+# comes without effects. The stream waits for it only when it holds nothing else, in this snapshot or after it.
 SETTLE = text("""
 WITH outcome AS (
   SELECT * FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[]), CAST(:tokens AS uuid[]),
@@ -111,8 +111,9 @@ DELETE FROM outbox_streams WHERE (aggregate, store) IN (
   ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING store
 """)
 
-# First the rows of all its streams, in the order in which everybody locks them; those that do not exist are made. Whoever
-# holds a lease finds it gone. The effects go in a second statement: its snapshot has what was committed meanwhile.
+# First the rows of all its streams, in the order in which everybody locks them; those that do not exist are made.
+# Whoever holds a lease finds it gone. The effects go in a second statement: its snapshot has what was committed
+# meanwhile.
 SUPERSEDE = text("""
 INSERT INTO outbox_streams (aggregate, store, pending, due_at)
 SELECT :aggregate, store, 0, clock_timestamp() FROM unnest(CAST(:queues AS text[])) AS store ORDER BY store
@@ -177,8 +178,8 @@ UPDATE outbox_streams s SET dead = false, attempts = 0, refusals = 0, waits_for 
 FROM chosen WHERE s.aggregate = chosen.aggregate AND s.store = chosen.store RETURNING s.store
 """)
 
-# Nobody is about to apply the first effect of a dead stream, nor of a stuck stream that is not leased. "First" means the
-# one that the relay tries first.
+# Nobody is about to apply the first effect of a dead stream, nor of a stuck stream that is not leased. "First" means
+# the one that the relay tries first.
 SKIP = text("""
 WITH stream AS (
   UPDATE outbox_streams SET dead = false, attempts = 0, refusals = 0, waits_for = NULL, last_error = NULL,

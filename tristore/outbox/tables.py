@@ -14,8 +14,8 @@ AGGREGATE_LENGTH = 64
 
 
 class OutboxStream(Table):
-    """The effects of one aggregate in one queue. Whoever adds effects locks this row, so that their ids follow the order
-    of the commits. Whoever applies them leases it."""
+    """The effects of one aggregate in one queue. Whoever adds effects locks this row, so that their ids follow the
+    order of the commits. Whoever applies them leases it."""
 
     __tablename__ = "outbox_streams"
 
@@ -23,7 +23,8 @@ class OutboxStream(Table):
     store: Mapped[str] = mapped_column(String(16), primary_key=True)
     """The queue. Most queues have the name of a store."""
     pending: Mapped[int]
-    """How many effects wait. This row is locked anyway, so it knows whether the stream is empty, whatever the snapshot."""
+    """How many effects wait. This row is locked anyway, so it knows whether the stream is empty, whatever the
+    snapshot."""
     due_at: Mapped[datetime]
     lease_until: Mapped[datetime | None]
     lease_token: Mapped[uuid.UUID | None]
