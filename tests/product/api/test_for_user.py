@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from contextlib import suppress
 from functools import partial
 
 import httpx
@@ -17,10 +16,11 @@ from tests.product.api.test_users import register
 from tristore.errors import NotFound
 from tristore.outbox.repository import OutboxRepository
 from tristore.stores.stores import Stores
+from tristore.testing.lab import until
 
 ADD_SESSION = text(
     "INSERT INTO sessions (id, user_id, token_hash, expires_at)"
-    " VALUES (gen_random_uuid(), :user, sha256(CAST(:user AS text)::bytea), now())"
+    " VALUES (gen_random_uuid(), :user, sha256(gen_random_uuid()::text::bytea), now())"
 )
 
 
@@ -82,8 +82,12 @@ async def test_an_erasure_waits_for_who_holds_the_user_and_nobody_holds_it_after
     async with unit_of_work() as uow:
         await uow.for_user(user_id)
         erasing = asyncio.create_task(client.delete("/users/me", headers=headers))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(erasing), 0.3)
+
+        async def is_waiting() -> bool:
+            locks = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            return await uow.session.scalar(text(locks)) is not None
+
+        await until(is_waiting, 10)
         assert not erasing.done()
     assert (await erasing).status_code == 202
     for nobody in (user_id, uuid.uuid4()):
