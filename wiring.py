@@ -9,6 +9,7 @@ from functools import partial
 from config import Settings
 from database import mongodb, postgres, redis
 from database.stores import Stores, open_stores
+from database.unit_of_work import UnitOfWork
 from migrations import REVISIONS
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
@@ -21,7 +22,7 @@ from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
-from services.effects import Targets
+from services.effects import QUEUES, Targets
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
 from services.passwords import PasswordHasher
@@ -40,7 +41,6 @@ from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import OutboxRepository
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 
@@ -107,8 +107,8 @@ def wire(settings: Settings, stores: Stores) -> Services:
     conversations = ConversationRepository(stores.mongodb, wake_ups.send)
     activity = ActivityRepository(stores.mongodb)
     seats = SeatRepository(stores.mongodb)
-    owed = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
-    unit_of_work = partial(PostgresUnitOfWork, stores.postgres, owed.record)
+    owed = OutboxRepository(stores.postgres, QUEUES, settings.outbox_max_attempts)
+    unit_of_work = partial(UnitOfWork, stores.postgres, owed.record)
     orders = OrderRepository(stores.postgres)
     users = UserRepository(stores.postgres)
     sessions = SessionRepository(
@@ -154,7 +154,6 @@ def wire(settings: Settings, stores: Stores) -> Services:
     invalidation = Invalidation(outbox=outbox, cache=cache, near_doubt=ALIVE_SECONDS if near else 0)
     auth = AuthService(
         unit_of_work=unit_of_work,
-        users=users,
         sessions=sessions,
         cache=cache,
         outbox=outbox,
@@ -198,7 +197,6 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         conversations=ConversationService(
             unit_of_work=unit_of_work,
-            users=users,
             conversations=conversations,
             activity=activity,
             outbox=outbox,
@@ -209,7 +207,6 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         orders=OrderService(
             unit_of_work=unit_of_work,
-            users=users,
             orders=orders,
             idempotency=IdempotencyRepository(),
             sagas=sagas,

@@ -4,23 +4,23 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 from pydantic import SecretStr
 
+from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from models.session import PasswordChange, SignedIn, SignIn, Token
 from repositories.session_repo import Credentials, Revoked, SessionRepository
-from repositories.user_repo import UserRepository
 from services.effects import InvalidateSession, RecordActivity, session_key
 from services.passwords import PasswordHasher, refuse_common
 from tristore.cache.fence import CacheRepository, Versioned
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import InvalidInput, NotAuthenticated
+from tristore.errors import InvalidInput, NotAuthenticated, NotFound
 from tristore.http.turnstile import Turnstile
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 WRONG = "Username or password is wrong."
 PATIENCE = 5.0
@@ -33,8 +33,7 @@ class AuthService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
-        users: UserRepository,
+        unit_of_work: Callable[[], UnitOfWork],
         sessions: SessionRepository,
         cache: CacheRepository,
         outbox: Outbox,
@@ -45,7 +44,6 @@ class AuthService:
         near_ttl: float,
     ) -> None:
         self._unit_of_work = unit_of_work
-        self._users = users
         self._sessions = sessions
         self._cache = cache
         self._outbox = outbox
@@ -123,7 +121,8 @@ class AuthService:
         """End this session, or all of the user's, and return when no process takes them any more. Asked again, tell all
         processes again: of what the first call committed nobody may have heard. Raises StoreUnavailable."""
         async with self._unit_of_work() as uow:
-            await self._users.hold(uow.session, who.user_id, alone=True)  # what an erasure has ended is ended again
+            with suppress(NotFound):  # what an erasure has ended is ended again
+                await uow.for_user(who.user_id, alone=True)
             only = None if everywhere else who.session_id
             uow.effects += revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
             await uow.commit()

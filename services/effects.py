@@ -1,6 +1,6 @@
-"""What a transaction can owe to Redis and MongoDB. Adding an effect takes one class here.
+"""What a transaction can owe to Redis and MongoDB. To add an effect, write one class here.
 
-Each is applied at least once, possibly twice and possibly late, so `apply` must be idempotent.
+Each is applied at least once, perhaps twice, perhaps late. So `apply` must be idempotent.
 """
 
 import uuid
@@ -16,8 +16,13 @@ from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
 from tristore.cache.feed import WakeUpRepository
 from tristore.cache.fence import CacheRepository
+from tristore.cache.invalidation import Invalidate
 from tristore.outbox.effects import Effect, Later, NotYet
+from tristore.saga import effects as saga_effects
 from tristore.saga.effects import GoOn
+
+QUEUES = ("redis", "mongodb", saga_effects.QUEUE)
+"""All that effects may name as their queue."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Targets:
 
 
 class CreateConversation(Effect):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     conversation: Conversation
 
     @property
@@ -46,7 +51,7 @@ class CreateConversation(Effect):
 
 
 class RecordActivity(Effect):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     activity: Activity
 
     @property
@@ -58,9 +63,9 @@ class RecordActivity(Effect):
 
 
 class DeleteConversation(Effect):
-    """In any order: whoever asks again does not wait for the lease of who got no answer, nor for the second pass."""
+    """It may overtake: a repeated request waits neither for the lease of the first one, nor for the second pass."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     any_order: ClassVar = True
     conversation_id: uuid.UUID
 
@@ -73,7 +78,7 @@ class DeleteConversation(Effect):
 
 
 class PurgeConversation(Later):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     conversation_id: uuid.UUID
 
     @property
@@ -85,9 +90,9 @@ class PurgeConversation(Later):
 
 
 class EraseDocuments(Effect):
-    """Of a user who is erased."""
+    """The first pass of an erasure."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     user_id: uuid.UUID
 
     @property
@@ -100,7 +105,7 @@ class EraseDocuments(Effect):
 
 
 class EraseDocumentsAgain(Later):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     user_id: uuid.UUID
 
     @property
@@ -113,10 +118,10 @@ class EraseDocumentsAgain(Later):
 
 
 class ForgetProfile(Later):
-    """Remove the key as well: it names the user. By now no load from before the erasure can be stored any more, and no
-    copy of a session lives that a repeated erasure would have to end."""
+    """The second pass in Redis: the key goes as well, because it names the user. By now no load from before the erasure
+    can be stored, and no session has a copy that a repeated erasure would have to end."""
 
-    store: ClassVar = "redis"
+    queue: ClassVar = "redis"
     user_id: uuid.UUID
 
     @property
@@ -129,9 +134,9 @@ class ForgetProfile(Later):
 
 
 class ForgetMarker(Later):
-    """Of seats that were taken or given back. Until then it keeps that from happening twice."""
+    """The marker of seats that were taken or given back. Until it goes, this does not happen twice."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     course_id: uuid.UUID
     marker: str
     until: datetime
@@ -145,13 +150,8 @@ class ForgetMarker(Later):
             raise NotYet
 
 
-class InvalidateProfile(Effect):
-    store: ClassVar = "redis"
-    any_order: ClassVar = True
+class InvalidateProfile(Invalidate):
     user_id: uuid.UUID
-    version: int
-    heard: bool = False
-    """Whether its sender waits until every process has heard of it."""
 
     @property
     def aggregate(self) -> str:
@@ -161,19 +161,11 @@ class InvalidateProfile(Effect):
     def key(self) -> str:
         return user_key(self.user_id)
 
-    def at_once(self, to: Targets) -> None:
-        to.cache.require(self.key, self.version)
 
-    async def apply(self, to: Targets) -> None:
-        await to.cache.invalidate(self.key, self.version, heard=self.heard)
-
-
-class InvalidateSession(Effect):
-    store: ClassVar = "redis"
-    any_order: ClassVar = True
+class InvalidateSession(Invalidate):
+    heard: bool = True
     session_id: uuid.UUID
     token_hash: str
-    version: int
 
     @property
     def aggregate(self) -> str:
@@ -183,20 +175,17 @@ class InvalidateSession(Effect):
     def key(self) -> str:
         return session_key(bytes.fromhex(self.token_hash))
 
-    def at_once(self, to: Targets) -> None:
-        to.cache.require(self.key, self.version)
-
     async def apply(self, to: Targets) -> None:
         try:
-            await to.cache.invalidate(self.key, self.version, heard=True)
-        finally:  # also without Redis, for the streams of this process
+            await super().apply(to)
+        finally:  # also when Redis is down: this process has streams of its own
             to.wake_ups.send(self.aggregate)
 
 
 class OpenSeats(Effect):
-    """Of a new course, which nobody can order before."""
+    """Nobody can order a new course before this."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     course_id: uuid.UUID
 
     @property

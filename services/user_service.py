@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from models.conversation import Conversation
 from models.idempotency import IdempotencyKey
@@ -19,7 +20,6 @@ from tristore.errors import NotAuthenticated, NotFound
 from tristore.models import new_id, now
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 WELCOME_TITLE = "Welcome to ChatLingo"
 
@@ -28,7 +28,7 @@ class UserService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
+        unit_of_work: Callable[[], UnitOfWork],
         users: UserRepository,
         idempotency: IdempotencyRepository,
         cache: CacheRepository,

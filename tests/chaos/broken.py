@@ -32,8 +32,8 @@ from tests.chaos.broken_stores import (
 from tristore.stores.stores import Stores
 
 WIRING: dict[str, dict[str, type]] = {
-    "effects-outside-transaction": {"PostgresUnitOfWork": EffectsOutsideTransaction},
-    "commit-after-response": {"PostgresUnitOfWork": CommitAfterResponse},
+    "effects-outside-transaction": {"UnitOfWork": EffectsOutsideTransaction},
+    "commit-after-response": {"UnitOfWork": CommitAfterResponse},
     "relay-without-streams": {"OutboxRepository": RelayWithoutStreams},
     "supersede-as-it-was": {"OutboxRepository": SupersedesInOneStatement},
     "sign-out-delivers-nothing": {"Outbox": DeliversNoRevocation},

@@ -14,7 +14,7 @@ from tristore.errors import StoreUnavailable
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.effects import ContinueSaga
 from tristore.saga.engine import Sagas
-from tristore.saga.tables import SagaState
+from tristore.saga.tables import Progress
 from tristore.stores import mongodb, postgres, redis
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.postgres import Postgres
@@ -104,7 +104,7 @@ SOON = 0.01
 class UndoesEarly(Sagas):
     """Compensates at once, and not only when no step can have an effect any more."""
 
-    async def _turn_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> bool:
+    async def _turn_round(self, uow: PostgresUnitOfWork, saga: Progress, reason: str) -> bool:
         turned = await super()._turn_round(uow, saga, reason)
         uow.effects[:] = [
             effect.model_copy(update={"after_seconds": SOON}) if isinstance(effect, ContinueSaga) else effect

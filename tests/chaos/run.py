@@ -24,7 +24,7 @@ from tests.chaos.memory import History, Tally, Violation
 from tests.chaos.plans import Course
 from tests.chaos.schedule import Fault
 from tests.chaos.snapshot import query, take
-from tristore.outbox.relay import PAUSE_SECONDS
+from tristore.outbox.pauses import PAUSE_SECONDS
 from tristore.outbox.repository import LEASE_SECONDS, LONGEST_DELAY
 from tristore.testing.lab import until
 
