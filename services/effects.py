@@ -11,11 +11,12 @@ from typing import ClassVar
 from models.activity import Activity
 from models.conversation import Conversation
 from repositories.activity_repo import ActivityRepository
+from repositories.cache_repo import profile_key, session_key
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
-from tristore.cache.feed import WakeUpRepository
-from tristore.cache.fence import CacheRepository
+from tristore.cache.feed import Feed
+from tristore.cache.fenced_cache import FencedCache
 from tristore.outbox.effects import Effect, Later, NotYet
 from tristore.saga.effects import GoOn
 
@@ -24,10 +25,10 @@ from tristore.saga.effects import GoOn
 class Targets:
     """What effects write to."""
 
-    cache: CacheRepository
+    cache: FencedCache
     conversations: ConversationRepository
     activity: ActivityRepository
-    wake_ups: WakeUpRepository
+    feed: Feed
     seats: SeatRepository
     sagas: GoOn
     sessions: SessionRepository
@@ -124,7 +125,7 @@ class ForgetProfile(Later):
         return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
-        await to.cache.forget(user_key(self.user_id))
+        await to.cache.forget(profile_key(self.user_id))
         await to.sessions.forget(self.user_id)
 
 
@@ -159,7 +160,7 @@ class InvalidateProfile(Effect):
 
     @property
     def key(self) -> str:
-        return user_key(self.user_id)
+        return profile_key(self.user_id)
 
     def at_once(self, to: Targets) -> None:
         to.cache.require(self.key, self.version)
@@ -177,7 +178,7 @@ class InvalidateSession(Effect):
 
     @property
     def aggregate(self) -> str:
-        return f"session:{self.session_id}"
+        return session_aggregate(self.session_id)
 
     @property
     def key(self) -> str:
@@ -190,7 +191,7 @@ class InvalidateSession(Effect):
         try:
             await to.cache.invalidate(self.key, self.version, heard=True)
         finally:  # also without Redis, for the streams of this process
-            to.wake_ups.send(self.aggregate)
+            to.feed.send(self.aggregate)
 
 
 class OpenSeats(Effect):
@@ -207,11 +208,11 @@ class OpenSeats(Effect):
         await to.seats.open(self.course_id)
 
 
-def session_key(token_hash: bytes) -> str:
-    """Names the session's copy in the cache."""
-    return f"session:{token_hash.hex()}"
+def session_aggregate(session_id: uuid.UUID) -> str:
+    """Names a session as an aggregate of the outbox, and to the processes when it ends."""
+    return f"session:{session_id}"
 
 
 def user_key(user_id: uuid.UUID) -> str:
-    """Names the user's profile in the cache, and the user as an aggregate of the outbox."""
+    """Names a user as an aggregate of the outbox."""
     return f"user:{user_id}"

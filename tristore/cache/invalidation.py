@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from services.effects import InvalidateProfile, InvalidateSession
-from tristore.cache.fence import CacheRepository
+from tristore.cache.fenced_cache import FencedCache
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
 
@@ -13,7 +13,7 @@ PATIENCE = 2.5
 
 
 class Invalidation:
-    def __init__(self, *, outbox: Outbox, cache: CacheRepository, near_doubt: float) -> None:
+    def __init__(self, *, outbox: Outbox, cache: FencedCache, near_doubt: float) -> None:
         """`near_doubt`: seconds for which another process may go on with a near copy while Redis is silent."""
         self._outbox = outbox
         self._cache = cache
