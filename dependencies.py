@@ -2,9 +2,7 @@
 
 import re
 import secrets
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
@@ -13,6 +11,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import TypeAdapter
 
 from config import Settings
+from models.conversation import Message
 from models.idempotency import IdempotencyKey
 from models.session import SignedIn
 from models.user import Caller, Role
@@ -24,8 +23,7 @@ from services.privacy_service import PrivacyService
 from services.rate_limits import RateLimits
 from services.user_service import UserService
 from tristore.errors import NotAllowed, NotAuthenticated, NotFound
-from tristore.live.listeners import Listener, LiveService
-from tristore.models import INT64
+from tristore.live.listeners import LiveService
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
 from wiring import Services
@@ -55,7 +53,7 @@ Courses = Annotated[CourseService, _service("courses")]
 Orders = Annotated[OrderService, _service("orders")]
 Conversations = Annotated[ConversationService, _service("conversations")]
 Privacy = Annotated[PrivacyService, _service("privacy")]
-Live = Annotated[LiveService, _service("live")]
+Live = Annotated[LiveService[Message], _service("live")]
 HealthChecks = Annotated[HealthService, _service("health")]
 Limits = Annotated[RateLimits, _service("limits")]
 MetricsOfAll = Annotated[Metrics, _service("metrics")]
@@ -157,25 +155,6 @@ def require_role(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
 
 
 Admin = Annotated[Caller, Depends(require_role("admin"))]
-
-
-async def get_listener(
-    live: Live,
-    auth: Auth,
-    who: CurrentSession,
-    request: Request,
-    conversation_id: uuid.UUID,
-    last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)] = None,
-) -> AsyncIterator[Listener]:
-    """A listener to a conversation of the caller, until the response has ended. Raises NotAuthenticated, NotFound,
-    TooManyRequests, Overloaded."""
-    async with live.listen(
-        conversation_id, who, last_event_id, partial(auth.authenticate, bearer_token(request))
-    ) as listener:
-        yield listener
-
-
-Listening = Annotated[Listener, Depends(get_listener)]
 
 
 async def require_scraper(request: Request) -> None:

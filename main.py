@@ -10,7 +10,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
-from routers import auth, conversations, courses, health, metrics, orders, users
+from routers import auth, conversations, courses, events, health, metrics, orders, users
 from tristore.http.document import DocumentedAPI
 from tristore.http.middleware import add_middleware
 from tristore.http.problems import add_error_handlers
@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     add_middleware(app, settings)
     add_error_handlers(app)
     # FastAPI asks them in this order, which costs the later ones a little of their time.
-    for module in (users, health, conversations, courses, orders, auth, metrics):
+    for module in (users, health, conversations, events, courses, orders, auth, metrics):
         app.include_router(module.router)
     if settings.docs:
         app.serve_document()

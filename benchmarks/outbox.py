@@ -116,12 +116,10 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         unit_of_work=partial(UnitOfWork, stores.postgres, outbox.record),
         users=services.users._users,
         idempotency=IdempotencyRepository(),
-        cache=services.cache,
+        cache=services.users._cache,
         outbox=outbox,
         invalidation=services.users._invalidation,
         hasher=PasswordHasher(CryptContext(schemes=["plaintext"])),
-        profile_ttl=300,
-        near_ttl=10,
     )
 
 

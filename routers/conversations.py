@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from dependencies import Conversations, CurrentUser, Listening, Live
+from dependencies import Conversations, CurrentUser
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -16,7 +16,6 @@ from models.conversation import (
     NewConversation,
     NewMessage,
 )
-from tristore.http.event_stream import DOCUMENTED, EventStream
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.models import INT64
@@ -92,14 +91,3 @@ async def list_messages(
 ) -> MessagePage:
     """Onwards from `after_seq`, or backwards from `before_seq`."""
     return await conversations.messages(conversation_id, caller.id, limit, after_seq, before_seq)
-
-
-@router.get(
-    "/{conversation_id}/events",
-    status_code=200,
-    response_class=EventStream,
-    summary="Messages as they come, as server-sent events: from now on, or after the one with id `Last-Event-ID`",
-    responses={**DOCUMENTED, **problems(401, 404, 429)},
-)
-async def events(live: Live, listener: Listening) -> EventStream:
-    return EventStream(live, listener)

@@ -9,7 +9,9 @@ from sqlalchemy import text
 from repositories import seat_repo
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
-from tristore.cache.fence import CacheRepository, Load, Versioned
+from tristore.cache.entries import Versioned, body_of, entry_of
+from tristore.cache.fence import Fence
+from tristore.cache.fenced_cache import FencedCache, Load
 from tristore.errors import StoreUnavailable
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.effects import ContinueSaga
@@ -23,32 +25,29 @@ from tristore.stores.redis import RedisStore
 PLAIN_SET = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
 
 
-class DelInsteadOfFence(CacheRepository):
+class DelInsteadOfFence(FencedCache):
     """What most do: SET after a miss, DEL after a write."""
 
-    async def get_or_load(self, key: str, load: Load, ttl: float, near: float = 0) -> bytes | None:
+    async def get_or_load(self, key: str, load: Load, ttl_seconds: float, near_seconds: float = 0) -> bytes | None:
         try:
-            entry: bytes | None = await self._call(key, lambda client, names: client.get(names[0]))
+            entry = await self._fence.read(key)
         except StoreUnavailable:
             entry = None
         if entry:
-            return entry.partition(b":")[2] if entry.startswith(b"v") else None
+            return body_of(entry)
         found = await load()
-        await self.fill(key, "", found, ttl)
+        await self.fill(key, "", found, ttl_seconds)
         return found.body if found else None
 
     async def lease(self, key: str) -> str | None:
         return "none"
 
-    async def fill(self, key: str, token: str, found: Versioned | None, ttl: float) -> bool:
-        entry = b"v%d:%b" % (found.version, found.body) if found else b"n0:"
+    async def fill(self, key: str, token: str, found: Versioned | None, ttl_seconds: float) -> bool:
+        arguments = entry_of(found), round(ttl_seconds * 1000)
 
         try:
-            await self._call(
-                key,
-                lambda client, names: client.register_script(PLAIN_SET)(
-                    keys=names[:1], args=(entry, round(ttl * 1000))
-                ),
+            await self._fence._call(
+                key, lambda client, keys: client.register_script(PLAIN_SET)(keys=keys[:1], args=arguments)
             )
         except StoreUnavailable:
             return False
@@ -70,7 +69,7 @@ return answers
 """
 
 
-class FillIgnoresFence(CacheRepository):
+class FillIgnoresFence(Fence):
     """Stores what was loaded, whatever was written since: it looks at neither the lease nor the version."""
 
     def __init__(self, redis: RedisStore, *more: Any, **named: Any) -> None:

@@ -52,13 +52,11 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
     return AuthService(
         unit_of_work=partial(UnitOfWork, stores.postgres, services.outbox.record),
         sessions=SessionRepository(stores.postgres, timedelta(days=1), copies_last=timedelta(seconds=30)),
-        cache=services.cache,
+        cache=services.auth._cache,
         outbox=services.outbox,
         invalidation=Invalidation(outbox=services.outbox, cache=services.cache, near_doubt=1),
         hasher=PasswordHasher(context),
         lasts=timedelta(days=1),
-        copy_ttl=30,
-        near_ttl=1,
     )
 
 

@@ -1,0 +1,45 @@
+"""A conversation's messages as they come."""
+
+import uuid
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from dependencies import Auth, CurrentSession, Live, bearer_token
+from models.conversation import Message
+from services.live_conversations import listen
+from tristore.http.event_stream import EventStream, documented_events
+from tristore.http.prefixed import PrefixedRouter
+from tristore.http.problems import problems
+from tristore.live.listeners import Listener
+from tristore.models import INT64
+
+router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
+
+
+async def get_listener(
+    live: Live,
+    auth: Auth,
+    who: CurrentSession,
+    request: Request,
+    conversation_id: uuid.UUID,
+    last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)] = None,
+) -> AsyncIterator[Listener]:
+    """A listener to a conversation of the caller, until the response has ended. Raises NotAuthenticated, NotFound,
+    TooManyRequests, Overloaded."""
+    verify = partial(auth.authenticate, bearer_token(request))
+    async with listen(live, conversation_id, who, verify, last_event_id) as listener:
+        yield listener
+
+
+@router.get(
+    "/{conversation_id}/events",
+    status_code=200,
+    response_class=EventStream,
+    summary="Messages as they come, as server-sent events: from now on, or after the one with id `Last-Event-ID`",
+    responses={**documented_events("message", Message), **problems(401, 404, 429)},
+)
+async def events(live: Live, listener: Annotated[Listener, Depends(get_listener)]) -> EventStream:
+    return EventStream(live, listener, "message", Message.model_dump_json)
