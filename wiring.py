@@ -22,15 +22,15 @@ from services.order_saga import OrderSaga
 from services.order_service import OrderService
 from services.passwords import PasswordHasher
 from services.privacy_service import PrivacyService
-from services.rate_limits import RateLimits
+from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
+from tristore.bounds.rate_counters import RateCounters
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.feed import ALIVE_SECONDS, WakeUpRepository
 from tristore.cache.fence import CacheRepository
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
 from tristore.errors import StoreName
-from tristore.http.rate_counters import RateLimitRepository
 from tristore.live.listeners import LiveService
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
@@ -54,7 +54,7 @@ class Services:
     privacy: PrivacyService
     live: LiveService
     health: HealthService
-    limits: RateLimits
+    rate_limits: RateLimitService
     metrics: Metrics
     cache: CacheRepository
     messages: ConversationRepository
@@ -130,8 +130,8 @@ def wire(settings: Settings, stores: Stores) -> Services:
     health = HealthService(
         stores=stores, probes=probes, outbox=outbox, breaker=breaker, timeout=settings.health_timeout
     )
-    limits = RateLimits(
-        repository=RateLimitRepository(stores.redis, breaker),
+    rate_limits = RateLimitService(
+        counters=RateCounters(stores.redis, breaker),
         sign_in_address=settings.rate_limit("sign_in_address"),
         sign_in_account=settings.rate_limit("sign_in_account"),
         registration=settings.rate_limit("registration"),
@@ -164,7 +164,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         "cache_events": cache.counts,
         "outbox_events": outbox.counts,
         "sign_ins": auth.counts,
-        "rate_limited": limits.counts,
+        "rate_limited": rate_limits.counts,
         "live_events": live.counts,
         "wake_ups": wake_ups.counts,
         "sagas": sagas.counts,
@@ -217,7 +217,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         live=live,
         health=health,
-        limits=limits,
+        rate_limits=rate_limits,
         metrics=Metrics(
             stores=stores,
             breaker=breaker,

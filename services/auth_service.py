@@ -14,10 +14,10 @@ from repositories.session_repo import Credentials, Revoked, SessionRepository
 from repositories.user_repo import UserRepository
 from services.effects import InvalidateSession, RecordActivity, session_key
 from services.passwords import PasswordHasher, refuse_common
+from tristore.bounds.turnstile import Turnstile
 from tristore.cache.fence import CacheRepository, Versioned
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InvalidInput, NotAuthenticated
-from tristore.http.turnstile import Turnstile
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
 from tristore.outbox.unit_of_work import PostgresUnitOfWork

@@ -13,8 +13,8 @@ from repositories.user_repo import UserRepository
 from services.effects import RecordActivity
 from services.errors import OrderCancelled
 from services.order_saga import OrderSaga
+from tristore.bounds.turnstile import Turnstile
 from tristore.errors import Conflict, NotAuthenticated, NotFound, StoreUnavailable
-from tristore.http.turnstile import Turnstile
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
