@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from config import Settings, get_settings
+from database.stores import Stores, open_stores
 from routers import auth, conversations, courses, events, orders, users
 from tristore.http import metrics, probes
 from tristore.http.document import DocumentedAPI
@@ -16,7 +17,6 @@ from tristore.http.middleware import add_middleware
 from tristore.http.problems import add_error_handlers
 from tristore.ops.process import configure_logging, draining, spare_collections
 from tristore.settings import MissingDSN
-from tristore.stores.stores import Stores, open_stores
 from wiring import wire
 
 # FastAPI's own OpenTelemetry. Even unused it is looked for in each request; and it logs what exceptions say, which may
@@ -72,6 +72,6 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    from manage import serve
+    from manage import cli
 
-    serve()
+    cli(["serve"])

@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection
 
 from pymongo import ReturnDocument
 
+from database.mongodb import Document, MongoStore
 from models.conversation import Conversation, Message, NewMessage
 from repositories.message_log import MessageLog, as_message
 from tristore.models import now
-from tristore.stores.mongodb import Document, MongoStore
 
 LIVING: Document = {"deleted": {"$ne": True}}
 

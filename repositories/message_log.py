@@ -1,15 +1,16 @@
 """Appends messages to conversations: numbered 1, 2, 3, ... without gaps, in the order in which they become visible."""
 
 import asyncio
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pymongo.errors import BulkWriteError
 
+from database.mongodb import Document, MongoStore, refusal_in
 from models.conversation import Message, NewMessage
 from tristore.errors import InvalidInput
 from tristore.models import now
-from tristore.stores.mongodb import Document, MongoStore, refusal_in
 
 BATCH = 100
 
@@ -85,7 +86,7 @@ class MessageLog:
                 raise refusal from None
             inserted = error.details["nInserted"]  # in order, up to the first that failed
         if inserted:
-            self._wake(f"conversation:{conversation_id}")
+            self._wake(wake_up_name(conversation_id))
         for waiting, document in zip(batch[:inserted], documents, strict=False):
             _succeed(waiting, as_message(document), is_new=True)
         if inserted == len(batch):
@@ -97,6 +98,11 @@ class MessageLog:
             inserted += 1
         # The number was taken by another process, or the repeated message used none, or a failover may take it back.
         return batch[inserted:]
+
+
+def wake_up_name(conversation_id: uuid.UUID | str) -> str:
+    """The name by which processes tell each other that a conversation has new messages."""
+    return f"conversation:{conversation_id}"
 
 
 def _document(conversation_id: str, seq: int, message: NewMessage) -> Document:

@@ -1,4 +1,4 @@
-"""Messages of a conversation as they come."""
+"""A conversation's messages as they come."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -8,7 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from dependencies import Auth, CurrentSession, services_of
-from tristore.http.event_stream import DOCUMENTED, EventStream
+from models.conversation import Message
+from services.live_conversations import listen
+from tristore.http.event_stream import EventStream, documented_events
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import bearer_token
@@ -16,14 +18,14 @@ from tristore.live.listeners import Listener, LiveService
 from tristore.models import INT64
 
 router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
-LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)]
 
 
-async def get_live(request: Request) -> LiveService:
+async def get_live(request: Request) -> LiveService[Message]:
     return services_of(request).live
 
 
-Live = Annotated[LiveService, Depends(get_live)]
+Live = Annotated[LiveService[Message], Depends(get_live)]
+LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)]
 
 
 async def get_listener(
@@ -36,8 +38,8 @@ async def get_listener(
 ) -> AsyncIterator[Listener]:
     """A listener to a conversation of the caller, until the response has ended. Raises NotAuthenticated, NotFound,
     TooManyRequests, Overloaded."""
-    still_valid = partial(auth.authenticate, bearer_token(request))
-    async with live.listen(conversation_id, who, last_event_id, still_valid) as listener:
+    verify = partial(auth.authenticate, bearer_token(request))
+    async with listen(live, conversation_id, who, verify, last_event_id) as listener:
         yield listener
 
 
@@ -46,7 +48,7 @@ async def get_listener(
     status_code=200,
     response_class=EventStream,
     summary="Messages as they come, as server-sent events: from now on, or after the one with id `Last-Event-ID`",
-    responses=DOCUMENTED | problems(404, 429),
+    responses=documented_events("message", Message) | problems(404, 429),
 )
 async def events(live: Live, listener: Annotated[Listener, Depends(get_listener)]) -> EventStream:
-    return EventStream(live, listener)
+    return EventStream(live, listener, "message", Message.model_dump_json)

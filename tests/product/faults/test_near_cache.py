@@ -15,12 +15,11 @@ from sqlalchemy import text
 from tests.product.api.test_metrics import scrape, value
 from tests.product.api.test_users import register, register_admin
 from tests.product.faults.test_sessions import ENDINGS, LOGOUT, PATIENT, Clients, Ending, Headers, Member, join
-from tests.tristore.contract.test_cache import Source
-from tests.tristore.contract.test_near_cache import running
 from tristore.cache.feed import ALIVE_SECONDS
 from tristore.models import new_id
 from tristore.stores.redis import open_redis
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing.cache import Rows, running
 from tristore.testing.lab import Lab, percentile, timed, until
 
 # Far above what is waited for: what is seen was pushed.
@@ -157,12 +156,12 @@ async def test_a_sign_out_that_redis_does_not_hear_of_waits_until_no_process_has
 
 
 async def test_nothing_near_is_served_when_redis_has_not_been_heard_of(lab: Lab) -> None:
-    source = Source()
-    async with open_redis(lab.settings) as redis, running(redis, source) as process:
+    rows = Rows()
+    async with open_redis(lab.settings) as redis, running(redis, rows) as process:
         await process.warm("a")
         async with lab.without("redis", "stopped"):
             stopped_at = served_at = time.monotonic()
-            source.versions["a"] = 2
+            rows.versions["a"] = 2
             while True:
                 asked_at = time.monotonic()
                 if await process.read("a") == 2:

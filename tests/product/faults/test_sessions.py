@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError
 from sqlalchemy import text
 
-from services.effects import session_key
+from repositories.cache_repo import session_key
 from services.passwords import CONTEXT
 from tests.product.api.test_users import account, register_admin, sign_in
 from tristore.stores.stores import Stores, open_stores
