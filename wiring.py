@@ -28,7 +28,6 @@ from services.effects import QUEUES, Targets
 from services.live_conversations import LiveConversations
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
-from services.passwords import PasswordHasher
 from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
@@ -45,6 +44,7 @@ from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import OutboxRepository
+from tristore.passwords import PasswordHasher
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 
@@ -138,7 +138,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
     )
-    hasher = PasswordHasher()
+    hasher = PasswordHasher(settings.app_name)
     probes: dict[StoreName, Callable[[], Awaitable[None]]] = {
         "postgresql": partial(postgres.ping, stores.postgres),
         "redis": feed.prove,

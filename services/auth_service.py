@@ -15,13 +15,13 @@ from models.session import PasswordChange, SignedIn, SignIn, Token
 from repositories.cache_repo import ENDED, CacheRepository, cached_session
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity
-from services.passwords import PasswordHasher, refuse_common
 from tristore.bounds.turnstile import Turnstile
 from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InvalidInput, NotAuthenticated, NotFound
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
+from tristore.passwords import PasswordHasher
 
 WRONG = "Username or password is wrong."
 PATIENCE = 5.0
@@ -125,7 +125,7 @@ class AuthService:
     async def change_password(self, who: SignedIn, change: PasswordChange) -> None:
         """Set a new password and end the user's other sessions; asked again, end them again. Raises InvalidInput,
         NotAuthenticated when this session was ended meanwhile, StoreUnavailable."""
-        refuse_common(change.new_password, "new_password")
+        self._hasher.refuse_common(change.new_password, "new_password")
         # Where the hash was not the verified one any more, the same request may have got there first: look again.
         if not await self._set_password(who, change) and not await self._set_password(who, change):
             raise InvalidInput("current_password", "was changed meanwhile")

@@ -14,13 +14,13 @@ from repositories.cache_repo import CacheRepository, cached_profile
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
-from services.passwords import PasswordHasher, refuse_common
 from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated, NotFound
 from tristore.models import new_id, now
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
+from tristore.passwords import PasswordHasher
 
 WELCOME_TITLE = "Welcome to ChatLingo"
 
@@ -48,7 +48,7 @@ class UserService:
     async def register_user(self, registration: Registration, key: IdempotencyKey | None = None) -> Registered:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer.
         Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable."""
-        refuse_common(registration.password, "password")
+        self._hasher.refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
         user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
         welcome = _welcome(user.id)
