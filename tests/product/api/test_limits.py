@@ -10,7 +10,7 @@ from fastapi import Response
 
 from config import Settings
 from main import create_app
-from services.rate_limits import network
+from services.rate_limit_service import network
 from tests.product.api.test_users import account, register, sign_in
 from tristore.stores.stores import Stores
 from tristore.testing.stores import client_of

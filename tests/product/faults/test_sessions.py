@@ -17,8 +17,8 @@ from redis.exceptions import ConnectionError
 from sqlalchemy import text
 
 from repositories.cache_repo import session_key
-from tristore.passwords import CONTEXT
 from tests.product.api.test_users import account, register_admin, sign_in
+from tristore.passwords import CONTEXT
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import Lab, until
 from tristore.testing.outbox import query
