@@ -13,7 +13,7 @@ from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.passwords import CONTEXT, PasswordHasher
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
