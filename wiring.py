@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from config import Settings
+from config import NAME, Settings
 from database import mongodb, postgres, redis
 from database.stores import Stores, open_stores
 from repositories.activity_repo import ActivityRepository
@@ -136,7 +136,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         "mongodb": partial(mongodb.ping, stores.mongodb),
     }
     health = HealthService(
-        stores=stores, probes=probes, outbox=outbox, breaker=breaker, timeout=settings.health_timeout
+        postgres=stores.postgres, probes=probes, outbox=outbox, breaker=breaker, timeout=settings.health_timeout
     )
     limits = RateLimits(
         repository=RateLimitRepository(stores.redis, breaker),
@@ -229,10 +229,16 @@ def wire(settings: Settings, stores: Stores) -> Services:
         metrics=Metrics(
             stores=stores,
             breaker=breaker,
-            hashing=lambda: hasher.waiting + auth.waiting,
             health=health,
-            listening=lambda: live.listening,
             counts=counts,
+            gauges={
+                "password_hashing_waiting": (
+                    "Requests that wait for their turn to hash a password",
+                    lambda: hasher.waiting + auth.waiting,
+                ),
+                "live_listeners": ("Open streams of messages", lambda: live.listening),
+            },
+            folder=f"{NAME}-metrics",
         ),
         cache=cache,
         messages=conversations,
