@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import httpx
@@ -17,17 +17,19 @@ from mongomock_motor import AsyncMongoMockClient
 from config import Settings
 from migrations import REVISIONS, SCRIPTS
 from tristore.embedded.servers import Server, Store
+from tristore.settings import TristoreSettings
 from tristore.stores.mongodb import MongoStore, open_mongodb
 from tristore.stores.redis import RedisStore, ServerIdentity, open_redis
 from tristore.testing.log_of_run import note_error
 
 Servers = dict[Store, Server]
+S = TypeVar("S", bound=TristoreSettings)
 HOOKS: Any = {"response": [note_error]}
 RATE_LIMITS = ("sign_in_address", "sign_in_account", "registration", "requests")
 
 
 @asynccontextmanager
-async def fake_redis(settings: Settings) -> AsyncIterator[RedisStore]:
+async def fake_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
     client = FakeAsyncRedis(server=FakeServer(), max_connections=1000)
     yield RedisStore(
         client, client, client, timeout=2, identity=ServerIdentity("fake"), raise_unknown=True
@@ -36,7 +38,7 @@ async def fake_redis(settings: Settings) -> AsyncIterator[RedisStore]:
 
 
 @asynccontextmanager
-async def real_redis(settings: Settings) -> AsyncIterator[RedisStore]:
+async def real_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
     async with open_redis(settings) as store:
         await store.client.flushall()
         yield store
@@ -46,7 +48,7 @@ async def real_redis(settings: Settings) -> AsyncIterator[RedisStore]:
 async def mongomock(settings: Settings) -> AsyncIterator[MongoStore]:
     client: Any = AsyncMongoMockClient(tz_aware=True)
     yield await _migrated(
-        MongoStore(client.chatlingo, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest())
+        MongoStore(client.fake, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest())
     )
 
 
@@ -92,6 +94,16 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", event_hooks=HOOKS) as client,
     ):
         yield client
+
+
+def settings_on(servers: Servers, kind: type[S], **values: Any) -> S:
+    """Settings of that class which lead to running servers. `.env` is not read."""
+    dsns = {
+        "postgres_dsn": servers["postgresql"].dsn,
+        "redis_dsn": servers["redis"].dsn,
+        "mongodb_dsn": servers["mongodb"].dsn,
+    }
+    return kind(_env_file=None, **{"environment": "test", **dsns, **values})
 
 
 def settings_for(servers: Servers, **overrides: Any) -> Settings:
