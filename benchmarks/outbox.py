@@ -27,13 +27,13 @@ from database.unit_of_work import UnitOfWork
 from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
 from services.effects import QUEUES
-from services.passwords import PasswordHasher
 from services.user_service import UserService
 from tristore.embedded.servers import EmbeddedServers
 from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
 from tristore.outbox.repository import LEASE_TIME, OutboxRepository
 from tristore.outbox.statements import LEASE
+from tristore.passwords import PasswordHasher
 from tristore.stores import mongodb, redis
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.stores import fresh_databases
@@ -116,12 +116,10 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         unit_of_work=partial(UnitOfWork, stores.postgres, outbox.record),
         users=services.users._users,
         idempotency=IdempotencyRepository(),
-        cache=services.cache,
+        cache=services.users._cache,
         outbox=outbox,
         invalidation=services.users._invalidation,
-        hasher=PasswordHasher(CryptContext(schemes=["plaintext"])),
-        profile_ttl=300,
-        near_ttl=10,
+        hasher=PasswordHasher("chatlingo", CryptContext(schemes=["plaintext"])),
     )
 
 

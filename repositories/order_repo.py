@@ -8,10 +8,10 @@ from sqlalchemy import BigInteger, Select, cast, func, insert, literal, select, 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager, selectinload
 
+from database.postgres import Postgres, connect
 from models.course import CourseBrief, CourseRow
 from models.order import CENTS_PER_POINT, CancelReason, LedgerEntry, Order, OrderIn, OrderRow
 from models.user import User
-from tristore.stores.postgres import Postgres, connect
 
 COURSE: tuple[Any, ...] = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
 ORDER: tuple[Any, ...] = (

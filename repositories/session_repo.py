@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, Interval, Text, bindparam, cast, delete, f
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from database.postgres import HotQuery, Postgres, connect
 from models.session import Session, SignedIn
 from models.user import FullProfile, Profile, User
 from repositories.user_repo import PROFILE, USER
-from tristore.stores.postgres import HotQuery, Postgres, connect
 
 TOUCH_EVERY = timedelta(minutes=1)
 

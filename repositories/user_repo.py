@@ -10,9 +10,9 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from database.postgres import HotQuery, Postgres
 from models.user import FullProfile, Profile, User
 from tristore.errors import AlreadyTaken
-from tristore.stores.postgres import HotQuery, Postgres
 
 UNIQUE_FIELDS = {"uq_users_username_lower": "username", "uq_users_email_lower": "email"}
 COLUMN_NAMES = {"language": "language_preference", "level": "cefr_level"}

@@ -11,11 +11,12 @@ from typing import ClassVar
 from models.activity import Activity
 from models.conversation import Conversation
 from repositories.activity_repo import ActivityRepository
+from repositories.cache_repo import profile_key, session_key
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
-from tristore.cache.feed import WakeUpRepository
-from tristore.cache.fence import CacheRepository
+from tristore.cache.feed import Feed
+from tristore.cache.fenced_cache import FencedCache
 from tristore.cache.invalidation import Invalidate
 from tristore.outbox.effects import Effect, Later, NotYet
 from tristore.saga import effects as saga_effects
@@ -29,10 +30,10 @@ QUEUES = ("redis", "mongodb", saga_effects.QUEUE)
 class Targets:
     """What effects write to."""
 
-    cache: CacheRepository
+    cache: FencedCache
     conversations: ConversationRepository
     activity: ActivityRepository
-    wake_ups: WakeUpRepository
+    feed: Feed
     seats: SeatRepository
     sagas: GoOn
     sessions: SessionRepository
@@ -129,7 +130,7 @@ class ForgetProfile(Later):
         return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
-        await to.cache.forget(user_key(self.user_id))
+        await to.cache.forget(profile_key(self.user_id))
         await to.sessions.forget(self.user_id)
 
 
@@ -159,7 +160,7 @@ class InvalidateProfile(Invalidate):
 
     @property
     def key(self) -> str:
-        return user_key(self.user_id)
+        return profile_key(self.user_id)
 
 
 class InvalidateSession(Invalidate):
@@ -169,7 +170,7 @@ class InvalidateSession(Invalidate):
 
     @property
     def aggregate(self) -> str:
-        return f"session:{self.session_id}"
+        return session_aggregate(self.session_id)
 
     @property
     def key(self) -> str:
@@ -179,7 +180,7 @@ class InvalidateSession(Invalidate):
         try:
             await super().apply(to)
         finally:  # also when Redis is down: this process has streams of its own
-            to.wake_ups.send(self.aggregate)
+            to.feed.send(self.aggregate)
 
 
 class OpenSeats(Effect):
@@ -196,11 +197,11 @@ class OpenSeats(Effect):
         await to.seats.open(self.course_id)
 
 
-def session_key(token_hash: bytes) -> str:
-    """Names the session's copy in the cache."""
-    return f"session:{token_hash.hex()}"
+def session_aggregate(session_id: uuid.UUID) -> str:
+    """Names a session as an aggregate of the outbox, and to the processes when it ends."""
+    return f"session:{session_id}"
 
 
 def user_key(user_id: uuid.UUID) -> str:
-    """Names the user's profile in the cache, and the user as an aggregate of the outbox."""
+    """Names a user as an aggregate of the outbox."""
     return f"user:{user_id}"

@@ -64,9 +64,11 @@ class AfterResponse:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         waiting: list[Callable[[], Awaitable[None]]] = []
         _after_response.set(waiting)
-        await self._app(scope, receive, send)
-        for finish in waiting:
-            await finish()
+        try:
+            await self._app(scope, receive, send)
+        finally:  # also for who got an error: a transaction that stays open would hold its connection for good
+            for finish in waiting:
+                await finish()
 
 
 class RelayWithoutStreams(OutboxRepository):

@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 2.5
 
 
 class Cache(Protocol):
-    """What an invalidation needs of the cache: see `tristore/cache/fence.py`."""
+    """What an invalidation needs of the cache: see `tristore/cache/fenced_cache.py`."""
 
     def require(self, key: str, version: int) -> None: ...
 

@@ -5,16 +5,17 @@ from typing import Any, TypeVar
 import click
 from sqlalchemy import Row
 
-from tristore.ops.store_commands import RunningSettings, runner
+from tristore.ops.runner import runner
+from tristore.ops.service import Service, Services
 from tristore.outbox.repository import OutboxRepository
-from wiring import Services
+from tristore.settings import S
 
 Q = TypeVar("Q", str, str | None)
 
 
-def outbox_commands(running_settings: RunningSettings) -> click.Group:
-    """The commands, on the stores of the settings that `running_settings` gives."""
-    run = runner(running_settings)
+def outbox_commands(service: Service[S]) -> click.Group:
+    """The commands, on the stores of the service."""
+    run = runner(service)
 
     @click.group()
     def outbox() -> None:

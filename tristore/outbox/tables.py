@@ -8,12 +8,12 @@ from sqlalchemy import BigInteger, CheckConstraint, Float, Identity, Index, Stri
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Table
+from tristore.models import OwnTable
 
 AGGREGATE_LENGTH = 64
 
 
-class OutboxStream(Table):
+class OutboxStream(OwnTable):
     """The effects of one aggregate in one queue. Whoever adds effects locks this row, so that their ids follow the
     order of the commits. Whoever applies them leases it."""
 
@@ -49,7 +49,7 @@ class OutboxStream(Table):
     )
 
 
-class OutboxEffect(Table):
+class OutboxEffect(OwnTable):
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

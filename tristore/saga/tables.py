@@ -8,14 +8,14 @@ from typing import Literal
 from sqlalchemy import CheckConstraint, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Table
+from tristore.models import OwnTable
 
 State = Literal["running", "done", "compensating", "compensated"]
 Direction = Literal["running", "compensating"]
 """The states of a saga that goes on: to its end, or back to its beginning."""
 
 
-class SagaRow(Table):
+class SagaRow(OwnTable):
     __tablename__ = "sagas"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)

@@ -12,10 +12,10 @@ from database.unit_of_work import UnitOfWork
 from models.session import SignIn
 from repositories.session_repo import SessionRepository
 from services.auth_service import AuthService
-from services.passwords import CONTEXT, PasswordHasher
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated
+from tristore.passwords import CONTEXT, PasswordHasher
 from tristore.stores.stores import Stores
 from wiring import wire
 
@@ -52,13 +52,11 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
     return AuthService(
         unit_of_work=partial(UnitOfWork, stores.postgres, services.outbox.record),
         sessions=SessionRepository(stores.postgres, timedelta(days=1), copies_last=timedelta(seconds=30)),
-        cache=services.cache,
+        cache=services.auth._cache,
         outbox=services.outbox,
         invalidation=Invalidation(outbox=services.outbox, cache=services.cache, near_doubt=1),
-        hasher=PasswordHasher(context),
+        hasher=PasswordHasher("chatlingo", context),
         lasts=timedelta(days=1),
-        copy_ttl=30,
-        near_ttl=1,
     )
 
 
