@@ -88,7 +88,7 @@ def make_outbox(
     targets: object,
     *,
     max_attempts: int = 3,
-    deadline: float = 0.5,
+    deadline: float = 3,
     pings: Mapping[str, Ping] | None = None,
 ) -> Outbox:
     return Outbox(
