@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from config import Settings
+from config import NAME, Settings
 from database import mongodb, postgres, redis
 from database.stores import Stores, open_stores
 from database.unit_of_work import UnitOfWork
@@ -29,8 +29,9 @@ from services.live_conversations import LiveConversations
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
 from services.privacy_service import PrivacyService
-from services.rate_limits import RateLimits
+from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
+from tristore.bounds.rate_counters import RateCounters
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.feed import ALIVE_SECONDS, Feed
 from tristore.cache.fence import Fence
@@ -38,7 +39,6 @@ from tristore.cache.fenced_cache import JITTER, FencedCache
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
 from tristore.errors import StoreName
-from tristore.http.rate_counters import RateLimitRepository
 from tristore.live.listeners import LiveService
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
@@ -60,7 +60,7 @@ class Services:
     privacy: PrivacyService
     live: LiveService[Message]
     health: HealthService
-    limits: RateLimits
+    rate_limits: RateLimitService
     metrics: Metrics
     feed: Feed
     cache: FencedCache
@@ -145,15 +145,15 @@ def wire(settings: Settings, stores: Stores) -> Services:
         "mongodb": partial(mongodb.ping, stores.mongodb),
     }
     health = HealthService(
-        stores=stores,
+        postgres=stores.postgres,
         probes=probes,
         outbox=outbox,
         breaker=breaker,
         revisions=REVISIONS,
         timeout=settings.health_timeout,
     )
-    limits = RateLimits(
-        repository=RateLimitRepository(stores.redis, breaker),
+    rate_limits = RateLimitService(
+        counters=RateCounters(stores.redis, breaker),
         sign_in_address=settings.rate_limit("sign_in_address"),
         sign_in_account=settings.rate_limit("sign_in_account"),
         registration=settings.rate_limit("registration"),
@@ -183,7 +183,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         "cache_events": cache.counts,
         "outbox_events": outbox.counts,
         "sign_ins": auth.counts,
-        "rate_limited": limits.counts,
+        "rate_limited": rate_limits.counts,
         "live_events": live.counts,
         "wake_ups": feed.counts,
         "sagas": sagas.counts,
@@ -232,14 +232,20 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         live=live,
         health=health,
-        limits=limits,
+        rate_limits=rate_limits,
         metrics=Metrics(
             stores=stores,
             breaker=breaker,
-            hashing=lambda: hasher.waiting + auth.waiting,
             health=health,
-            listening=lambda: live.listening,
             counts=counts,
+            gauges={
+                "password_hashing_waiting": (
+                    "Requests that wait for their turn to hash a password",
+                    lambda: hasher.waiting + auth.waiting,
+                ),
+                "live_listeners": ("Open streams of messages", lambda: live.listening),
+            },
+            folder=f"{NAME}-metrics",
         ),
         feed=feed,
         cache=cache,

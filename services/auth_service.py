@@ -15,10 +15,10 @@ from models.session import PasswordChange, SignedIn, SignIn, Token
 from repositories.cache_repo import ENDED, CacheRepository, cached_session
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity
+from tristore.bounds.turnstile import Turnstile
 from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InvalidInput, NotAuthenticated, NotFound
-from tristore.http.turnstile import Turnstile
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
 from tristore.passwords import PasswordHasher

@@ -13,8 +13,8 @@ from repositories.order_repo import OrderRepository
 from services.effects import RecordActivity
 from services.errors import OrderCancelled
 from services.order_saga import OrderSaga
+from tristore.bounds.turnstile import Turnstile
 from tristore.errors import Conflict, NotFound, StoreUnavailable
-from tristore.http.turnstile import Turnstile
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
 from tristore.saga.engine import Sagas

@@ -11,13 +11,13 @@ from limits import parse
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from tristore.bounds.rate_counters import RateCounters
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.entries import Versioned, keys_of
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import FencedCache
 from tristore.embedded.servers import Server
 from tristore.errors import Reason, StoreUnavailable
-from tristore.http.rate_counters import RateLimitRepository
 from tristore.settings import TristoreSettings
 from tristore.stores.redis import RedisStore, open_redis
 from tristore.testing.stores import Servers, real_redis, settings_on
@@ -139,7 +139,7 @@ async def test_a_write_that_a_refusing_cache_has_not_heard_of_is_owed(refused: R
 
 
 async def test_limits_are_counted_here_while_redis_refuses(refused: Refused) -> None:
-    limits = RateLimitRepository(refused.redis, CircuitBreaker("redis", 1, 60))
+    limits = RateCounters(refused.redis, CircuitBreaker("redis", 1, 60))
     once = parse("1/hour")
     assert await limits.count(once, "me") is None
     assert await limits.count(once, "me")
