@@ -11,6 +11,8 @@ from tristore.ops.embedded_stores import running_settings
 from tristore.ops.service import Service
 
 if TYPE_CHECKING:
+    from tristore.migrations.history import History
+    from tristore.migrations.scripts import Scripts
     from wiring import Services
 
 # What takes long to import is imported where it is used.
@@ -22,7 +24,13 @@ def _open_services(settings: Settings) -> "AbstractAsyncContextManager[Services]
     return open_services(settings)
 
 
-SERVICE = Service(NAME, Settings, _open_services)
+def _migrations() -> "tuple[History, Scripts]":
+    from migrations import REVISIONS, SCRIPTS
+
+    return REVISIONS, SCRIPTS
+
+
+SERVICE = Service(NAME, Settings, _open_services, _migrations)
 cli = service_commands(SERVICE)
 
 

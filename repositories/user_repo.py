@@ -91,12 +91,6 @@ class UserRepository:
             profile = update(Profile).where(Profile.user_id == user_id).values(**of_profile).returning(*PROFILE)
         return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)
 
-    async def hold(self, session: AsyncSession, user_id: uuid.UUID, *, alone: bool = False) -> bool:
-        """Let nobody erase the user until the transaction ends; `alone`: nor begin or end sessions. False for an
-        unknown or erased user: nothing more may be owed for it. Whoever locks other rows too locks this one first."""
-        query = select(User.id).where(User.id == user_id, User.erased_at.is_(None))
-        return await session.scalar(query.with_for_update(read=not alone, key_share=True)) is not None
-
     async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> int | None:
         """Leave nothing but the id and the time. Returns the new version, None for an unknown user."""
         # The update alone takes a lock that does not wait for whoever holds the user.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import click
 
+from tristore.errors import TristoreError
 from tristore.ops.embedded_stores import fail, running_settings
 from tristore.ops.service import Service
 from tristore.ops.stores_commands import stores_commands
@@ -13,7 +14,7 @@ from tristore.settings import S
 
 
 def service_commands(service: Service[S]) -> click.Group:
-    """serve, migrate, outbox, saga and stores. The product adds its own."""
+    """serve, migrate, migration, outbox, saga and stores. The product adds its own."""
 
     @click.group()
     def cli() -> None:
@@ -30,6 +31,19 @@ def service_commands(service: Service[S]) -> click.Group:
     def migrate() -> None:
         """Bring the schemas of PostgreSQL and MongoDB up to this release; safe from several pods at once."""
         _migrate(service)
+
+    @cli.command()
+    @click.argument("name")
+    def migration(name: str) -> None:
+        """Write PostgreSQL's next migration from what the models say and the migrations do not."""
+        from alembic.util import CommandError
+
+        from tristore.migrations.new import write_migration
+
+        try:
+            write_migration(service.read_settings(), service.migrations()[0], name)
+        except (CommandError, TristoreError) as error:
+            fail(f"No migration was written: {error}")
 
     @_group(cli, "outbox")
     def outbox(arguments: tuple[str, ...]) -> None:
@@ -69,7 +83,7 @@ def _migrate(service: Service[S]) -> None:
 
     with running_settings(service) as settings:
         try:
-            migrate(settings)
+            migrate(settings, *service.migrations())
         except StoreUnavailable as error:
             fail(f"Not migrated: {told(error)}")
         except CommandError as error:

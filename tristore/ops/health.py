@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tristore.cache.breaker import CircuitBreaker
 from tristore.errors import Reason, StoreName, StoreUnavailable
-from tristore.migrations import schema
+from tristore.migrations.history import History, is_current
 from tristore.outbox.relay import Outbox
 from tristore.stores.postgres import Postgres, pool_use
 
@@ -52,14 +52,16 @@ class HealthService:
         probes: Mapping[StoreName, Callable[[], Awaitable[None]]],
         outbox: Outbox,
         breaker: CircuitBreaker,
+        revisions: History,
         timeout: float,
     ) -> None:
         """A probe returns when its store takes the service's own kind of write, and raises StoreUnavailable when it
-        does not. `timeout`: seconds that each may take."""
+        does not. `revisions`: the product's migrations of PostgreSQL. `timeout`: seconds that each may take."""
         self._postgres = postgres
         self._probes = probes
         self._outbox = outbox
         self._breaker = breaker
+        self._revisions = revisions
         self._timeout = timeout
         self._check_under_way: asyncio.Task[Health] | None = None
         self._latest: Health | None = None
@@ -93,7 +95,7 @@ class HealthService:
         if not self._migrated:
             try:
                 async with asyncio.timeout(self._timeout):
-                    self._migrated = await schema.is_current(self._postgres.probe_engine)
+                    self._migrated = await is_current(self._postgres.probe_engine, self._revisions)
             except (StoreUnavailable, TimeoutError):
                 return False
         return self._migrated

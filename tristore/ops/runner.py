@@ -12,7 +12,6 @@ from tristore.ops.embedded_stores import running_settings
 from tristore.ops.service import Service, Services
 from tristore.outbox.repository import OutboxRepository
 from tristore.settings import S
-from tristore.stores.postgres import open_postgres
 
 T = TypeVar("T")
 
@@ -26,8 +25,8 @@ def runner(service: Service[S]) -> Run:
 
     def run(action: Callable[[OutboxRepository, Services], Awaitable[T]]) -> T:
         async def in_stores(settings: S) -> T:
-            async with open_postgres(settings) as postgres, service.open_services(settings) as services:
-                return await action(OutboxRepository(postgres, settings.outbox_max_attempts), services)
+            async with service.open_services(settings) as services:
+                return await action(services.outbox.repository, services)
 
         with running_settings(service) as settings:
             try:

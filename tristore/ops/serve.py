@@ -56,7 +56,7 @@ def _serve(service: Service[S], signals: list[int]) -> None:
     with running_stores(service, settings) as running:
         importer.shutdown()
         settings = service.read_settings()
-        _migrate(settings)
+        _migrate(service, settings)
         click.echo(_first_screen(settings, running))
         # Its own logging set-up would print next to ours. Streams of events end only when they are cut off.
         server = uvicorn.Server(
@@ -87,7 +87,7 @@ def _require_free_port(host: str, port: int) -> None:
         fail(f"Cannot listen on {host}, port {port}: {error.strerror}")
 
 
-def _migrate(settings: TristoreSettings) -> None:
+def _migrate(service: Service[S], settings: S) -> None:
     from alembic.util import CommandError
 
     from tristore.errors import StoreUnavailable
@@ -95,7 +95,7 @@ def _migrate(settings: TristoreSettings) -> None:
     from tristore.ops.migrate import migrate
 
     try:
-        migrate(settings)
+        migrate(settings, *service.migrations())
     except StoreUnavailable as error:  # the API says so too, and is ready once this is made up for
         click.echo(f"Not migrated: {told(error)} Run `make migrate` after that.", err=True)
     except CommandError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Generic, Protocol
 from tristore.settings import S, load
 
 if TYPE_CHECKING:  # they take long to import
+    from tristore.migrations.history import History
+    from tristore.migrations.scripts import Scripts
     from tristore.outbox.relay import Outbox
     from tristore.saga.engine import Sagas
 
@@ -28,6 +30,8 @@ class Service(Generic[S]):
     settings: type[S]
     open_services: Callable[[S], AbstractAsyncContextManager[Services]]
     """Gives the services on open stores, and closes the stores. It imports them when it is called."""
+    migrations: "Callable[[], tuple[History, Scripts]]"
+    """Gives PostgreSQL's and MongoDB's migrations of the product. It imports them when it is called."""
     module: str = "main"
     """Has the application as `app`."""
 

@@ -1,10 +1,9 @@
 """MongoDB: documents and history. Its clients, the check that it is migrated, and its health probe."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -17,14 +16,11 @@ from tristore.models import now
 from tristore.settings import TristoreSettings
 from tristore.stores.mongodb_errors import translate_errors as translate_errors
 
-LEDGER = "schema_migrations"
-SCRIPTS = Path(__file__).parents[2] / "migrations" / "mongodb"
-
 DELETED_AT_ONCE = 500
 
 # An index over many documents takes its time, but a server that takes writes is found soon or not at all. `timeoutMS`
 # is for both together.
-MIGRATING = {
+MIGRATING: dict[str, Any] = {
     "timeoutMS": None,
     "socketTimeoutMS": 600_000,
     "serverSelectionTimeoutMS": 6_000,
@@ -51,6 +47,8 @@ class MongoStore:
     """Whether the last refusal was for want of space: then only a write that happens tells that it is over."""
     raise_unknown: bool = False
     """Let a refusal that no table has pass. In tests: it may be our own bug."""
+    required_scripts: Mapping[str, str] = field(default_factory=dict)
+    """Ledger -> the migration script that it must record before this serves."""
     _migrated: bool = False
 
     @asynccontextmanager
@@ -100,20 +98,18 @@ class MongoStore:
         """Once it is true, it stays true. Raises StoreUnavailable."""
         if self._migrated:
             return
-        if not await self.database[LEDGER].find_one({"_id": script_names()[-1]}):
-            raise StoreUnavailable("mongodb", "not migrated")
+        for ledger, script in self.required_scripts.items():
+            if not await self.database[ledger].find_one({"_id": script}):
+                raise StoreUnavailable("mongodb", "not migrated")
         self._migrated = True
 
 
-def script_names() -> list[str]:
-    """Names of the migration scripts in their order, such as `m0001_initial`."""
-    return sorted(path.stem for path in SCRIPTS.glob("m*.py"))
-
-
 @asynccontextmanager
-async def open_mongodb(settings: TristoreSettings, **more: Any) -> AsyncIterator[MongoStore]:
-    """Open the client of the driver that `mongodb_driver` names, with `more` of its options; connects on first use.
-    Closes it at the end."""
+async def open_mongodb(
+    settings: TristoreSettings, required_scripts: Mapping[str, str] | None = None, **more: Any
+) -> AsyncIterator[MongoStore]:
+    """Open the client of the driver that `mongodb_driver` names, with `more` of its options. It connects on first use,
+    and is closed at the end. `required_scripts`: as in MongoStore."""
     milliseconds = round(settings.mongodb_timeout * 1000)
     options: dict[str, Any] = {
         "appname": settings.app_name,
@@ -145,6 +141,7 @@ async def open_mongodb(settings: TristoreSettings, **more: Any) -> AsyncIterator
             settings.mongodb_max_pool_size,
             majority,
             raise_unknown=strict,
+            required_scripts=required_scripts or {},
         )
     finally:
         closed = client.close()  # Motor's returns None, PyMongo's must be awaited

@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import httpx
@@ -15,20 +15,21 @@ from fastapi import FastAPI
 from mongomock_motor import AsyncMongoMockClient
 
 from config import Settings
+from migrations import REVISIONS, SCRIPTS
 from tristore.embedded.servers import Server, Store
-from tristore.migrations import scripts as mongodb_migrations
-from tristore.migrations.schema import alembic_config
+from tristore.settings import TristoreSettings
 from tristore.stores.mongodb import MongoStore, open_mongodb
 from tristore.stores.redis import RedisStore, ServerIdentity, open_redis
 from tristore.testing.log_of_run import note_error
 
 Servers = dict[Store, Server]
+S = TypeVar("S", bound=TristoreSettings)
 HOOKS: Any = {"response": [note_error]}
 RATE_LIMITS = ("sign_in_address", "sign_in_account", "registration", "requests")
 
 
 @asynccontextmanager
-async def fake_redis(settings: Settings) -> AsyncIterator[RedisStore]:
+async def fake_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
     client = FakeAsyncRedis(server=FakeServer(), max_connections=1000)
     yield RedisStore(
         client, client, client, timeout=2, identity=ServerIdentity("fake"), raise_unknown=True
@@ -37,7 +38,7 @@ async def fake_redis(settings: Settings) -> AsyncIterator[RedisStore]:
 
 
 @asynccontextmanager
-async def real_redis(settings: Settings) -> AsyncIterator[RedisStore]:
+async def real_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
     async with open_redis(settings) as store:
         await store.client.flushall()
         yield store
@@ -46,7 +47,9 @@ async def real_redis(settings: Settings) -> AsyncIterator[RedisStore]:
 @asynccontextmanager
 async def mongomock(settings: Settings) -> AsyncIterator[MongoStore]:
     client: Any = AsyncMongoMockClient(tz_aware=True)
-    yield await _migrated(MongoStore(client.chatlingo, client, timeout=5, pool_size=1))
+    yield await _migrated(
+        MongoStore(client.chatlingo, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest())
+    )
 
 
 def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManager[MongoStore]]:
@@ -54,7 +57,7 @@ def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManage
     async def open_it(settings: Settings) -> AsyncIterator[MongoStore]:
         name = f"test_{secrets.token_hex(4)}"
         changes = {"mongodb_driver": driver, "mongodb_database": name, "mongodb_timeout": 5}
-        async with open_mongodb(settings.model_copy(update=changes)) as store:
+        async with open_mongodb(settings.model_copy(update=changes), SCRIPTS.newest()) as store:
             yield await _migrated(store)
             await store.probe.drop_database(name)
 
@@ -62,7 +65,7 @@ def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManage
 
 
 async def _migrated(store: MongoStore) -> MongoStore:
-    await mongodb_migrations.upgrade(store.database)
+    await SCRIPTS.upgrade(store.database)
     return store
 
 
@@ -93,6 +96,16 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def settings_on(servers: Servers, kind: type[S], **values: Any) -> S:
+    """Settings of that class which lead to running servers. `.env` is not read."""
+    dsns = {
+        "postgres_dsn": servers["postgresql"].dsn,
+        "redis_dsn": servers["redis"].dsn,
+        "mongodb_dsn": servers["mongodb"].dsn,
+    }
+    return kind(_env_file=None, **{"environment": "test", **dsns, **values})
+
+
 def settings_for(servers: Servers, **overrides: Any) -> Settings:
     values: dict[str, Any] = {
         "environment": "test",
@@ -105,15 +118,9 @@ def settings_for(servers: Servers, **overrides: Any) -> Settings:
 
 
 async def migrate(settings: Settings) -> None:
-    await to_thread.run_sync(lambda: command.upgrade(_alembic(settings), "head"))
+    await to_thread.run_sync(lambda: command.upgrade(REVISIONS.config(settings.dsn("postgres_dsn")), "head"))
     async with open_mongodb(settings.model_copy(update={"mongodb_timeout": 30})) as store:
-        await mongodb_migrations.upgrade(store.database)
-
-
-def _alembic(settings: Settings) -> Any:
-    config = alembic_config()
-    config.attributes["dsn"] = settings.dsn("postgres_dsn")
-    return config
+        await SCRIPTS.upgrade(store.database)
 
 
 async def _administer(servers: Servers, statement: str) -> None:
