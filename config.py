@@ -18,7 +18,7 @@ class Settings(TristoreSettings):
     """Environment variables are the upper-case names. Times are seconds unless the name says otherwise."""
 
     known_passwords: ClassVar = frozenset({NAME})
-    own_loggers: ClassVar = ("main", "commands", "database", "repositories", "services", "routers")
+    own_loggers: ClassVar = ("main", "commands", "database", "models", "repositories", "services", "routers")
 
     app_name: str = NAME
     mongodb_database: str = NAME
