@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from config import Settings
+from config import NAME, Settings
 from database import mongodb, postgres, redis
 from database.stores import Stores, open_stores
 from database.unit_of_work import UnitOfWork
@@ -145,7 +145,7 @@ def wire(settings: Settings, stores: Stores) -> Services:
         "mongodb": partial(mongodb.ping, stores.mongodb),
     }
     health = HealthService(
-        stores=stores,
+        postgres=stores.postgres,
         probes=probes,
         outbox=outbox,
         breaker=breaker,
@@ -236,10 +236,16 @@ def wire(settings: Settings, stores: Stores) -> Services:
         metrics=Metrics(
             stores=stores,
             breaker=breaker,
-            hashing=lambda: hasher.waiting + auth.waiting,
             health=health,
-            listening=lambda: live.listening,
             counts=counts,
+            gauges={
+                "password_hashing_waiting": (
+                    "Requests that wait for their turn to hash a password",
+                    lambda: hasher.waiting + auth.waiting,
+                ),
+                "live_listeners": ("Open streams of messages", lambda: live.listening),
+            },
+            folder=f"{NAME}-metrics",
         ),
         feed=feed,
         cache=cache,

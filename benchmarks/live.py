@@ -26,8 +26,8 @@ import httpx
 import psutil
 
 from benchmarks.growth import plot
-from tests.product.api.test_events import start_conversation
-from tests.product.api.test_users import register
+from tests.product.people import register
+from tests.product.things import start_conversation
 from tristore.embedded.servers import EmbeddedServers
 from tristore.testing.lab import App, Lab, RawConnection, percentile
 from tristore.testing.live import listening

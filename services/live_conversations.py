@@ -6,8 +6,7 @@ from contextlib import AbstractAsyncContextManager
 
 from models.conversation import Message
 from models.session import SignedIn
-from repositories.conversation_repo import ConversationRepository
-from repositories.message_log import wake_up_name
+from repositories.conversation_repo import ConversationRepository, wake_up_name
 from services.effects import session_aggregate
 from tristore.live.listeners import Listener, LiveService
 

@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import text
 
 from config import Settings
-from tests.product.api.test_metrics import scrape, value
-from tests.product.api.test_users import account, register, sign_in
+from tests.product.live import listeners_are
+from tests.product.metrics import scrape, value
+from tests.product.people import account, register, sign_in
+from tests.product.things import post, start_conversation
 from tristore.embedded.servers import EmbeddedServers
 from tristore.stores.stores import Stores
 from tristore.testing.lab import App, Lab, until
@@ -52,18 +54,6 @@ async def conversation(client: httpx.AsyncClient, ana: dict[str, str]) -> str:
 @pytest.fixture
 def listen(app: App, conversation: str, ana: dict[str, str]) -> Open:
     return partial(listening, app.client.base_url, f"{conversation}/events", ana)
-
-
-async def start_conversation(client: httpx.AsyncClient, headers: dict[str, str]) -> str:
-    answer = await client.post("/conversations", headers=headers, json={"title": "t"})
-    assert answer.status_code == 201
-    return f"/conversations/{answer.json()['id']}"
-
-
-async def post(client: httpx.AsyncClient, conversation: str, headers: dict[str, str], *contents: str) -> None:
-    for content in contents:
-        answer = await client.post(f"{conversation}/messages", headers=headers, json={"content": content})
-        assert answer.status_code == 201
 
 
 async def test_from_now_on_each_message_comes_as_reading_it_would_give_it(
@@ -190,10 +180,6 @@ async def test_open_streams_are_limited_by_user_and_in_all(lab: Lab) -> None:
             assert refused.status_code == 429
             assert int(refused.headers["Retry-After"]) >= 1
         await until(partial(listeners_are, app, 0), 5)
-
-
-async def listeners_are(app: App, expected: int) -> bool:
-    return value(await scrape(app.client), "live_listeners") == expected
 
 
 async def test_a_refused_listener_takes_no_place(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from services.effects import QUEUES, RecordActivity
-from tests.product.api.test_users import register
+from tests.product.people import register
 from tristore.errors import NotFound
 from tristore.outbox.repository import OutboxRepository
 from tristore.stores.stores import Stores

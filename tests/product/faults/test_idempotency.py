@@ -4,8 +4,8 @@ import secrets
 
 import pytest
 
-from tests.product.api.test_users import account
-from tests.product.faults.test_outbox import STRIDE, killed_at
+from tests.product.killed import STRIDE, killed_at
+from tests.product.people import account
 from tristore.testing.lab import App, Lab
 
 pytestmark = pytest.mark.timeout(300)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 import structlog
 
-from tests.product.api.test_users import register
+from tests.product.people import register
 from tristore.testing.lab import Lab
 from tristore.testing.log_of_run import LOG, SECRETS, secrets_in
 

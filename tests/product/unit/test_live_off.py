@@ -6,7 +6,7 @@ from dataclasses import replace
 from config import Settings
 from models.conversation import Message
 from models.user import Registration
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tristore.live.listeners import LiveService
 from tristore.stores.stores import Stores
 from wiring import wire

@@ -23,7 +23,7 @@ from repositories.order_repo import OrderRepository
 from repositories.seat_repo import SeatRepository
 from services.effects import QUEUES, ForgetMarker
 from services.order_saga import OrderSaga
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.effects import NotYet

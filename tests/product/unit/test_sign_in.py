@@ -12,7 +12,7 @@ from database.unit_of_work import UnitOfWork
 from models.session import SignIn
 from repositories.session_repo import SessionRepository
 from services.auth_service import AuthService
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated
 from tristore.passwords import CONTEXT, PasswordHasher
