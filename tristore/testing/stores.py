@@ -48,7 +48,7 @@ async def real_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
 async def mongomock(settings: Settings) -> AsyncIterator[MongoStore]:
     client: Any = AsyncMongoMockClient(tz_aware=True)
     yield await _migrated(
-        MongoStore(client.chatlingo, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest())
+        MongoStore(client.fake, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest())
     )
 
 
