@@ -11,8 +11,6 @@ from tristore.settings import TristoreSettings, load
 NAME = "chatlingo"
 """What the stores know the service by: clients, databases and embedded servers have this name."""
 
-Limits = tuple[RateLimitItem, ...]
-
 
 class Settings(TristoreSettings):
     """Environment variables are the upper-case names. Times are seconds unless the name says otherwise."""
@@ -47,12 +45,14 @@ class Settings(TristoreSettings):
             raise ValueError("must be such as 10/minute or 10/minute;100/day, or empty for no limit") from None
         return limits
 
-    def rate_limit(self, name: Literal["sign_in_address", "sign_in_account", "registration", "requests"]) -> Limits:
+    def rate_limit(
+        self, name: Literal["sign_in_address", "sign_in_account", "registration", "requests"]
+    ) -> tuple[RateLimitItem, ...]:
         """The limits of a kind, none where it is turned off."""
         return _parsed(getattr(self, f"rate_limit_{name}"))
 
 
-def _parsed(limits: str) -> Limits:
+def _parsed(limits: str) -> tuple[RateLimitItem, ...]:
     return tuple(parse_many(limits)) if limits else ()
 
 

@@ -37,7 +37,7 @@ from tristore.passwords import PasswordHasher
 from tristore.stores import mongodb, redis
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.stores import fresh_databases
-from wiring import wire
+from wiring import Services
 
 OWE = text("""
 WITH users AS (SELECT gen_random_uuid() AS id FROM generate_series(1, :users)), streams AS (
@@ -61,7 +61,7 @@ async def main(effects: int) -> None:
             fresh_databases(embedded.start_all(), mongodb_timeout=5) as settings,
             open_stores(settings) as stores,
         ):
-            results = await measure(stores, wire(settings, stores), effects)
+            results = await measure(stores, Services(settings, stores), effects)
     finally:
         for store in ("postgresql", "redis", "mongodb"):
             embedded.stop(store)

@@ -15,7 +15,7 @@ from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import PROJECT, App, Lab
 from tristore.testing.outbox import Noted, make_outbox, query, write
 from tristore.testing.stores import environment, fresh_databases
-from wiring import wire
+from wiring import Services
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ async def test_an_admin_is_created_and_sees_every_profile_in_full(lab: Lab, app:
 @pytest.fixture
 async def order(stores: Stores, apart: Lab) -> AsyncIterator[Order]:
     """Pending, because its seats are not counted yet; no relay runs that could go on with it."""
-    services = wire(apart.settings, stores)
+    services = Services(apart.settings, stores)
     user_id = (await services.users.register_user(Registration.model_validate(account()))).user_id
     [course] = await services.courses.create([CourseIn.model_validate(EXAMPLE)])
     await stores.mongodb.database.seats.delete_one({"_id": str(course.id)})

@@ -33,7 +33,7 @@ from tristore.saga.repository import SagaRepository
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.outbox import query
 from tristore.testing.stores import Servers, fresh_databases
-from wiring import Services, wire
+from wiring import Services
 
 T = TypeVar("T")
 SECONDS, TIMEOUT = 2.0, 0.5
@@ -234,7 +234,7 @@ def machine(servers: Servers) -> Iterator[type[OrderMachine]]:
         own = runner.run(exits.enter_async_context(fresh_databases(servers, mongodb_timeout=TIMEOUT)))
         OrderMachine.runner = runner
         OrderMachine.stores = runner.run(exits.enter_async_context(open_stores(own)))
-        OrderMachine.services = wire(own, OrderMachine.stores)
+        OrderMachine.services = Services(own, OrderMachine.stores)
         yield OrderMachine
         runner.run(OrderMachine.services.close())
         runner.run(exits.aclose())
