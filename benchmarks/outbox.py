@@ -27,6 +27,7 @@ from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
 from services.passwords import PasswordHasher
 from services.user_service import UserService
+from tests.under_test import fresh_databases
 from tristore.embedded.servers import EmbeddedServers
 from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
@@ -35,7 +36,6 @@ from tristore.outbox.statements import LEASE
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores import mongodb, redis
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.stores import fresh_databases
 from wiring import wire
 
 OWE = text("""

@@ -6,7 +6,8 @@ import pytest
 
 from tests.product.api.test_users import account
 from tests.product.faults.test_outbox import STRIDE, killed_at
-from tristore.testing.lab import App, Lab
+from tests.under_test import Lab
+from tristore.testing.lab import App
 
 pytestmark = pytest.mark.timeout(300)
 

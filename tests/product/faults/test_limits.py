@@ -13,7 +13,8 @@ import pytest
 from tests.product.api.test_limits import attempt
 from tests.product.api.test_metrics import SCRAPER, TOKEN, Samples, scrape, value
 from tests.product.api.test_users import register
-from tristore.testing.lab import FAULTS, Fault, Lab, until
+from tests.under_test import Lab
+from tristore.testing.lab import FAULTS, Fault, until
 
 
 @pytest.mark.parametrize("fault", FAULTS)

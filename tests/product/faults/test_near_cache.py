@@ -17,11 +17,12 @@ from tests.product.api.test_users import register, register_admin
 from tests.product.faults.test_sessions import ENDINGS, LOGOUT, PATIENT, Clients, Ending, Headers, Member, join
 from tests.tristore.contract.test_cache import Source
 from tests.tristore.contract.test_near_cache import running
+from tests.under_test import Lab
 from tristore.cache.feed import ALIVE_SECONDS
 from tristore.models import new_id
 from tristore.stores.redis import open_redis
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import Lab, percentile, timed, until
+from tristore.testing.lab import percentile, timed, until
 
 # Far above what is waited for: what is seen was pushed.
 CEILINGS = {"NEAR_SESSION_SECONDS": "60", "NEAR_PROFILE_SECONDS": "60"}

@@ -11,10 +11,11 @@ from pymongo.errors import PyMongoError
 
 from tests.product.api.test_courses import new_course
 from tests.product.api.test_users import account, register, register_admin
+from tests.under_test import Lab
 from tristore.embedded.servers import Store
 from tristore.errors import Reason
 from tristore.stores.stores import open_stores
-from tristore.testing.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
+from tristore.testing.lab import FAULTS, App, Fault, answers, percentile, post_repeatedly, timed, until
 from tristore.testing.proxy import proxy_to
 
 STATES = {"connected", *(f"error: {reason}" for reason in get_args(Reason))}

@@ -15,11 +15,11 @@ from sqlalchemy import event
 from config import Settings
 from main import create_app
 from tests.product.api.test_users import account, register
+from tests.under_test import Lab, doomed_app, fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import FAULTS, App, Fault, Lab, answers, until
+from tristore.testing.lab import FAULTS, App, Fault, answers, until
 from tristore.testing.outbox import Journal, Noted, make_outbox, query, until_empty, well, write
 from tristore.testing.proxy import proxy_to
-from tristore.testing.stores import fresh_databases
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -153,7 +153,7 @@ async def whole_or_absent(lab: Lab, stores: Stores, name: str) -> bool:
 
 async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str, str], body: Any) -> bool:
     """Send one request to an app that dies at its n-th call to a store. Returns whether it died."""
-    async with lab.doomed_app(OUTBOX_POLL_SECONDS="30") as doomed:  # its relay's calls count too: few of them
+    async with doomed_app(lab, OUTBOX_POLL_SECONDS="30") as doomed:  # its relay's calls count too: few of them
         try:
             await doomed.client.request(method, path, headers={**headers, "X-Kill-At": str(n)}, json=body)
             await asyncio.sleep(0.3)  # what goes on after the answer counts too

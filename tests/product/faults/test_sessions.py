@@ -19,11 +19,11 @@ from sqlalchemy import text
 from services.effects import session_key
 from services.passwords import CONTEXT
 from tests.product.api.test_users import account, register_admin, sign_in
+from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import Lab, until
+from tristore.testing.lab import until
 from tristore.testing.outbox import query
 from tristore.testing.proxy import Proxy, proxy_to
-from tristore.testing.stores import fresh_databases
 
 Headers = dict[str, str]
 Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]

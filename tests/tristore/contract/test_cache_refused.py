@@ -11,13 +11,14 @@ from limits import parse
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from tests.under_test import settings_for
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.fence import CacheRepository, Versioned
 from tristore.embedded.servers import Server
 from tristore.errors import Reason, StoreUnavailable
 from tristore.http.rate_counters import RateLimitRepository
 from tristore.stores.redis import RedisStore, open_redis
-from tristore.testing.stores import Servers, real_redis, settings_for
+from tristore.testing.stores import Servers, real_redis
 
 
 @asynccontextmanager

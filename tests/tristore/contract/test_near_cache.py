@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio.client import PubSub
 
 from tests.tristore.contract.test_cache import Source
+from tests.under_test import settings_for
 from tristore.cache import feed as wake_up_repo
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.feed import ALIVE_SECONDS, HEARD_SECONDS, WakeUpRepository
@@ -22,7 +23,7 @@ from tristore.cache.near import Claim, NearCache
 from tristore.errors import StoreUnavailable
 from tristore.stores.redis import RedisStore, beat, open_redis
 from tristore.testing.proxy import proxy_to
-from tristore.testing.stores import Servers, real_redis, settings_for
+from tristore.testing.stores import Servers, real_redis
 
 LONG = 60.0
 """Seconds. A ceiling that no test reaches: what is seen earlier was not seen because of it."""

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.under_test import settings_for
 from tristore.errors import StoreUnavailable
 from tristore.stores.redis import RedisStore, within_timeout
-from tristore.testing.stores import Servers, real_redis, settings_for
+from tristore.testing.stores import Servers, real_redis
 
 
 async def test_an_event_loop_that_comes_late_is_not_taken_for_a_silent_redis(redis_store: RedisStore) -> None:

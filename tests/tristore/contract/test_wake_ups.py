@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.under_test import settings_for
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.feed import BEAT_SECONDS, WakeUpRepository
 from tristore.stores.redis import RedisStore, open_redis
-from tristore.testing.stores import Servers, settings_for
+from tristore.testing.stores import Servers
 
 
 class Process:

@@ -9,11 +9,12 @@ from sqlalchemy import text
 
 from config import Settings
 from tests.product.unit.test_config import make
+from tests.under_test import fresh_databases
 from tristore.errors import StoreUnavailable
 from tristore.settings import DsnField
 from tristore.stores.dsn import asyncpg_arguments
 from tristore.stores.postgres import connect, open_postgres
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers
 
 ENCODE = "write it as %2F, %3F, %23 or %40"
 

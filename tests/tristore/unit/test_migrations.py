@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from config import Settings
+from tests.under_test import fresh_databases, migrate
 from tristore.migrations import schema
 from tristore.migrations import scripts as mongodb_migrations
 from tristore.migrations.failures import MigrationFailed
@@ -23,7 +24,7 @@ from tristore.migrations.schema import alembic_config
 from tristore.stores.mongodb import LEDGER, MongoStore, open_mongodb, script_names
 from tristore.stores.stores import open_stores
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, environment, fresh_databases, migrate
+from tristore.testing.stores import Servers, environment
 
 
 def config_for(dsn: str) -> Config:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.under_test import fresh_databases
 from tristore.errors import StoreUnavailable
 from tristore.outbox.effects import Stream
 from tristore.outbox.relay import Outbox
@@ -24,7 +25,7 @@ from tristore.testing.outbox import (
     well,
     write,
 )
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.under_test import fresh_databases
 from tristore.outbox.effects import Stream
 from tristore.outbox.repository import OutboxRepository, Outcome
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.outbox import Noted, NotedLater, pass_leases, query
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers
 
 T = TypeVar("T")
 EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 15

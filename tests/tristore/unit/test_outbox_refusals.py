@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from structlog.testing import capture_logs
 
+from tests.under_test import fresh_databases
 from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import EXACT, STUCK, OutboxRepository, Outcome
@@ -27,7 +28,7 @@ from tristore.testing.outbox import (
     well,
     write,
 )
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers
 
 STREAM = "SELECT * FROM outbox_streams WHERE aggregate = :on AND store = :store"
 

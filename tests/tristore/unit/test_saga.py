@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from tests.under_test import fresh_databases
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.effects import Effect, NotYet
@@ -22,7 +23,7 @@ from tristore.saga.tables import SagaState
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import make_outbox, pass_leases, query, well
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers
 
 STEPS = ("A", "b", "C", "d")
 """In capitals those in another store."""
