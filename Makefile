@@ -60,6 +60,9 @@ without: $(VENV)/installed ## Take a part of the sample product out: PART=..., s
 migrate: $(VENV)/installed ## Bring PostgreSQL and MongoDB up to this release
 	$(BIN)/python manage.py migrate
 
+migration: $(VENV)/installed ## Write PostgreSQL's next migration from the models: NAME="add notes"
+	@$(BIN)/python manage.py migration "$(or $(NAME),$(error Give it a name: make migration NAME="add notes"))"
+
 lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRADE=1: with the newest versions)
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/base.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra dev pyproject.toml \
@@ -78,4 +81,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in without migrate lock
+.PHONY: help run check format test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in without migrate migration lock

@@ -8,16 +8,20 @@ from pydantic import Field, field_validator
 
 from tristore.settings import TristoreSettings, load
 
+NAME = "chatlingo"
+"""Of the service to its stores: their clients, databases and embedded servers have it."""
+
 Limits = tuple[RateLimitItem, ...]
 
 
 class Settings(TristoreSettings):
     """Environment variables are the upper-case names. Times are seconds unless the name says otherwise."""
 
-    known_passwords: ClassVar = frozenset({"chatlingo"})
+    known_passwords: ClassVar = frozenset({NAME})
+    own_loggers: ClassVar = ("main", "commands", "database", "repositories", "services", "routers")
 
-    app_name: str = "chatlingo"
-    mongodb_database: str = "chatlingo"
+    app_name: str = NAME
+    mongodb_database: str = NAME
 
     cache_profile_ttl: float = Field(300, ge=1)
     near_profile_seconds: float = Field(30, gt=0, le=60)

@@ -1,33 +1,23 @@
-"""How a request gets its services, its user and its key."""
+"""How a request gets its user, its key, and the services that several routers use. A router gets its own by itself."""
 
 import re
-import secrets
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
 from pydantic import TypeAdapter
 
-from config import Settings
 from models.idempotency import IdempotencyKey
 from models.session import SignedIn
 from models.user import Caller, Role
 from services.auth_service import AuthService
-from services.conversation_service import ConversationService
-from services.course_service import CourseService
-from services.order_service import OrderService
 from services.privacy_service import PrivacyService
-from services.rate_limits import RateLimits
+from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
-from tristore.errors import NotAllowed, NotAuthenticated, NotFound
-from tristore.live.listeners import Listener, LiveService
-from tristore.models import INT64
-from tristore.ops.health import HealthService
-from tristore.ops.metrics import Metrics
+from tristore.errors import NotAllowed, NotAuthenticated
+from tristore.http.requests import bearer_token
 from wiring import Services
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -39,37 +29,33 @@ def services_of(request: Request) -> Services:
     return services
 
 
-def _service(name: str) -> Any:
-    """A dependency on one of the services."""
-
-    # `async def` although it awaits nothing: FastAPI runs a plain `def` in its thread pool, at a third of the speed.
-    # And none depends on another: each that has to be solved costs every request some 40 us.
-    async def get(request: Request) -> Any:
-        return getattr(services_of(request), name)
-
-    return Depends(get)
+# Write `async def` although nothing is awaited: FastAPI runs a plain `def` in its thread pool, at a third of the speed.
+# Let none depend on another: each that has to be solved costs a request some 40 us.
+async def get_users(request: Request) -> UserService:
+    return services_of(request).users
 
 
-Users = Annotated[UserService, _service("users")]
-Courses = Annotated[CourseService, _service("courses")]
-Orders = Annotated[OrderService, _service("orders")]
-Conversations = Annotated[ConversationService, _service("conversations")]
-Privacy = Annotated[PrivacyService, _service("privacy")]
-Live = Annotated[LiveService, _service("live")]
-HealthChecks = Annotated[HealthService, _service("health")]
-Limits = Annotated[RateLimits, _service("limits")]
-MetricsOfAll = Annotated[Metrics, _service("metrics")]
-Auth = Annotated[AuthService, _service("auth")]
+async def get_privacy(request: Request) -> PrivacyService:
+    return services_of(request).privacy
 
 
-def address_of(request: Request) -> str:
-    """Where the request comes from: the peer, or what a trusted proxy says of it."""
-    return request.client.host if request.client else "unknown"
+async def get_rate_limits(request: Request) -> RateLimitService:
+    return services_of(request).rate_limits
+
+
+async def get_auth(request: Request) -> AuthService:
+    return services_of(request).auth
+
+
+Users = Annotated[UserService, Depends(get_users)]
+Privacy = Annotated[PrivacyService, Depends(get_privacy)]
+RateLimits = Annotated[RateLimitService, Depends(get_rate_limits)]
+Auth = Annotated[AuthService, Depends(get_auth)]
 
 
 class _OfToken(SecurityBase):
-    """What the request's bearer token stands for. A security scheme by itself, so that the API's document shows it, and
-    the request pays for one dependency instead of three. Each raises NotAuthenticated, TooManyRequests."""
+    """What the request's bearer token stands for. It is a security scheme itself: so the API's document shows it, and a
+    request pays for one dependency instead of three. Raises NotAuthenticated, TooManyRequests."""
 
     def __init__(self) -> None:
         self.scheme_name = "OAuth2PasswordBearer"
@@ -81,21 +67,13 @@ class _OfToken(SecurityBase):
             raise NotAuthenticated
         services = services_of(request)
         session = await services.auth.authenticate(token)
-        services.limits.request(session.user_id)
+        services.rate_limits.request(session.user_id)
         return services, session
 
 
 class SessionOfToken(_OfToken):
     async def __call__(self, request: Request) -> SignedIn:
         return (await self.session(request))[1]
-
-
-class ProfileOfToken(_OfToken):
-    """As the bytes of its JSON."""
-
-    async def __call__(self, request: Request) -> bytes:
-        services, session = await self.session(request)
-        return await services.users.own_profile(session)
 
 
 class CallerOfToken(_OfToken):
@@ -106,16 +84,10 @@ class CallerOfToken(_OfToken):
         return CALLER.validate_json(await services.users.own_profile(session))
 
 
-def bearer_token(request: Request) -> str:
-    """What the request came with, empty if it came with none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token if scheme.lower() == "bearer" else ""
-
-
 CurrentSession = Annotated[SignedIn, Depends(SessionOfToken())]
-OwnProfile = Annotated[bytes, Depends(ProfileOfToken())]
 CurrentUser = Annotated[Caller, Depends(CallerOfToken())]
 
+PageSize = Annotated[int, Query(ge=1, le=100)]
 
 KeyHeader = Annotated[
     str | None,
@@ -133,7 +105,7 @@ async def get_key_of_anybody(request: Request, key: KeyHeader = None) -> Idempot
 
 
 async def get_key_of_caller(request: Request, caller: CurrentUser, key: KeyHeader = None) -> IdempotencyKey | None:
-    """The key of a user's request: another user's same key is another one."""
+    """The key of a user's request. The same key of another user is another key."""
     return IdempotencyKey(f"{caller.id} {_route(request)}", key) if key else None
 
 
@@ -157,33 +129,3 @@ def require_role(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
 
 
 Admin = Annotated[Caller, Depends(require_role("admin"))]
-
-
-async def get_listener(
-    live: Live,
-    auth: Auth,
-    who: CurrentSession,
-    request: Request,
-    conversation_id: uuid.UUID,
-    last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)] = None,
-) -> AsyncIterator[Listener]:
-    """A listener to a conversation of the caller, until the response has ended. Raises NotAuthenticated, NotFound,
-    TooManyRequests, Overloaded."""
-    async with live.listen(
-        conversation_id, who, last_event_id, partial(auth.authenticate, bearer_token(request))
-    ) as listener:
-        yield listener
-
-
-Listening = Annotated[Listener, Depends(get_listener)]
-
-
-async def require_scraper(request: Request) -> None:
-    """Let pass whoever has the metrics' token. Without one configured, only development has metrics. Raises NotFound,
-    NotAuthenticated."""
-    settings: Settings = request.app.state.settings
-    if settings.metrics_token is None:
-        if settings.environment == "production":
-            raise NotFound
-    elif not secrets.compare_digest(bearer_token(request).encode(), settings.metrics_token.get_secret_value().encode()):
-        raise NotAuthenticated

@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from config import Settings, get_settings
-from routers import auth, conversations, courses, health, metrics, orders, users
+from database.stores import Stores, open_stores
+from routers import auth, conversations, courses, events, orders, users
+from tristore.http import metrics, probes
 from tristore.http.document import DocumentedAPI
 from tristore.http.middleware import add_middleware
 from tristore.http.problems import add_error_handlers
 from tristore.ops.process import configure_logging, draining, spare_collections
 from tristore.settings import MissingDSN
-from tristore.stores.stores import Stores, open_stores
 from wiring import wire
 
 # FastAPI's own OpenTelemetry. Even unused it is looked for in each request; and it logs what exceptions say, which may
@@ -33,8 +34,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     app.state.given_stores = stores
     add_middleware(app, settings)
     add_error_handlers(app)
-    # FastAPI asks them in this order, which costs the later ones a little of their time.
-    for module in (users, health, conversations, courses, orders, auth, metrics):
+    for module in (probes, metrics, auth, users, conversations, events, courses, orders):
         app.include_router(module.router)
     if settings.docs:
         app.serve_document()
@@ -49,6 +49,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             configure_logging(settings)
         stores = app.state.given_stores or await exits.enter_async_context(open_stores(settings))
         services = app.state.services = wire(settings, stores)
+        app.state.health, app.state.metrics = services.health, services.metrics
         exits.push_async_callback(services.close)
         services.start()
         report = await services.health.report()
@@ -71,6 +72,6 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    from manage import serve
+    from manage import cli
 
-    serve()
+    cli(["serve"])

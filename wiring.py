@@ -1,12 +1,19 @@
 """Builds the services from the settings and the open stores."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from config import Settings
+from config import NAME, Settings
+from database import mongodb, postgres, redis
+from database.stores import Stores, open_stores
+from database.unit_of_work import UnitOfWork
+from migrations import REVISIONS
+from models.conversation import Message
 from repositories.activity_repo import ActivityRepository
+from repositories.cache_repo import FORMAT, CacheRepository, Lifetime
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
 from repositories.idempotency_repo import IdempotencyRepository
@@ -17,30 +24,29 @@ from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
-from services.effects import Targets
+from services.effects import QUEUES, Targets
+from services.live_conversations import LiveConversations
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
-from services.passwords import PasswordHasher
 from services.privacy_service import PrivacyService
-from services.rate_limits import RateLimits
+from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
+from tristore.bounds.rate_counters import RateCounters
 from tristore.cache.breaker import CircuitBreaker
-from tristore.cache.feed import ALIVE_SECONDS, WakeUpRepository
-from tristore.cache.fence import CacheRepository
+from tristore.cache.feed import ALIVE_SECONDS, Feed
+from tristore.cache.fence import Fence
+from tristore.cache.fenced_cache import JITTER, FencedCache
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
 from tristore.errors import StoreName
-from tristore.http.rate_counters import RateLimitRepository
 from tristore.live.listeners import LiveService
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import OutboxRepository
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.passwords import PasswordHasher
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
-from tristore.stores import mongodb, postgres, redis
-from tristore.stores.stores import Stores
 
 
 @dataclass(frozen=True)
@@ -52,16 +58,18 @@ class Services:
     orders: OrderService
     sagas: Sagas
     privacy: PrivacyService
-    live: LiveService
+    live: LiveService[Message]
     health: HealthService
-    limits: RateLimits
+    rate_limits: RateLimitService
     metrics: Metrics
-    cache: CacheRepository
+    feed: Feed
+    cache: FencedCache
     messages: ConversationRepository
     outbox: Outbox
 
     def start(self) -> None:
         """Start what runs beside the requests."""
+        self.feed.start()
         self.outbox.start()
         self.live.start()
         self.metrics.start()
@@ -73,40 +81,49 @@ class Services:
         await self.cache.close()
         await self.messages.close()
         await self.live.close()
+        await self.feed.close()
         await self.health.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services on stores of their own, for a command. Nothing runs beside it."""
+    async with open_stores(settings) as stores:
+        yield wire(settings, stores)
 
 
 def wire(settings: Settings, stores: Stores) -> Services:
     """Build every service once; they live as long as the stores."""
     breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
-    entry_seconds = 1.1 * max(settings.cache_profile_ttl, settings.cache_session_ttl)
-    wake_ups = WakeUpRepository(stores.redis, breaker, lambda: outbox.caught_up("redis"), entry_seconds)
-    near = None
-    if settings.near_cache:
-        near = NearCache(settings.near_cache_entries, wake_ups.is_alive)
-        wake_ups.listen(lambda names: near.drop(name.removeprefix("cache:") for name in names), near.clear)
-    cache = CacheRepository(
-        stores.redis,
-        breaker,
+    longest = 1 + JITTER
+    entry_seconds = longest * max(settings.cache_profile_ttl, settings.cache_session_ttl)
+    feed = Feed(stores.redis, breaker, lambda: outbox.caught_up("redis"), entry_seconds)
+    near = NearCache(settings.near_cache_entries, feed.is_alive) if settings.near_cache else None
+    cache = FencedCache(
+        Fence(stores.redis, breaker, FORMAT, settings.cache_load_lease),
         near=near,
-        feed=wake_ups,
+        feed=feed,
         entry_seconds=entry_seconds,
-        lease_seconds=settings.cache_load_lease,
-        absent_ttl=settings.cache_absent_ttl,
+        absent_seconds=settings.cache_absent_ttl,
         fallback_concurrency=settings.cache_fallback_concurrency,
     )
-    conversations = ConversationRepository(stores.mongodb, wake_ups.send)
+    copies = CacheRepository(
+        cache,
+        profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds if near else 0),
+        sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds if near else 0),
+    )
+    conversations = ConversationRepository(stores.mongodb, feed.send)
     activity = ActivityRepository(stores.mongodb)
     seats = SeatRepository(stores.mongodb)
-    owed = OutboxRepository(stores.postgres, settings.outbox_max_attempts)
-    unit_of_work = partial(PostgresUnitOfWork, stores.postgres, owed.record)
+    owed = OutboxRepository(stores.postgres, QUEUES, settings.outbox_max_attempts)
+    unit_of_work = partial(UnitOfWork, stores.postgres, owed.record)
     orders = OrderRepository(stores.postgres)
     users = UserRepository(stores.postgres)
     sessions = SessionRepository(
         stores.postgres,
         timedelta(seconds=settings.session_idle_seconds),
         # The former with its jitter. More than the 30 s that a copy has in all: the COMMIT may come late.
-        copies_last=timedelta(seconds=1.1 * settings.cache_session_ttl + 2 * settings.near_session_seconds),
+        copies_last=timedelta(seconds=longest * settings.cache_session_ttl + 2 * settings.near_session_seconds),
     )
     sagas = Sagas(
         unit_of_work=unit_of_work,
@@ -116,22 +133,27 @@ def wire(settings: Settings, stores: Stores) -> Services:
     )
     outbox = Outbox(
         repository=owed,
-        targets=Targets(cache, conversations, activity, wake_ups, seats, sagas, sessions),
+        targets=Targets(cache, conversations, activity, feed, seats, sagas, sessions),
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=settings.effects_deadline,
         poll_seconds=settings.outbox_poll_seconds,
     )
-    hasher = PasswordHasher()
+    hasher = PasswordHasher(settings.app_name)
     probes: dict[StoreName, Callable[[], Awaitable[None]]] = {
         "postgresql": partial(postgres.ping, stores.postgres),
-        "redis": wake_ups.prove,
+        "redis": feed.prove,
         "mongodb": partial(mongodb.ping, stores.mongodb),
     }
     health = HealthService(
-        stores=stores, probes=probes, outbox=outbox, breaker=breaker, timeout=settings.health_timeout
+        postgres=stores.postgres,
+        probes=probes,
+        outbox=outbox,
+        breaker=breaker,
+        revisions=REVISIONS,
+        timeout=settings.health_timeout,
     )
-    limits = RateLimits(
-        repository=RateLimitRepository(stores.redis, breaker),
+    rate_limits = RateLimitService(
+        counters=RateCounters(stores.redis, breaker),
         sign_in_address=settings.rate_limit("sign_in_address"),
         sign_in_account=settings.rate_limit("sign_in_account"),
         registration=settings.rate_limit("registration"),
@@ -140,33 +162,30 @@ def wire(settings: Settings, stores: Stores) -> Services:
     invalidation = Invalidation(outbox=outbox, cache=cache, near_doubt=ALIVE_SECONDS if near else 0)
     auth = AuthService(
         unit_of_work=unit_of_work,
-        users=users,
         sessions=sessions,
-        cache=cache,
+        cache=copies,
         outbox=outbox,
         invalidation=invalidation,
         hasher=hasher,
         lasts=timedelta(seconds=settings.session_seconds),
-        copy_ttl=settings.cache_session_ttl,
-        near_ttl=settings.near_session_seconds if near else 0,
     )
     live = LiveService(
-        conversations=conversations,
-        wake_ups=wake_ups,
+        source=LiveConversations(conversations),
+        feed=feed,
         poll_seconds=settings.live_poll_seconds,
         heartbeat_seconds=settings.live_heartbeat_seconds,
         send_seconds=settings.live_send_seconds,
         verify_seconds=settings.postgres_request_deadline,
-        max_per_user=settings.live_max_per_user,
+        max_per_caller=settings.live_max_per_user,
         max_listeners=settings.live_max_listeners,
     )
     counts = {
         "cache_events": cache.counts,
         "outbox_events": outbox.counts,
         "sign_ins": auth.counts,
-        "rate_limited": limits.counts,
+        "rate_limited": rate_limits.counts,
         "live_events": live.counts,
-        "wake_ups": wake_ups.counts,
+        "wake_ups": feed.counts,
         "sagas": sagas.counts,
     }
     return Services(
@@ -175,16 +194,13 @@ def wire(settings: Settings, stores: Stores) -> Services:
             unit_of_work=unit_of_work,
             users=users,
             idempotency=IdempotencyRepository(),
-            cache=cache,
+            cache=copies,
             outbox=outbox,
             invalidation=invalidation,
             hasher=hasher,
-            profile_ttl=settings.cache_profile_ttl,
-            near_ttl=settings.near_profile_seconds if near else 0,
         ),
         conversations=ConversationService(
             unit_of_work=unit_of_work,
-            users=users,
             conversations=conversations,
             activity=activity,
             outbox=outbox,
@@ -195,7 +211,6 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         orders=OrderService(
             unit_of_work=unit_of_work,
-            users=users,
             orders=orders,
             idempotency=IdempotencyRepository(),
             sagas=sagas,
@@ -217,15 +232,22 @@ def wire(settings: Settings, stores: Stores) -> Services:
         ),
         live=live,
         health=health,
-        limits=limits,
+        rate_limits=rate_limits,
         metrics=Metrics(
             stores=stores,
             breaker=breaker,
-            hashing=lambda: hasher.waiting + auth.waiting,
             health=health,
-            listening=lambda: live.listening,
             counts=counts,
+            gauges={
+                "password_hashing_waiting": (
+                    "Requests that wait for their turn to hash a password",
+                    lambda: hasher.waiting + auth.waiting,
+                ),
+                "live_listeners": ("Open streams of messages", lambda: live.listening),
+            },
+            folder=f"{NAME}-metrics",
         ),
+        feed=feed,
         cache=cache,
         messages=conversations,
         outbox=outbox,

@@ -26,7 +26,6 @@ from benchmarks.users import profile_of
 from config import get_settings
 from repositories.conversation_repo import LIVING
 from repositories.user_repo import ADD
-from services.passwords import PasswordHasher
 from services.user_service import WELCOME_TITLE
 from tristore.cache.fence import FILL, LEASE
 from tristore.models import new_id, now
@@ -34,6 +33,7 @@ from tristore.ops.process import spare_collections
 from tristore.outbox.relay import STREAMS_AT_ONCE
 from tristore.outbox.repository import FIRST_DELAY, LEASE_TIME, LONGEST_DELAY, PATIENT, STUCK
 from tristore.outbox.statements import RECORD, SETTLE
+from tristore.passwords import PasswordHasher
 
 ANSWER = profile_of(BenchmarkUser(new_id(), "", new_id(), new_id()))
 CONNECTIONS = 64
@@ -62,7 +62,7 @@ class Drivers:
     def __init__(self, postgres: "asyncpg.Pool[asyncpg.Record]", redis: Redis, mongodb: Any) -> None:
         self.postgres, self.redis, self.mongodb = postgres, redis, mongodb
         self.lease, self.fill = redis.register_script(LEASE), redis.register_script(FILL)
-        self.hasher = PasswordHasher()
+        self.hasher = PasswordHasher("chatlingo")
         self.unsettled: asyncio.Queue[tuple[str, uuid.UUID, list[int]]] = asyncio.Queue()
 
     async def settle(self) -> None:

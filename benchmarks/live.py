@@ -26,8 +26,8 @@ import httpx
 import psutil
 
 from benchmarks.growth import plot
-from tests.product.api.test_events import start_conversation
-from tests.product.api.test_users import register
+from tests.product.people import register
+from tests.product.things import start_conversation
 from tests.under_test import Lab, fresh_databases, lab_on
 from tristore.embedded.servers import EmbeddedServers
 from tristore.testing import log_of_run

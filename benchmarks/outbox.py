@@ -23,9 +23,10 @@ from passlib.context import CryptContext
 from sqlalchemy import text
 
 from benchmarks.growth import plot
+from database.unit_of_work import UnitOfWork
 from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
-from services.passwords import PasswordHasher
+from services.effects import QUEUES
 from services.user_service import UserService
 from tests.under_test import fresh_databases
 from tristore.embedded.servers import EmbeddedServers
@@ -33,7 +34,7 @@ from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
 from tristore.outbox.repository import LEASE_TIME, OutboxRepository
 from tristore.outbox.statements import LEASE
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.passwords import PasswordHasher
 from tristore.stores import mongodb, redis
 from tristore.stores.stores import Stores, open_stores
 from wiring import wire
@@ -68,7 +69,7 @@ async def main(effects: int) -> None:
 
 
 async def measure(stores: Stores, services: Any, effects: int) -> dict[str, Any]:
-    repository = OutboxRepository(stores.postgres, 12)
+    repository = OutboxRepository(stores.postgres, QUEUES, 12)
     users = service(services, stores, repository)
     sizes = (0, effects // 100, effects)
     polling, registering = {}, {}
@@ -105,22 +106,20 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
     """Registration as the app has it, with hashing made trivial and MongoDB taken for down: its effects stay owed."""
     outbox = Outbox(
         repository=repository,
-        targets=services.outbox._targets,
+        targets=services.outbox._delivery._targets,
         pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
         deadline=0.5,
         poll_seconds=1,
     )
-    outbox._pause(StoreUnavailable("mongodb", "unreachable"))
+    outbox._pauses.pause(StoreUnavailable("mongodb", "unreachable"))
     return UserService(
-        unit_of_work=partial(PostgresUnitOfWork, stores.postgres, outbox.record),
+        unit_of_work=partial(UnitOfWork, stores.postgres, outbox.record),
         users=services.users._users,
         idempotency=IdempotencyRepository(),
-        cache=services.cache,
+        cache=services.users._cache,
         outbox=outbox,
         invalidation=services.users._invalidation,
-        hasher=PasswordHasher(CryptContext(schemes=["plaintext"])),
-        profile_ttl=300,
-        near_ttl=10,
+        hasher=PasswordHasher("chatlingo", CryptContext(schemes=["plaintext"])),
     )
 
 

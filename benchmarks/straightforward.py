@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from config import get_settings
 from models.conversation import NewMessage
 from models.user import FullProfile, Profile, Registration, User
-from services.passwords import CONTEXT
+from tristore.passwords import CONTEXT
 
 settings = get_settings()
 engine = create_async_engine(settings.dsn("postgres_dsn"), pool_size=20, max_overflow=10, pool_pre_ping=True)

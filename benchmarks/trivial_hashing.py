@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from passlib.context import CryptContext
 
 from main import create_app
-from services.passwords import PasswordHasher
+from tristore.passwords import PasswordHasher
 
 app = create_app()
 whole_lifespan = app.router.lifespan_context
@@ -16,7 +16,7 @@ whole_lifespan = app.router.lifespan_context
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with whole_lifespan(app):
-        app.state.services.users._hasher = PasswordHasher(CryptContext(schemes=["plaintext"]))
+        app.state.services.users._hasher = PasswordHasher("chatlingo", CryptContext(schemes=["plaintext"]))
         yield
 
 

@@ -13,9 +13,10 @@ import asyncpg
 from config import Settings
 from models.session import SignedIn
 from models.user import FullProfile
-from services.effects import session_key, user_key
+from repositories.cache_repo import FORMAT, cached_session, profile_key, session_key
+from tristore.cache.entries import Versioned, entry_of, keys_of
 from tristore.cache.feed import CHANNEL
-from tristore.cache.fence import names_of
+from tristore.cache.fenced_cache import CHANGED
 from tristore.models import new_id, now
 from tristore.stores.stores import open_stores
 
@@ -60,13 +61,14 @@ async def fill_caches(settings: Settings, users: Sequence[User]) -> None:
         await stores.redis.client.ping()  # connects, and so learns which server it is
         async with stores.redis.client.pipeline(transaction=False) as pipeline:
             for user in users:
-                session = SignedIn(session_id=user.session_id, user_id=user.id).model_dump_json().encode()
-                for key, body, ttl in (
+                session = cached_session(SignedIn(session_id=user.session_id, user_id=user.id))
+                for key, found, ttl in (
                     (session_key(user.token_hash), session, settings.cache_session_ttl),
-                    (user_key(user.id), profile_of(user), settings.cache_profile_ttl),
+                    (profile_key(user.id), Versioned(1, profile_of(user)), settings.cache_profile_ttl),
                 ):
-                    pipeline.set(names_of(stores.redis.identity.run_id, key)[0], b"v1:" + body, ex=int(ttl))
-                    names.append(f"cache:{key}")
+                    name = keys_of(key, FORMAT, stores.redis.identity.run_id)[0]
+                    pipeline.set(name, entry_of(found), ex=int(ttl))
+                    names.append(f"{CHANGED}{key}")
             for first in range(0, len(names), 500):  # one by one they would keep the servers busy for seconds
                 pipeline.publish(CHANNEL, " ".join(("benchmark", *names[first : first + 500])))
             await pipeline.execute()

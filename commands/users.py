@@ -10,8 +10,7 @@ from config import Settings
 from models.user import Registration
 from tristore.errors import TristoreError
 from tristore.ops.cures import told
-from tristore.stores.stores import open_stores
-from wiring import wire
+from wiring import open_services
 
 
 def create_admin(settings: Settings, username: str, email: str, password: str) -> uuid.UUID:
@@ -26,8 +25,7 @@ def create_admin(settings: Settings, username: str, email: str, password: str) -
 
 
 async def _create(settings: Settings, registration: Registration) -> uuid.UUID:
-    async with open_stores(settings) as stores:
-        users = wire(settings, stores).users
-        registered = await users.register_user(registration)
-        await users.set_role(registered.user_id, "admin")
+    async with open_services(settings) as services:
+        registered = await services.users.register_user(registration)
+        await services.users.set_role(registered.user_id, "admin")
     return registered.user_id

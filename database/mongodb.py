@@ -1,5 +1,17 @@
 """MongoDB: documents. What opens it, asks whether it serves, and turns its errors into StoreUnavailable."""
 
-from tristore.stores.mongodb import MongoStore, open_mongodb, ping, translate_errors
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
-__all__ = ["MongoStore", "open_mongodb", "ping", "translate_errors"]
+from config import Settings
+from migrations import SCRIPTS
+from tristore.stores import mongodb
+from tristore.stores.mongodb import Document, MongoStore, ping, translate_errors
+from tristore.stores.mongodb_errors import refusal_in
+
+__all__ = ["Document", "MongoStore", "open_mongodb", "ping", "refusal_in", "translate_errors"]
+
+
+def open_mongodb(settings: Settings, **options: Any) -> AbstractAsyncContextManager[MongoStore]:
+    """Open a client that serves once MongoDB is migrated. `options` are the driver's. It connects on first use."""
+    return mongodb.open_mongodb(settings, SCRIPTS.newest(), **options)

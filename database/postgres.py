@@ -1,5 +1,5 @@
 """PostgreSQL: the truth. What opens it, asks whether it serves, and turns its errors into StoreUnavailable."""
 
-from tristore.stores.postgres import Postgres, open_postgres, ping, translate_errors
+from tristore.stores.postgres import HotQuery, Postgres, connect, open_postgres, ping, start_budget, translate_errors
 
-__all__ = ["Postgres", "open_postgres", "ping", "translate_errors"]
+__all__ = ["HotQuery", "Postgres", "connect", "open_postgres", "ping", "start_budget", "translate_errors"]

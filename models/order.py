@@ -12,7 +12,7 @@ from models.course import CourseBrief, CourseRow
 from tristore.models import Model, Number, Table, example
 
 Status = Literal["pending", "confirmed", "cancelled"]
-Reason = Literal["sold out", "course deleted", "deadline", "erased", "by the user", "by an operator"]
+CancelReason = Literal["sold out", "course deleted", "deadline", "erased", "by the user", "by an operator"]
 CENTS_PER_POINT = 100
 EXAMPLE: dict[str, Any] = {"course_id": "0199d3c2-7b44-7000-8000-000000000000", "quantity": 1}
 
@@ -79,7 +79,7 @@ class Order(BaseModel):
     price_cents: int
     points: int = Field(description="what it earned, less what was taken back")
     status: Status
-    reason: Reason | None = Field(description="why it was cancelled")
+    reason: CancelReason | None = Field(description="why it was cancelled")
     created_at: datetime
 
 

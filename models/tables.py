@@ -1,4 +1,4 @@
-"""All tables in one metadata: importing this module makes Alembic see them."""
+"""The product's tables: Alembic sees those that this module imports."""
 
 from models.course import CourseRow
 from models.idempotency import IdempotencyRecord
@@ -6,18 +6,13 @@ from models.order import LedgerEntry, OrderRow
 from models.session import Session
 from models.user import Profile, User
 from tristore.models import Table
-from tristore.outbox.tables import OutboxEffect, OutboxStream
-from tristore.saga.tables import SagaRow
 
 __all__ = [
     "CourseRow",
     "IdempotencyRecord",
     "LedgerEntry",
     "OrderRow",
-    "OutboxEffect",
-    "OutboxStream",
     "Profile",
-    "SagaRow",
     "Session",
     "User",
     "metadata",

@@ -2,8 +2,8 @@
 
 import uuid
 
+from database.mongodb import MongoStore
 from models.activity import Activity
-from tristore.stores.mongodb import MongoStore
 
 
 class ActivityRepository:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Collection
 
 from pymongo import ReturnDocument
 
+from database.mongodb import Document, MongoStore
 from models.conversation import Conversation, Message, NewMessage
-from repositories.message_log import MessageLog, as_message
+from tristore.errors import InvalidInput
 from tristore.models import now
-from tristore.stores.mongodb import Document, MongoStore
+from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
+MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id")
 LIVING: Document = {"deleted": {"$ne": True}}
 
 
@@ -22,7 +24,7 @@ class ConversationRepository:
     def __init__(self, mongodb: MongoStore, wake: Callable[[str], None] = lambda name: None) -> None:
         """`wake` is told the name of a conversation that has new messages."""
         self._mongodb = mongodb
-        self._log = MessageLog(mongodb, wake)
+        self._log = NumberedLog(mongodb, MESSAGES, lambda id_: wake(wake_up_name(id_)))
 
     async def add(self, conversation: Conversation) -> None:
         """Insert it once, however often this is asked."""
@@ -100,7 +102,7 @@ class ConversationRepository:
             query["seq"] = {"$lt": before}
         async with self._mongodb.reading() as database:
             found = await database.messages.find(query).sort("seq", 1 if forward else -1).limit(limit).to_list(limit)
-        return [as_message(document) for document in (found if forward else reversed(found))]
+        return [_message(document) for document in (found if forward else reversed(found))]
 
     async def last_numbers(self, conversation_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Of those that exist: a number that no message is above. It is written just before the messages."""
@@ -117,11 +119,24 @@ class ConversationRepository:
         async with self._mongodb.operation() as database:
             if not await database.conversations.find_one(_this(conversation_id, owner), {"_id": 1}):
                 return None
-            return await self._log.append(str(conversation_id), new)
+            try:
+                document, is_new = await self._log.append(str(conversation_id), new.id, new.model_dump())
+            except IdTaken:
+                raise InvalidInput("id", "was already used for another message of this conversation") from None
+        return _message(document), is_new
 
     async def close(self) -> None:
         """Wait for the messages that are under way."""
         await self._log.close()
+
+
+def wake_up_name(conversation_id: uuid.UUID | str) -> str:
+    """The name by which processes tell each other that a conversation has new messages."""
+    return f"conversation:{conversation_id}"
+
+
+def _message(document: Document) -> Message:
+    return Message.model_validate(document)
 
 
 def _this(conversation_id: uuid.UUID, owner: uuid.UUID) -> Document:

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from database.postgres import Postgres, connect
 from models.course import Course, CourseIn, CourseRow
 from tristore.models import new_id
-from tristore.stores.postgres import Postgres, connect
 
 LIVING = CourseRow.is_deleted.is_(False)
 COURSE: tuple[Any, ...] = (

@@ -8,10 +8,10 @@ from sqlalchemy import BigInteger, Select, cast, func, insert, literal, select, 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager, selectinload
 
+from database.postgres import Postgres, connect
 from models.course import CourseBrief, CourseRow
-from models.order import CENTS_PER_POINT, LedgerEntry, Order, OrderIn, OrderRow, Reason
+from models.order import CENTS_PER_POINT, CancelReason, LedgerEntry, Order, OrderIn, OrderRow
 from models.user import User
-from tristore.stores.postgres import Postgres, connect
 
 COURSE: tuple[Any, ...] = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
 ORDER: tuple[Any, ...] = (
@@ -42,17 +42,14 @@ class OrderRepository:
         self._postgres = postgres
 
     async def add(self, session: AsyncSession, order_id: uuid.UUID, user_id: uuid.UUID, order: OrderIn) -> Order | None:
-        """The pending order; None when there is no such course. Locks the user: an erasure waits for it, and then finds
-        the order."""
+        """The pending order; None when there is no such course."""
         wanted = (
-            select(User.id.label("user_id"), CourseRow.price_cents, *COURSE)
-            .join_from(User, CourseRow, CourseRow.id == order.course_id)
-            .where(User.id == user_id, User.erased_at.is_(None), CourseRow.is_deleted.is_(False))
-            .with_for_update(read=True, key_share=True, of=User)
+            select(CourseRow.price_cents, *COURSE)
+            .where(CourseRow.id == order.course_id, CourseRow.is_deleted.is_(False))
             .cte("wanted")
         )
         price = wanted.c.price_cents * cast(order.quantity, BigInteger)
-        values = select(literal(order_id), wanted.c.user_id, wanted.c.id, literal(order.quantity), price)
+        values = select(literal(order_id), literal(user_id), wanted.c.id, literal(order.quantity), price)
         columns = ["id", "user_id", "course_id", "quantity", "price_cents"]
         placed = insert(OrderRow).from_select(columns, values).returning(*ORDER).cte("placed")
         course = (wanted.c[column.name].label(f"course_{column.name}") for column in COURSE)
@@ -101,7 +98,7 @@ class OrderRepository:
         async with connect(self._postgres.reads) as connection:
             return SeatsWanted(**(await connection.execute(query)).one()._mapping)
 
-    async def confirm(self, session: AsyncSession, order_id: uuid.UUID) -> uuid.UUID | Reason:
+    async def confirm(self, session: AsyncSession, order_id: uuid.UUID) -> uuid.UUID | CancelReason:
         """Confirm a pending order and credit its points, with its user locked. Returns the course, or why not."""
         owner = select(OrderRow.user_id).where(OrderRow.id == order_id).scalar_subquery()
         user = select(User.erased_at).where(User.id == owner).with_for_update(read=True, key_share=True)
@@ -122,12 +119,12 @@ class OrderRepository:
         course_id: uuid.UUID = row.course_id
         return course_id
 
-    async def cancel(self, session: AsyncSession, order_id: uuid.UUID, reason: Reason) -> None:
+    async def cancel(self, session: AsyncSession, order_id: uuid.UUID, reason: CancelReason) -> None:
         """Unless it is cancelled already: the first reason stays."""
         query = update(OrderRow).where(OrderRow.id == order_id, OrderRow.status != "cancelled")
         await session.execute(query.values(status="cancelled", reason=reason))
 
-    async def cancel_pending_of(self, session: AsyncSession, user_id: uuid.UUID, reason: Reason) -> None:
+    async def cancel_pending_of(self, session: AsyncSession, user_id: uuid.UUID, reason: CancelReason) -> None:
         query = update(OrderRow).where(OrderRow.user_id == user_id, OrderRow.status == "pending")
         await session.execute(query.values(status="cancelled", reason=reason))
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pymongo import ReturnDocument
 
-from tristore.stores.mongodb import Document, MongoStore
+from database.mongodb import Document, MongoStore
 
 IN_FLIGHT = 1000
 """Markers of one course: more would make each change of it slow."""

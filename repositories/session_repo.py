@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, Interval, Text, bindparam, cast, delete, f
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from database.postgres import HotQuery, Postgres, connect
 from models.session import Session, SignedIn
 from models.user import FullProfile, Profile, User
 from repositories.user_repo import PROFILE, USER
-from tristore.stores.postgres import HotQuery, Postgres, connect
 
 TOUCH_EVERY = timedelta(minutes=1)
 
@@ -110,7 +110,7 @@ class SessionRepository:
         only: uuid.UUID | None = None,
         keep: uuid.UUID | None = None,
     ) -> Sequence[Revoked]:
-        """End one session, or all but one, or all, with the user locked `alone` (UserRepository.hold). Returns also
+        """End one session, or all but one, or all, with the user locked `alone` (UnitOfWork.for_user). Returns also
         those that ended so lately that copies may live: whoever ended them may not know, and may have told nobody."""
         lately = Session.revoked_at > func.now() - self._copies_last
         query = update(Session).where(Session.user_id == user_id, or_(Session.revoked_at.is_(None), lately))

@@ -10,9 +10,9 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from database.postgres import HotQuery, Postgres
 from models.user import FullProfile, Profile, User
 from tristore.errors import AlreadyTaken
-from tristore.stores.postgres import HotQuery, Postgres
 
 UNIQUE_FIELDS = {"uq_users_username_lower": "username", "uq_users_email_lower": "email"}
 COLUMN_NAMES = {"language": "language_preference", "level": "cefr_level"}
@@ -90,12 +90,6 @@ class UserRepository:
         if of_profile:
             profile = update(Profile).where(Profile.user_id == user_id).values(**of_profile).returning(*PROFILE)
         return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)
-
-    async def hold(self, session: AsyncSession, user_id: uuid.UUID, *, alone: bool = False) -> bool:
-        """Let nobody erase the user until the transaction ends; `alone`: nor begin or end sessions. False for an
-        unknown or erased user: nothing more may be owed for it. Whoever locks other rows too locks this one first."""
-        query = select(User.id).where(User.id == user_id, User.erased_at.is_(None))
-        return await session.scalar(query.with_for_update(read=not alone, key_share=True)) is not None
 
     async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> int | None:
         """Leave nothing but the id and the time. Returns the new version, None for an unknown user."""

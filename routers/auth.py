@@ -4,31 +4,32 @@ from typing import Annotated
 
 from fastapi import Form, Request, Response
 
-from dependencies import Auth, CurrentSession, Limits, address_of
+from dependencies import Auth, CurrentSession, RateLimits
 from models.session import SessionList, SignIn, Token
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
+from tristore.http.requests import address_of
 
 router = PrefixedRouter(prefix="/auth", tags=["auth"])
 
 
 @router.post("/token", summary="Sign in with username or email", responses=problems(401, 429, 503))
-async def sign_in(auth: Auth, limits: Limits, request: Request, form: Annotated[SignIn, Form()]) -> Token:
+async def sign_in(auth: Auth, limits: RateLimits, request: Request, form: Annotated[SignIn, Form()]) -> Token:
     """The token goes into `Authorization: Bearer`. It is shown here and never again."""
     await limits.sign_in(address_of(request), form.username)
     return await auth.sign_in(form)
 
 
-@router.post("/logout", status_code=204, summary="End this session", responses=problems(401))
+@router.post("/logout", status_code=204, summary="End this session")
 async def sign_out(auth: Auth, who: CurrentSession) -> None:
     await auth.sign_out(who, everywhere=False)
 
 
-@router.post("/logout-all", status_code=204, summary="End all sessions of the caller", responses=problems(401))
+@router.post("/logout-all", status_code=204, summary="End all sessions of the caller")
 async def sign_out_everywhere(auth: Auth, who: CurrentSession) -> None:
     await auth.sign_out(who, everywhere=True)
 
 
-@router.get("/sessions", summary="The caller's sessions", response_model=SessionList, responses=problems(401))
+@router.get("/sessions", summary="The caller's sessions", response_model=SessionList)
 async def list_sessions(auth: Auth, who: CurrentSession) -> Response:
     return Response(await auth.sessions(who), media_type="application/json")

@@ -3,9 +3,9 @@
 import uuid
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Depends, Query, Request, Response
 
-from dependencies import Conversations, CurrentUser, Listening, Live
+from dependencies import CurrentUser, PageSize, services_of
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -16,40 +16,45 @@ from models.conversation import (
     NewConversation,
     NewMessage,
 )
-from tristore.http.event_stream import DOCUMENTED, EventStream
+from services.conversation_service import ConversationService
 from tristore.http.prefixed import PrefixedRouter
-from tristore.http.problems import problems
+from tristore.http.problems import Responses, problems
 from tristore.models import INT64
 
 router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
 
-Limit = Annotated[int, Query(ge=1, le=100)]
+ALREADY_THERE: Responses = {200: {"description": "It was there already", "model": Message}}
+
+
+async def get_conversations(request: Request) -> ConversationService:
+    return services_of(request).conversations
+
+
+Conversations = Annotated[ConversationService, Depends(get_conversations)]
+LastMessages = Annotated[int, Query(ge=0, le=100)]
 Number = Annotated[int | None, Query(ge=0, le=INT64)]
 
 
-@router.post("", status_code=201, summary="Start a conversation", responses=problems(401))
+@router.post("", status_code=201, summary="Start a conversation")
 async def create_conversation(conversations: Conversations, caller: CurrentUser, new: NewConversation) -> Conversation:
     return await conversations.create(caller.id, new)
 
 
-@router.get("", summary="The caller's conversations, newest first", responses=problems(401))
+@router.get("", summary="The caller's conversations, newest first")
 async def list_conversations(
-    conversations: Conversations, caller: CurrentUser, limit: Limit = 20, cursor: uuid.UUID | None = None
+    conversations: Conversations, caller: CurrentUser, limit: PageSize = 20, cursor: uuid.UUID | None = None
 ) -> ConversationPage:
     return await conversations.recent(caller.id, limit, cursor)
 
 
-@router.get("/{conversation_id}", summary="A conversation with its last messages", responses=problems(401, 404))
+@router.get("/{conversation_id}", summary="A conversation with its last messages", responses=problems(404))
 async def read_conversation(
-    conversations: Conversations,
-    caller: CurrentUser,
-    conversation_id: uuid.UUID,
-    messages: Annotated[int, Query(ge=0, le=100)] = 20,
+    conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, messages: LastMessages = 20
 ) -> ConversationWithMessages:
     return await conversations.read(conversation_id, caller.id, messages)
 
 
-@router.patch("/{conversation_id}", summary="Rename a conversation", responses=problems(401, 404))
+@router.patch("/{conversation_id}", summary="Rename a conversation", responses=problems(404))
 async def rename_conversation(
     conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, update: ConversationUpdate
 ) -> Conversation:
@@ -60,7 +65,7 @@ async def rename_conversation(
     "/{conversation_id}",
     status_code=204,
     summary="Delete a conversation and its messages",
-    responses=problems(401, 404),
+    responses=problems(404),
 )
 async def delete_conversation(conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID) -> None:
     await conversations.delete(conversation_id, caller.id)
@@ -70,7 +75,7 @@ async def delete_conversation(conversations: Conversations, caller: CurrentUser,
     "/{conversation_id}/messages",
     status_code=201,
     summary="Append a message",
-    responses={200: {"description": "It was there already", "model": Message}, **problems(401, 404)},
+    responses=ALREADY_THERE | problems(404),
 )
 async def append_message(
     conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, new: NewMessage, response: Response
@@ -81,25 +86,14 @@ async def append_message(
     return message
 
 
-@router.get("/{conversation_id}/messages", summary="Messages in order, a page at a time", responses=problems(401, 404))
+@router.get("/{conversation_id}/messages", summary="Messages in order, a page at a time", responses=problems(404))
 async def list_messages(
     conversations: Conversations,
     caller: CurrentUser,
     conversation_id: uuid.UUID,
     after_seq: Number = None,
     before_seq: Number = None,
-    limit: Limit = 20,
+    limit: PageSize = 20,
 ) -> MessagePage:
     """Onwards from `after_seq`, or backwards from `before_seq`."""
     return await conversations.messages(conversation_id, caller.id, limit, after_seq, before_seq)
-
-
-@router.get(
-    "/{conversation_id}/events",
-    status_code=200,
-    response_class=EventStream,
-    summary="Messages as they come, as server-sent events: from now on, or after the one with id `Last-Event-ID`",
-    responses={**DOCUMENTED, **problems(401, 404, 429)},
-)
-async def events(live: Live, listener: Listening) -> EventStream:
-    return EventStream(live, listener)

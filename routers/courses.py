@@ -3,22 +3,27 @@
 import uuid
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
 
-from dependencies import Admin, Courses
+from dependencies import Admin, PageSize, services_of
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
+from services.course_service import CourseService
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 
 router = PrefixedRouter(prefix="/courses", tags=["courses"])
 
 
+async def get_courses(request: Request) -> CourseService:
+    return services_of(request).courses
+
+
+Skip = Annotated[int, Query(ge=0, le=100_000)]
+Courses = Annotated[CourseService, Depends(get_courses)]
+
+
 @router.get("", summary="Courses, newest first", responses=problems(503))
-async def list_courses(
-    courses: Courses,
-    skip: Annotated[int, Query(ge=0, le=100_000)] = 0,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> CoursePage:
+async def list_courses(courses: Courses, skip: Skip = 0, limit: PageSize = 20) -> CoursePage:
     return await courses.page(skip, limit)
 
 
@@ -27,24 +32,24 @@ async def read_course(courses: Courses, course_id: uuid.UUID) -> Course:
     return await courses.read(course_id)
 
 
-@router.post("", status_code=201, summary="Add a course", responses=problems(401, 403))
+@router.post("", status_code=201, summary="Add a course", responses=problems(403))
 async def create_course(courses: Courses, admin: Admin, new: CourseIn) -> Course:
     [course] = await courses.create([new])
     return course
 
 
-@router.post("/batch", status_code=201, summary="Add many courses, or none", responses=problems(401, 403))
+@router.post("/batch", status_code=201, summary="Add many courses, or none", responses=problems(403))
 async def create_courses(courses: Courses, admin: Admin, batch: CourseBatch) -> CourseList:
     """If a row is not valid, nothing is added; the 422 names each such field, as in `courses.1.title`."""
     return CourseList(items=await courses.create(batch.courses))
 
 
-@router.patch("/{course_id}", summary="Change what is sent, keep the rest", responses=problems(401, 403, 404))
+@router.patch("/{course_id}", summary="Change what is sent, keep the rest", responses=problems(403, 404))
 async def update_course(courses: Courses, admin: Admin, course_id: uuid.UUID, update: CourseUpdate) -> Course:
     return await courses.update(course_id, update)
 
 
-@router.delete("/{course_id}", status_code=204, summary="Delete a course", responses=problems(401, 403, 404))
+@router.delete("/{course_id}", status_code=204, summary="Delete a course", responses=problems(403, 404))
 async def delete_course(courses: Courses, admin: Admin, course_id: uuid.UUID) -> None:
     """It is gone from sight; orders keep naming it."""
     await courses.delete(course_id)

@@ -1,9 +1,8 @@
 """Registration and profiles."""
 
 import uuid
-from typing import Annotated
 
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from dependencies import (
@@ -12,79 +11,76 @@ from dependencies import (
     CurrentSession,
     CurrentUser,
     KeyOfAnybody,
-    Limits,
-    OwnProfile,
+    PageSize,
     Privacy,
+    RateLimits,
     Users,
-    address_of,
+    services_of,
 )
 from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import Export, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
+from tristore.http.requests import address_of
 
 router = PrefixedRouter(prefix="/users", tags=["users"])
 
 
-@router.get("/me", summary="The caller's profile", response_model=FullProfile, responses=problems(401))
-async def read_me(profile: OwnProfile) -> Response:
+@router.get("/me", summary="The caller's profile", response_model=FullProfile)
+async def read_me(request: Request, who: CurrentSession) -> Response:
+    profile = await services_of(request).users.own_profile(who)  # as `users: Users` it would cost 40 us more
     # The cache holds the response's own bytes, so a hit is neither parsed nor serialized again.
     return Response(profile, media_type="application/json")
 
 
 @router.post("/register", status_code=201, summary="Create an account", responses=problems(409, 429, 503))
 async def register(
-    users: Users, limits: Limits, request: Request, key: KeyOfAnybody, registration: Registration
+    users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration
 ) -> Registered:
     """With a welcome conversation, which is there within seconds also after an outage of its store."""
     await limits.registration(address_of(request))
     return await users.register_user(registration, key)
 
 
-@router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(401, 409))
+@router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409))
 async def update_me(users: Users, caller: CurrentUser, update: ProfileUpdate) -> FullProfile:
     return await users.update_user(caller.id, update)
 
 
-@router.post("/me/password", status_code=204, summary="Change the password", responses=problems(401))
+@router.post("/me/password", status_code=204, summary="Change the password")
 async def change_password(
-    auth: Auth, limits: Limits, request: Request, who: CurrentSession, change: PasswordChange
+    auth: Auth, limits: RateLimits, request: Request, who: CurrentSession, change: PasswordChange
 ) -> None:
     """Ends all other sessions."""
     await limits.sign_in(address_of(request), str(who.user_id))  # guessing with a stolen token is guessing too
     await auth.change_password(who, change)
 
 
-@router.delete(
-    "/me", status_code=202, summary="Erase the caller from all stores", response_class=Response, responses=problems(401)
-)
+@router.delete("/me", status_code=202, summary="Erase the caller from all stores", response_class=Response)
 async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
     """At once from sight; from each store as soon as it answers. Orders are kept, under an id that names nobody."""
     await privacy.erase(caller.id)
 
 
-@router.get("/me/activity", summary="What the caller did, newest first", responses=problems(401))
+@router.get("/me/activity", summary="What the caller did, newest first")
 async def read_activity(
-    privacy: Privacy,
-    caller: CurrentUser,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: uuid.UUID | None = None,
+    privacy: Privacy, caller: CurrentUser, limit: PageSize = 20, cursor: uuid.UUID | None = None
 ) -> ActivityPage:
     return await privacy.activity(caller.id, limit, cursor)
 
 
-@router.get("/me/export", summary="All that is kept of the caller", response_model=Export, responses=problems(401))
+@router.get("/me/export", summary="All that is kept of the caller", response_model=Export)
 async def export_me(privacy: Privacy, who: CurrentSession) -> StreamingResponse:
     headers = {"Content-Disposition": 'attachment; filename="export.json"'}
     return StreamingResponse(await privacy.export(who), headers=headers, media_type="application/json")
 
 
-@router.get("/{user_id}", summary="A user: in full for oneself and admins", responses=problems(401, 404))
+@router.get("/{user_id}", summary="A user: in full for oneself and admins", responses=problems(404))
 async def read_user(users: Users, caller: CurrentUser, user_id: uuid.UUID) -> FullProfile | PublicProfile:
     return await users.view_user(user_id, caller)
 
 
-@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(401, 403, 404))
+@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(403, 404))
 async def set_role(users: Users, admin: Admin, user_id: uuid.UUID, update: RoleUpdate) -> FullProfile:
     return await users.set_role(user_id, update.role)

@@ -4,56 +4,49 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 from pydantic import SecretStr
 
+from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from models.session import PasswordChange, SignedIn, SignIn, Token
+from repositories.cache_repo import ENDED, CacheRepository, cached_session
 from repositories.session_repo import Credentials, Revoked, SessionRepository
-from repositories.user_repo import UserRepository
-from services.effects import InvalidateSession, RecordActivity, session_key
-from services.passwords import PasswordHasher, refuse_common
-from tristore.cache.fence import CacheRepository, Versioned
+from services.effects import InvalidateSession, RecordActivity
+from tristore.bounds.turnstile import Turnstile
+from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import InvalidInput, NotAuthenticated
-from tristore.http.turnstile import Turnstile
+from tristore.errors import InvalidInput, NotAuthenticated, NotFound
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.passwords import PasswordHasher
 
 WRONG = "Username or password is wrong."
 PATIENCE = 5.0
 """Seconds that a sign-in may wait for its turn."""
-LIVING = 1
-"""Version of a session's copy. A revocation is the next one, and there is none after it."""
 
 
 class AuthService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
-        users: UserRepository,
+        unit_of_work: Callable[[], UnitOfWork],
         sessions: SessionRepository,
         cache: CacheRepository,
         outbox: Outbox,
         invalidation: Invalidation,
         hasher: PasswordHasher,
         lasts: timedelta,
-        copy_ttl: float,
-        near_ttl: float,
     ) -> None:
         self._unit_of_work = unit_of_work
-        self._users = users
         self._sessions = sessions
         self._cache = cache
         self._outbox = outbox
         self._invalidation = invalidation
         self._hasher = hasher
         self._lasts = lasts
-        self._copy_ttl = copy_ttl
-        self._near_ttl = near_ttl
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
         self._turnstile = Turnstile(2 * hasher.threads, PATIENCE)
         self.counts: Counter[str] = Counter()
@@ -82,20 +75,19 @@ class AuthService:
         better_hash = await self._verify(form.password, credentials)
         assert credentials
         token, id_ = secrets.token_urlsafe(32), new_id()
-        key = session_key(_hash(token))
-        lease = await self._cache.lease(key)  # before the commit: see CacheRepository.lease
+        token_hash = _hash(token)
+        lease = await self._cache.lease_session(token_hash)  # before the commit
         async with self._unit_of_work() as uow:
             if not await self._sessions.lock_credentials(uow.session, credentials):
                 return None
-            await self._sessions.add(uow.session, id_, credentials.user_id, _hash(token), self._lasts)
+            await self._sessions.add(uow.session, id_, credentials.user_id, token_hash, self._lasts)
             if better_hash:
                 await self._sessions.set_password_hash(uow.session, credentials, better_hash)
             uow.effects.append(RecordActivity(activity=happened(credentials.user_id, "signed_in")))
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        if lease:
-            who = SignedIn(session_id=id_, user_id=credentials.user_id)
-            await self._cache.fill(key, lease, _copy(who), self._copy_ttl)
+        who = SignedIn(session_id=id_, user_id=credentials.user_id)
+        await self._cache.fill_session(lease, token_hash, who)
         self.counts["signed_in"] += 1
         return Token(access_token=token, expires_in=int(self._lasts.total_seconds()))
 
@@ -108,9 +100,9 @@ class AuthService:
         async def load() -> Versioned | None:
             nonlocal found
             found = await self._sessions.find(token_hash)
-            return _copy(found) if found else None
+            return cached_session(found)
 
-        copy = await self._cache.get_or_load(session_key(token_hash), load, self._copy_ttl, self._near_ttl)
+        copy = await self._cache.session(token_hash, load)
         if copy is None:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
         return found or SignedIn.model_validate_json(copy)
@@ -123,7 +115,8 @@ class AuthService:
         """End this session, or all of the user's, and return when no process takes them any more. Asked again, tell all
         processes again: of what the first call committed nobody may have heard. Raises StoreUnavailable."""
         async with self._unit_of_work() as uow:
-            await self._users.hold(uow.session, who.user_id, alone=True)  # what an erasure has ended is ended again
+            with suppress(NotFound):  # what an erasure has ended is ended again
+                await uow.for_user(who.user_id, alone=True)
             only = None if everywhere else who.session_id
             uow.effects += revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
             await uow.commit()
@@ -132,7 +125,7 @@ class AuthService:
     async def change_password(self, who: SignedIn, change: PasswordChange) -> None:
         """Set a new password and end the user's other sessions; asked again, end them again. Raises InvalidInput,
         NotAuthenticated when this session was ended meanwhile, StoreUnavailable."""
-        refuse_common(change.new_password, "new_password")
+        self._hasher.refuse_common(change.new_password, "new_password")
         # Where the hash was not the verified one any more, the same request may have got there first: look again.
         if not await self._set_password(who, change) and not await self._set_password(who, change):
             raise InvalidInput("current_password", "was changed meanwhile")
@@ -180,13 +173,9 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _copy(who: SignedIn) -> Versioned:
-    return Versioned(LIVING, who.model_dump_json().encode())
-
-
 def revocations(revoked: Iterable[Revoked]) -> list[InvalidateSession]:
     """What Redis is owed when sessions end."""
     return [
-        InvalidateSession(session_id=session.id, token_hash=session.token_hash.hex(), version=LIVING + 1)
+        InvalidateSession(session_id=session.id, token_hash=session.token_hash.hex(), version=ENDED)
         for session in revoked
     ]

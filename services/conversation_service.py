@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
+from database.unit_of_work import UnitOfWork
 from models.activity import Action, happened
 from models.conversation import (
     Conversation,
@@ -18,12 +19,10 @@ from models.conversation import (
 )
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
-from repositories.user_repo import UserRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
-from tristore.errors import InvalidInput, NotAuthenticated, NotFound, StoreUnavailable
+from tristore.errors import InvalidInput, NotFound, StoreUnavailable
 from tristore.models import new_id, now
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 
 class ConversationService:
@@ -32,15 +31,13 @@ class ConversationService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
-        users: UserRepository,
+        unit_of_work: Callable[[], UnitOfWork],
         conversations: ConversationRepository,
         activity: ActivityRepository,
         outbox: Outbox,
         purge_seconds: float,
     ) -> None:
         self._unit_of_work = unit_of_work
-        self._users = users
         self._conversations = conversations
         self._activity = activity
         self._outbox = outbox
@@ -61,16 +58,15 @@ class ConversationService:
         return conversation
 
     async def delete(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> None:
-        """With all its messages, however many: what is not deleted at once is owed. Asked again, it is deleted. Raises
-        NotAuthenticated when the owner is erased."""
+        """Delete it with all its messages, however many: what is not deleted at once is owed. Asked again, it is
+        deleted. Raises NotFound also when the owner is erased."""
         is_deleted = await self._conversations.is_deleted(conversation_id, owner)
         if is_deleted is None:
             raise NotFound
         if is_deleted:
             return
         async with self._unit_of_work() as uow:
-            if not await self._users.hold(uow.session, owner):
-                raise NotAuthenticated
+            await uow.for_user(owner)
             uow.effects += [
                 DeleteConversation(conversation_id=conversation_id),
                 PurgeConversation(conversation_id=conversation_id, after_seconds=self._purge_seconds),

@@ -3,13 +3,13 @@
 import uuid
 from collections.abc import Callable, Sequence
 
+from database.unit_of_work import UnitOfWork
 from models.course import Course, CourseIn, CoursePage, CourseUpdate
 from repositories.course_repo import CourseRepository
 from repositories.seat_repo import SeatRepository
 from services.effects import OpenSeats
 from tristore.errors import NotFound, StoreUnavailable
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 
 
 class CourseService:
@@ -18,7 +18,7 @@ class CourseService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
+        unit_of_work: Callable[[], UnitOfWork],
         courses: CourseRepository,
         seats: SeatRepository,
         outbox: Outbox,

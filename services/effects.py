@@ -1,6 +1,6 @@
-"""What a transaction can owe to Redis and MongoDB. Adding an effect takes one class here.
+"""What a transaction can owe to Redis and MongoDB. To add an effect, write one class here.
 
-Each is applied at least once, possibly twice and possibly late, so `apply` must be idempotent.
+Each is applied at least once, perhaps twice, perhaps late. So `apply` must be idempotent.
 """
 
 import uuid
@@ -11,30 +11,36 @@ from typing import ClassVar
 from models.activity import Activity
 from models.conversation import Conversation
 from repositories.activity_repo import ActivityRepository
+from repositories.cache_repo import profile_key, session_key
 from repositories.conversation_repo import ConversationRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
-from tristore.cache.feed import WakeUpRepository
-from tristore.cache.fence import CacheRepository
+from tristore.cache.feed import Feed
+from tristore.cache.fenced_cache import FencedCache
+from tristore.cache.invalidation import Invalidate
 from tristore.outbox.effects import Effect, Later, NotYet
+from tristore.saga import effects as saga_effects
 from tristore.saga.effects import GoOn
+
+QUEUES = ("redis", "mongodb", saga_effects.QUEUE)
+"""All that effects may name as their queue."""
 
 
 @dataclass(frozen=True)
 class Targets:
     """What effects write to."""
 
-    cache: CacheRepository
+    cache: FencedCache
     conversations: ConversationRepository
     activity: ActivityRepository
-    wake_ups: WakeUpRepository
+    feed: Feed
     seats: SeatRepository
     sagas: GoOn
     sessions: SessionRepository
 
 
 class CreateConversation(Effect):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     conversation: Conversation
 
     @property
@@ -46,7 +52,7 @@ class CreateConversation(Effect):
 
 
 class RecordActivity(Effect):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     activity: Activity
 
     @property
@@ -58,9 +64,9 @@ class RecordActivity(Effect):
 
 
 class DeleteConversation(Effect):
-    """In any order: whoever asks again does not wait for the lease of who got no answer, nor for the second pass."""
+    """It may overtake: a repeated request waits neither for the lease of the first one, nor for the second pass."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     any_order: ClassVar = True
     conversation_id: uuid.UUID
 
@@ -73,7 +79,7 @@ class DeleteConversation(Effect):
 
 
 class PurgeConversation(Later):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     conversation_id: uuid.UUID
 
     @property
@@ -85,9 +91,9 @@ class PurgeConversation(Later):
 
 
 class EraseDocuments(Effect):
-    """Of a user who is erased."""
+    """The first pass of an erasure."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     user_id: uuid.UUID
 
     @property
@@ -100,7 +106,7 @@ class EraseDocuments(Effect):
 
 
 class EraseDocumentsAgain(Later):
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     user_id: uuid.UUID
 
     @property
@@ -113,10 +119,10 @@ class EraseDocumentsAgain(Later):
 
 
 class ForgetProfile(Later):
-    """Remove the key as well: it names the user. By now no load from before the erasure can be stored any more, and no
-    copy of a session lives that a repeated erasure would have to end."""
+    """The second pass in Redis: the key goes as well, because it names the user. By now no load from before the erasure
+    can be stored, and no session has a copy that a repeated erasure would have to end."""
 
-    store: ClassVar = "redis"
+    queue: ClassVar = "redis"
     user_id: uuid.UUID
 
     @property
@@ -124,14 +130,14 @@ class ForgetProfile(Later):
         return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
-        await to.cache.forget(user_key(self.user_id))
+        await to.cache.forget(profile_key(self.user_id))
         await to.sessions.forget(self.user_id)
 
 
 class ForgetMarker(Later):
-    """Of seats that were taken or given back. Until then it keeps that from happening twice."""
+    """The marker of seats that were taken or given back. Until it goes, this does not happen twice."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     course_id: uuid.UUID
     marker: str
     until: datetime
@@ -145,13 +151,8 @@ class ForgetMarker(Later):
             raise NotYet
 
 
-class InvalidateProfile(Effect):
-    store: ClassVar = "redis"
-    any_order: ClassVar = True
+class InvalidateProfile(Invalidate):
     user_id: uuid.UUID
-    version: int
-    heard: bool = False
-    """Whether its sender waits until every process has heard of it."""
 
     @property
     def aggregate(self) -> str:
@@ -159,44 +160,33 @@ class InvalidateProfile(Effect):
 
     @property
     def key(self) -> str:
-        return user_key(self.user_id)
-
-    def at_once(self, to: Targets) -> None:
-        to.cache.require(self.key, self.version)
-
-    async def apply(self, to: Targets) -> None:
-        await to.cache.invalidate(self.key, self.version, heard=self.heard)
+        return profile_key(self.user_id)
 
 
-class InvalidateSession(Effect):
-    store: ClassVar = "redis"
-    any_order: ClassVar = True
+class InvalidateSession(Invalidate):
+    heard: bool = True
     session_id: uuid.UUID
     token_hash: str
-    version: int
 
     @property
     def aggregate(self) -> str:
-        return f"session:{self.session_id}"
+        return session_aggregate(self.session_id)
 
     @property
     def key(self) -> str:
         return session_key(bytes.fromhex(self.token_hash))
 
-    def at_once(self, to: Targets) -> None:
-        to.cache.require(self.key, self.version)
-
     async def apply(self, to: Targets) -> None:
         try:
-            await to.cache.invalidate(self.key, self.version, heard=True)
-        finally:  # also without Redis, for the streams of this process
-            to.wake_ups.send(self.aggregate)
+            await super().apply(to)
+        finally:  # also when Redis is down: this process has streams of its own
+            to.feed.send(self.aggregate)
 
 
 class OpenSeats(Effect):
-    """Of a new course, which nobody can order before."""
+    """Nobody can order a new course before this."""
 
-    store: ClassVar = "mongodb"
+    queue: ClassVar = "mongodb"
     course_id: uuid.UUID
 
     @property
@@ -207,11 +197,11 @@ class OpenSeats(Effect):
         await to.seats.open(self.course_id)
 
 
-def session_key(token_hash: bytes) -> str:
-    """Names the session's copy in the cache."""
-    return f"session:{token_hash.hex()}"
+def session_aggregate(session_id: uuid.UUID) -> str:
+    """Names a session as an aggregate of the outbox, and to the processes when it ends."""
+    return f"session:{session_id}"
 
 
 def user_key(user_id: uuid.UUID) -> str:
-    """Names the user's profile in the cache, and the user as an aggregate of the outbox."""
+    """Names a user as an aggregate of the outbox."""
     return f"user:{user_id}"

@@ -4,14 +4,14 @@ import uuid
 from collections.abc import Sequence
 from typing import cast
 
-from models.order import Reason
+from models.order import CancelReason
 from repositories.order_repo import OrderRepository
 from repositories.seat_repo import SeatRepository
 from services.effects import ForgetMarker
 from tristore.outbox.effects import Effect, NotYet
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.saga.engine import MARGIN, Record, Refused, Step, TooLate
-from tristore.saga.tables import SagaState
+from tristore.saga.engine import MARGIN, PostgresStep, Refused, RemoteStep, TooLate
+from tristore.saga.tables import Progress
 
 
 class OrderSaga:
@@ -21,17 +21,17 @@ class OrderSaga:
 
     def __init__(self, *, orders: OrderRepository, seats: SeatRepository, seconds: float) -> None:
         self.seconds = seconds
-        self.steps: Sequence[Step | Record] = (
-            Step("take seats", do=self._take_seats, undo=self._give_back_seats),
-            Record("confirm", do=self._confirm, undo=self._revoke),
+        self.steps: Sequence[RemoteStep | PostgresStep] = (
+            RemoteStep("take seats", do=self._take_seats, undo=self._give_back_seats),
+            PostgresStep("confirm", do=self._confirm, undo=self._revoke),
         )
         self._orders = orders
         self._seats = seats
 
-    async def turned_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> None:
-        await self._orders.cancel(uow.session, saga.id, cast(Reason, reason))
+    async def turned_round(self, uow: PostgresUnitOfWork, saga: Progress, reason: str) -> None:
+        await self._orders.cancel(uow.session, saga.id, cast(CancelReason, reason))
 
-    async def _take_seats(self, saga: SagaState) -> None:
+    async def _take_seats(self, saga: Progress) -> None:
         order = await self._orders.seats_wanted(saga.id)
         if order.course_deleted:
             raise Refused("course deleted")
@@ -43,16 +43,16 @@ class OrderSaga:
             case "not yet":
                 raise NotYet
 
-    async def _confirm(self, uow: PostgresUnitOfWork, saga: SagaState) -> None:
+    async def _confirm(self, uow: PostgresUnitOfWork, saga: Progress) -> None:
         course = await self._orders.confirm(uow.session, saga.id)
         if isinstance(course, str):
             raise Refused(course)
         uow.effects.append(_forget(course, str(saga.id), saga, wait=max(saga.seconds_left, 0)))
 
-    async def _revoke(self, uow: PostgresUnitOfWork, saga: SagaState) -> None:
+    async def _revoke(self, uow: PostgresUnitOfWork, saga: Progress) -> None:
         await self._orders.revoke_points(uow.session, saga.id)
 
-    async def _give_back_seats(self, saga: SagaState) -> Sequence[Effect]:
+    async def _give_back_seats(self, saga: Progress) -> Sequence[Effect]:
         order = await self._orders.seats_wanted(saga.id)
         if not order.was_confirmed:
             # Whether any were taken is known when none can be taken any more.
@@ -69,5 +69,5 @@ class OrderSaga:
         return [_forget(order.course_id, marker, saga, wait=self.seconds)]
 
 
-def _forget(course_id: uuid.UUID, marker: str, saga: SagaState, wait: float) -> ForgetMarker:
+def _forget(course_id: uuid.UUID, marker: str, saga: Progress, wait: float) -> ForgetMarker:
     return ForgetMarker(course_id=course_id, marker=marker, until=saga.deadline, after_seconds=wait + MARGIN)

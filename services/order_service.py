@@ -4,20 +4,19 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
+from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from models.idempotency import IdempotencyKey
 from models.order import Order, OrderIn, OrderPage, OrderPlaced
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
-from repositories.user_repo import UserRepository
 from services.effects import RecordActivity
 from services.errors import OrderCancelled
 from services.order_saga import OrderSaga
-from tristore.errors import Conflict, NotAuthenticated, NotFound, StoreUnavailable
-from tristore.http.turnstile import Turnstile
+from tristore.bounds.turnstile import Turnstile
+from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import Sagas
 
 AT_ONCE, PATIENCE = 8, 1.0
@@ -28,15 +27,13 @@ class OrderService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
-        users: UserRepository,
+        unit_of_work: Callable[[], UnitOfWork],
         orders: OrderRepository,
         idempotency: IdempotencyRepository,
         sagas: Sagas,
         outbox: Outbox,
     ) -> None:
         self._unit_of_work = unit_of_work
-        self._users = users
         self._orders = orders
         self._idempotency = idempotency
         self._sagas = sagas
@@ -66,7 +63,8 @@ class OrderService:
             return await self._orders.outcome(order)
         return order
 
-    async def _begin(self, uow: PostgresUnitOfWork, user_id: uuid.UUID, new: OrderIn) -> Order:
+    async def _begin(self, uow: UnitOfWork, user_id: uuid.UUID, new: OrderIn) -> Order:
+        await uow.for_user(user_id)
         order = await self._orders.add(uow.session, new_id(), user_id, new)
         if order is None:
             raise NotFound("There is no such course.")
@@ -90,7 +88,7 @@ class OrderService:
 
     async def cancel(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:
         """Undo a confirmed order; asked again, it is undone. Raises NotFound, Conflict when it is neither confirmed nor
-        cancelled by the user, NotAuthenticated when the user is erased, StoreUnavailable."""
+        cancelled by the user, StoreUnavailable."""
         order = await self.get(user_id, order_id)
         if order.status == "confirmed":
             with suppress(Conflict):  # somebody else was quicker
@@ -102,8 +100,7 @@ class OrderService:
 
     async def _cancel(self, user_id: uuid.UUID, order_id: uuid.UUID) -> None:
         async with self._unit_of_work() as uow:
-            if not await self._users.hold(uow.session, user_id):
-                raise NotAuthenticated
+            await uow.for_user(user_id)
             await self._sagas.compensate(uow, order_id, "by the user")
             uow.effects.append(RecordActivity(activity=happened(user_id, "order_cancelled")))
             await uow.commit()

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from database.unit_of_work import UnitOfWork
 from models.activity import Activity, ActivityPage
 from models.conversation import Conversation
 from models.order import Order
@@ -22,7 +23,6 @@ from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile,
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotFound
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores.postgres import start_budget
 
 PAGE = 500
@@ -35,7 +35,7 @@ class PrivacyService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
+        unit_of_work: Callable[[], UnitOfWork],
         users: UserRepository,
         sessions: SessionRepository,
         orders: OrderRepository,

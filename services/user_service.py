@@ -4,22 +4,23 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from models.conversation import Conversation
 from models.idempotency import IdempotencyKey
 from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
+from repositories.cache_repo import CacheRepository, cached_profile
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.user_repo import NewUser, UserRepository
-from services.effects import CreateConversation, InvalidateProfile, RecordActivity, user_key
-from services.passwords import PasswordHasher, refuse_common
-from tristore.cache.fence import CacheRepository, Versioned
+from services.effects import CreateConversation, InvalidateProfile, RecordActivity
+from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated, NotFound
 from tristore.models import new_id, now
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.passwords import PasswordHasher
 
 WELCOME_TITLE = "Welcome to ChatLingo"
 
@@ -28,15 +29,13 @@ class UserService:
     def __init__(
         self,
         *,
-        unit_of_work: Callable[[], PostgresUnitOfWork],
+        unit_of_work: Callable[[], UnitOfWork],
         users: UserRepository,
         idempotency: IdempotencyRepository,
         cache: CacheRepository,
         outbox: Outbox,
         invalidation: Invalidation,
         hasher: PasswordHasher,
-        profile_ttl: float,
-        near_ttl: float,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._users = users
@@ -45,17 +44,15 @@ class UserService:
         self._outbox = outbox
         self._invalidation = invalidation
         self._hasher = hasher
-        self._profile_ttl = profile_ttl
-        self._near_ttl = near_ttl
 
     async def register_user(self, registration: Registration, key: IdempotencyKey | None = None) -> Registered:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer.
         Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable."""
-        refuse_common(registration.password, "password")
+        self._hasher.refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
         user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
         welcome = _welcome(user.id)
-        lease = await self._cache.lease(user_key(user.id))  # before the commit: see CacheRepository.lease
+        lease = await self._cache.lease_profile(user.id)  # before the commit
         registered = Registered(user_id=user.id, welcome_conversation_id=welcome.id)
         async with self._unit_of_work() as uow:
             if answer := await self._idempotency.replay(uow.session, key, registration):
@@ -68,8 +65,7 @@ class UserService:
             ]
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        if lease:
-            await self._cache.fill(user_key(user.id), lease, _cached(profile), self._profile_ttl)
+        await self._cache.fill_profile(lease, profile)
         return registered
 
     async def get_user_profile(self, user_id: uuid.UUID) -> bytes:
@@ -77,10 +73,9 @@ class UserService:
         StoreUnavailable when neither can answer."""
 
         async def load() -> Versioned | None:
-            profile = await self._users.get(user_id)
-            return _cached(profile) if profile else None
+            return cached_profile(await self._users.get(user_id))
 
-        body = await self._cache.get_or_load(user_key(user_id), load, self._profile_ttl, self._near_ttl)
+        body = await self._cache.profile(user_id, load)
         if body is None:
             raise NotFound
         return body
@@ -129,7 +124,3 @@ class UserService:
 def _welcome(user_id: uuid.UUID) -> Conversation:
     created = now()
     return Conversation(id=new_id(), user_id=user_id, title=WELCOME_TITLE, created_at=created, updated_at=created)
-
-
-def _cached(profile: FullProfile) -> Versioned:
-    return Versioned(profile.version, profile.model_dump_json().encode())

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,8 @@ from alembic import command
 from anyio import to_thread
 
 from config import Settings
+from migrations import REVISIONS, SCRIPTS
 from tristore.embedded.servers import EmbeddedServers
-from tristore.migrations import scripts as mongodb_migrations
-from tristore.migrations.schema import alembic_config
 from tristore.stores.mongodb import MongoStore, open_mongodb
 from tristore.testing import lab, stores
 from tristore.testing.lab import App, Apps
@@ -41,19 +40,17 @@ def fresh_databases(servers: Servers, **values: Any) -> AbstractAsyncContextMana
 
 
 async def migrate(settings: Settings) -> None:
-    config = alembic_config()
-    config.attributes["dsn"] = settings.dsn("postgres_dsn")
-    await to_thread.run_sync(lambda: command.upgrade(config, "head"))
+    await to_thread.run_sync(lambda: command.upgrade(REVISIONS.config(settings.dsn("postgres_dsn")), "head"))
     async with open_mongodb(settings.model_copy(update={"mongodb_timeout": 30})) as store:
-        await mongodb_migrations.upgrade(store.database)
+        await SCRIPTS.upgrade(store.database)
 
 
 @asynccontextmanager
 async def migrated_mongodb(kind: str, servers: Servers) -> AsyncIterator[MongoStore]:
     """One of the table MONGODB, with our collections and their indexes."""
     async with MONGODB[kind](settings_for(servers)) as store:
-        await mongodb_migrations.upgrade(store.database)
-        yield store
+        await SCRIPTS.upgrade(store.database)
+        yield replace(store, required_scripts=SCRIPTS.newest())
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,10 @@ class Overloaded(TristoreError):
 class StoreUnavailable(TristoreError):
     """A database is not available at the moment."""
 
-    def __init__(self, store: StoreName, reason: Reason, cause: str = "") -> None:
-        """`cause` is for operators: the SQLSTATE, the server's code or the error's class. Never a value or a DSN."""
+    def __init__(self, store: str, reason: Reason, cause: str = "") -> None:
+        """`store`: one of the three, or what else effects write to, such as a mail server. `cause` is for operators:
+        the SQLSTATE, the server's code or the error's class. Never a value or a DSN."""
         super().__init__(f"{store} is not available at the moment ({reason}).")
-        self.store: StoreName = store
+        self.store = store
         self.reason: Reason = reason
         self.cause = cause

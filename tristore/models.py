@@ -21,19 +21,27 @@ from sqlalchemy.orm import DeclarativeBase
 INT64 = 2**63 - 1
 
 
-class Table(DeclarativeBase):
-    """Base of the tables. The names of constraints are fixed, so that a migration can drop what it made."""
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
 
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
+
+class Table(DeclarativeBase):
+    """Base of the product's tables. The names of constraints are fixed, so that a migration can drop what it made."""
+
+    metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {datetime: DateTime(timezone=True)}
+
+
+class OwnTable(Table):
+    """Base of the machinery's own tables. They are apart from the product's, and so are their migrations."""
+
+    __abstract__ = True
+    metadata = MetaData(naming_convention=NAMING)
 
 
 class Model(BaseModel):

@@ -13,11 +13,17 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from tristore.errors import StoreName
 from tristore.stores.dsn import Dsn, read_mongodb, read_postgres, read_redis
 
 S = TypeVar("S", bound="TristoreSettings")
 Names = Annotated[list[str], NoDecode]  # `_split` decodes it
 DsnField = Literal["postgres_dsn", "redis_dsn", "mongodb_dsn"]
+DSN_FIELDS: dict[StoreName, DsnField] = {
+    "postgresql": "postgres_dsn",
+    "redis": "redis_dsn",
+    "mongodb": "mongodb_dsn",
+}
 READERS: dict[DsnField, Callable[[str], Dsn]] = {
     "postgres_dsn": read_postgres,
     "redis_dsn": read_redis,
@@ -33,7 +39,9 @@ class TristoreSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
     known_passwords: ClassVar[frozenset[str]] = frozenset()
-    """Those of the product's own development servers. With the usual ones, production refuses them."""
+    """Those of the product's own development servers. Production refuses them, as it refuses the usual ones."""
+    own_loggers: ClassVar[tuple[str, ...]] = ()
+    """The product's modules and packages. They log at LOG_LEVEL; what is not known logs warnings and errors only."""
 
     environment: Literal["local", "test", "production"] = "local"
     app_name: str = "tristore"

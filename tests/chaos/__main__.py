@@ -1,5 +1,5 @@
-"""`make chaos`; docs/proof.md shows a run. SEED, MINUTES, BREAK and PLAN come from the environment. PLAN names a broken
-variant whose faults and habits the app as it is must stand."""
+"""`make chaos`; docs/proof.md shows a run. SEED, MINUTES and BREAK come from the environment, and so does PLAN. It
+names a broken variant whose faults and habits the app as it is must stand."""
 
 import asyncio
 import os

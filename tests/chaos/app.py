@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config import get_settings
 from main import create_app
-from services.passwords import CONTEXT
 from tests.chaos.broken import break_app, break_stores, break_wiring
 from tristore.ops.process import configure_logging
+from tristore.passwords import CONTEXT
 from tristore.stores import mongodb, postgres, redis
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.doomed import Arm, Doom, MongoCalls, watch

@@ -1,7 +1,7 @@
 """Deliberately broken variants of the app, each a mistake that people make. The lab must find every one."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,27 +24,25 @@ from tests.chaos.broken_stores import (
     DelInsteadOfFence,
     ErasureOnce,
     FillIgnoresFence,
-    GivesBackEarly,
-    StepRepeated,
-    UndoesEarly,
     only_ping,
 )
+from tests.chaos.guests import guests
 from tristore.stores.stores import Stores
 
-WIRING: dict[str, dict[str, type]] = {
-    "effects-outside-transaction": {"PostgresUnitOfWork": EffectsOutsideTransaction},
-    "commit-after-response": {"PostgresUnitOfWork": CommitAfterResponse},
+WIRING: dict[str, Mapping[str, type]] = {
+    "effects-outside-transaction": {"UnitOfWork": EffectsOutsideTransaction},
+    "commit-after-response": {"UnitOfWork": CommitAfterResponse},
     "relay-without-streams": {"OutboxRepository": RelayWithoutStreams},
     "supersede-as-it-was": {"OutboxRepository": SupersedesInOneStatement},
     "sign-out-delivers-nothing": {"Outbox": DeliversNoRevocation},
     "attempts-counted-for-outages": {"Outbox": NeverPauses},
-    "del-instead-of-fence": {"CacheRepository": DelInsteadOfFence},
-    "fill-ignores-fence": {"CacheRepository": FillIgnoresFence},
-    "saga-step-not-idempotent": {"SeatRepository": StepRepeated},
-    "saga-undone-early": {"Sagas": UndoesEarly, "SeatRepository": GivesBackEarly},
+    "del-instead-of-fence": {"FencedCache": DelInsteadOfFence},
+    "fill-ignores-fence": {"Fence": FillIgnoresFence},
     "erasure-once": {"ConversationRepository": ErasureOnce},
 }
 """By name in `wiring`."""
+for guest in guests():
+    WIRING |= guest.variants
 CODE: dict[str, Callable[[], None]] = {
     "probe-pings-only": only_ping,
     "attempts-counted-for-outages": count_outages,

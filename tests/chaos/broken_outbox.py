@@ -1,7 +1,7 @@
 """Broken variants: what a transaction owes is recorded, handed out, or blamed in a wrong way."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Self
@@ -10,29 +10,30 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from database.unit_of_work import UnitOfWork
 from services.effects import InvalidateSession, Targets
 from tristore.errors import StoreUnavailable
 from tristore.outbox.effects import Effect, Owed, Stream
+from tristore.outbox.pauses import Ping
 from tristore.outbox.relay import Outbox
-from tristore.outbox.repository import Leased, OutboxRepository, Outcome
-from tristore.outbox.tables import TargetStore
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.outbox.repository import Leased, OutboxRepository, Outcome, Stopped
 
 
-class EffectsOutsideTransaction(PostgresUnitOfWork):
+class EffectsOutsideTransaction(UnitOfWork):
     """Commits, and then records what it owes."""
 
     async def commit(self) -> None:
         await self.session.commit()
         if self.effects:
-            self.owed = await self._record(self.session, self.effects)
+            await self.record()
             await self.session.commit()
+        self._uncommitted = []
 
 
 _after_response: ContextVar[list[Callable[[], Awaitable[None]]] | None] = ContextVar("after_response", default=None)
 
 
-class CommitAfterResponse(PostgresUnitOfWork):
+class CommitAfterResponse(UnitOfWork):
     """Commits where a `yield` dependency would: when the client has its answer."""
 
     async def __aenter__(self) -> Self:  # without the request's deadline, whose block is over by then
@@ -46,6 +47,7 @@ class CommitAfterResponse(PostgresUnitOfWork):
             await super().commit()
             return
         await self.record()
+        self._uncommitted = []
         exits, session = self._exits.pop_all(), self.session
 
         async def finish() -> None:
@@ -62,24 +64,26 @@ class AfterResponse:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         waiting: list[Callable[[], Awaitable[None]]] = []
         _after_response.set(waiting)
-        await self._app(scope, receive, send)
-        for finish in waiting:
-            await finish()
+        try:
+            await self._app(scope, receive, send)
+        finally:  # also for who got an error: a transaction that stays open would hold its connection for good
+            for finish in waiting:
+                await finish()
 
 
 class RelayWithoutStreams(OutboxRepository):
     """Hands out effects, not streams: one at a time to whoever comes, several of an aggregate at once."""
 
-    async def lease(self, store: TargetStore, streams: int, effects: int) -> dict[Stream, list[Leased]]:
+    async def lease(self, queue: str, streams: int, effects: int) -> dict[Stream, list[Leased]]:
         due = text(
             "SELECT e.id, e.aggregate, e.name, CAST(e.payload AS text) FROM outbox e"
             " JOIN outbox_streams s USING (aggregate, store)"
             " WHERE e.store = :store AND s.due_at <= clock_timestamp() ORDER BY random() LIMIT :limit"
         )
-        rows = await self._execute(due, {"store": store, "limit": streams})
-        return {Stream(row.aggregate, store, uuid.uuid4()): [Leased(row.id, row.name, row.payload)] for row in rows}
+        rows = await self._execute(due, {"store": queue, "limit": streams})
+        return {Stream(row.aggregate, queue, uuid.uuid4()): [Leased(row.id, row.name, row.payload)] for row in rows}
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, bool]]:
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Stopped]:
         done = text(
             "WITH done AS (DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING aggregate, store)"
             " UPDATE outbox_streams s SET pending = s.pending - n, lease_token = NULL, lease_until = NULL,"
@@ -113,7 +117,7 @@ class SupersedesInOneStatement(OutboxRepository):
 class DeliversNoRevocation(Outbox):
     """Leaves it to the relays, and says that it is done: so nobody waits."""
 
-    async def deliver(self, owed: Sequence[Owed], *more: Any, **named: Any) -> set[TargetStore]:
+    async def deliver(self, owed: Sequence[Owed], *more: Any, **named: Any) -> set[str]:
         others = [item for item in owed if not isinstance(item.effect, InvalidateSession)]
         return await super().deliver(others, *more, **named)
 
@@ -121,8 +125,10 @@ class DeliversNoRevocation(Outbox):
 class NeverPauses(Outbox):
     """Takes every store for well, so it asks one that is down for each effect."""
 
-    async def _problem(self, store: TargetStore) -> None:
-        return None
+    def __init__(self, *, pings: Mapping[str, Ping], **more: Any) -> None:
+        async def well() -> None: ...
+
+        super().__init__(pings=dict.fromkeys(pings, well), **more)
 
 
 class Failed(Exception):

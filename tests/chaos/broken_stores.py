@@ -1,20 +1,15 @@
 """Broken variants: what is written to a store, read from it, or asked of it in a wrong way."""
 
 import uuid
-from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
 
-from repositories import seat_repo
 from repositories.conversation_repo import ConversationRepository
-from repositories.seat_repo import SeatRepository
-from tristore.cache.fence import CacheRepository, Load, Versioned
+from tristore.cache.entries import Versioned, body_of, entry_of
+from tristore.cache.fence import Fence
+from tristore.cache.fenced_cache import FencedCache, Load
 from tristore.errors import StoreUnavailable
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.saga.effects import ContinueSaga
-from tristore.saga.engine import Sagas
-from tristore.saga.tables import SagaState
 from tristore.stores import mongodb, postgres, redis
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.postgres import Postgres
@@ -23,32 +18,29 @@ from tristore.stores.redis import RedisStore
 PLAIN_SET = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
 
 
-class DelInsteadOfFence(CacheRepository):
+class DelInsteadOfFence(FencedCache):
     """What most do: SET after a miss, DEL after a write."""
 
-    async def get_or_load(self, key: str, load: Load, ttl: float, near: float = 0) -> bytes | None:
+    async def get_or_load(self, key: str, load: Load, ttl_seconds: float, near_seconds: float = 0) -> bytes | None:
         try:
-            entry: bytes | None = await self._call(key, lambda client, names: client.get(names[0]))
+            entry = await self._fence.read(key)
         except StoreUnavailable:
             entry = None
         if entry:
-            return entry.partition(b":")[2] if entry.startswith(b"v") else None
+            return body_of(entry)
         found = await load()
-        await self.fill(key, "", found, ttl)
+        await self.fill(key, "", found, ttl_seconds)
         return found.body if found else None
 
     async def lease(self, key: str) -> str | None:
         return "none"
 
-    async def fill(self, key: str, token: str, found: Versioned | None, ttl: float) -> bool:
-        entry = b"v%d:%b" % (found.version, found.body) if found else b"n0:"
+    async def fill(self, key: str, token: str, found: Versioned | None, ttl_seconds: float) -> bool:
+        arguments = entry_of(found), round(ttl_seconds * 1000)
 
         try:
-            await self._call(
-                key,
-                lambda client, names: client.register_script(PLAIN_SET)(
-                    keys=names[:1], args=(entry, round(ttl * 1000))
-                ),
+            await self._fence._call(
+                key, lambda client, keys: client.register_script(PLAIN_SET)(keys=keys[:1], args=arguments)
             )
         except StoreUnavailable:
             return False
@@ -70,7 +62,7 @@ return answers
 """
 
 
-class FillIgnoresFence(CacheRepository):
+class FillIgnoresFence(Fence):
     """Stores what was loaded, whatever was written since: it looks at neither the lease nor the version."""
 
     def __init__(self, redis: RedisStore, *more: Any, **named: Any) -> None:
@@ -84,40 +76,6 @@ class ErasureOnce(ConversationRepository):
     async def erase(self, owner: uuid.UUID, *, for_good: bool) -> None:
         if not for_good:
             await super().erase(owner, for_good=True)
-
-
-class StepRepeated(SeatRepository):
-    """Takes seats as often as it is asked to."""
-
-    async def change(
-        self, course_id: uuid.UUID, marker: str, quantity: int, until: datetime, capacity: int | None = None
-    ) -> seat_repo.Outcome:
-        async with self._mongodb.operation() as database:
-            await database.seats.update_one({"_id": str(course_id)}, {"$pull": {"markers": {"id": marker}}})
-        return await super().change(course_id, marker, quantity, until, capacity)
-
-
-SOON = 0.01
-"""Without any delay the recording process would take the lease, and deliver nothing."""
-
-
-class UndoesEarly(Sagas):
-    """Compensates at once, and not only when no step can have an effect any more."""
-
-    async def _turn_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> bool:
-        turned = await super()._turn_round(uow, saga, reason)
-        uow.effects[:] = [
-            effect.model_copy(update={"after_seconds": SOON}) if isinstance(effect, ContinueSaga) else effect
-            for effect in uow.effects
-        ]
-        return turned
-
-
-class GivesBackEarly(SeatRepository):
-    """Takes the deadline of what it undoes for past."""
-
-    async def undo(self, course_id: uuid.UUID, marker: str, until: datetime) -> bool:
-        return await super().undo(course_id, marker, until - timedelta(days=1))
 
 
 def only_ping() -> None:

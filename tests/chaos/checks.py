@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.user_service import WELCOME_TITLE
+from tests.chaos.guests import Guest
 from tests.chaos.learner import Learner
 from tests.chaos.memory import Talk, Violation
-from tests.chaos.order_checks import OrderChecks
 from tests.chaos.snapshot import Entry, Row, Snapshot
 
 OWED_BY_OUTBOX = ("registered", "signed_in", "profile_changed")
@@ -20,6 +20,7 @@ PROFILE_FIELDS = ("id", "username", "email", "role", "version", "language", "lev
 class Checks:
     stores: Snapshot
     learners: Sequence[Learner]
+    guests: Sequence[Guest]
 
     def all(self) -> list[Violation]:
         """Every violation there is."""
@@ -30,7 +31,7 @@ class Checks:
             self._strays(),
             *(self._numbers(conversation) for conversation in self.stores.conversations),
             *(self._cached(entry) for entry in self.stores.cache),
-            OrderChecks(self.stores, self._found).all(),
+            *(guest.of_all(list(self.learners), self.stores, self._found) for guest in self.guests),
         )
         return [violation for group in groups for violation in group]
 
@@ -47,85 +48,76 @@ class Checks:
         user = self.stores.users.get(learner.id)
         if learner.state == "asked for":
             return  # there whole or not at all: _user
-        yield from self._bought(learner)
+        for guest in self.guests:
+            yield from guest.of_learner(learner, self.stores)
         for talk in learner.talks.values():
             yield from self._given(learner, talk)
         if user is None:
-            yield _of(learner, f"user {learner.name} was acknowledged and is not there", learner.name)
+            yield of(learner, f"user {learner.name} was acknowledged and is not there", learner.name)
         elif learner.state == "living":
             yield from self._living(learner, user)
         elif learner.state == "ended" and not user["erased_at"]:
-            yield _of(learner, f"user {learner.name} was erased and is there", learner.name)
+            yield of(learner, f"user {learner.name} was erased and is there", learner.name)
 
     def _living(self, learner: Learner, user: Row) -> Iterator[Violation]:
         if user["erased_at"]:
-            yield _of(learner, f"user {learner.name} is erased, but did not ask for it", learner.name)
+            yield of(learner, f"user {learner.name} is erased, but did not ask for it", learner.name)
             return
         if user["bio"] not in learner.bio.possible:
             what = f"the bio of {learner.name} is {user['bio']!r}, not one of {learner.bio.possible}"
-            yield _of(learner, what, *learner.bio.possible, user["bio"] or "PATCH")
+            yield of(learner, what, *learner.bio.possible, user["bio"] or "PATCH")
         changes = user["version"] - 1
         if not learner.changes_acknowledged <= changes <= learner.changes_sent:
             told = f"{learner.changes_acknowledged} acknowledged of {learner.changes_sent} sent"
-            yield _of(learner, f"the profile of {learner.name} was changed {changes} times, {told}", "PATCH")
+            yield of(learner, f"the profile of {learner.name} was changed {changes} times, {told}", "PATCH")
         for token, state in learner.sessions.items():
             session = self.stores.sessions.get(hashlib.sha256(token.encode()).hexdigest())
             if state == "living" and (session is None or session["revoked_at"]):
-                yield _of(learner, f"session {token[:6]} of {learner.name} is not living", token[:6])
+                yield of(learner, f"session {token[:6]} of {learner.name} is not living", token[:6])
             if state == "ended" and session and not session["revoked_at"]:
-                yield _of(learner, f"session {token[:6]} of {learner.name} was ended and lives", token[:6])
+                yield of(learner, f"session {token[:6]} of {learner.name} was ended and lives", token[:6])
         for talk in learner.talks.values():
             yield from self._talk(learner, talk)
         yield from self._nothing_refused(learner, user)
         yield from self._nothing_unasked(learner)
-        yield from self._heard(learner)
-
-    def _bought(self, learner: Learner) -> Iterator[Violation]:
-        for key, bought in learner.orders.items():
-            order = self.stores.orders.get(bought.id)
-            if bought.id and order is None:
-                yield _of(learner, f"order {key} was acknowledged and is not there", key)
-            elif order and order["status"] != bought.outcome and bought.outcome in {"confirmed", "cancelled"}:
-                what = f"order {bought.id} was {bought.outcome} and is {order['status']}: {order['reason']}"
-                yield _of(learner, what, key, bought.id)
 
     def _talk(self, learner: Learner, talk: Talk) -> Iterator[Violation]:
         conversation, messages = self.stores.conversations.get(talk.id), self.stores.messages.get(talk.id, [])
         if talk.state == "ended" and (conversation or messages):
-            yield _of(learner, f"conversation {talk.id} was deleted, {len(messages)} messages are left", talk.id)
+            yield of(learner, f"conversation {talk.id} was deleted, {len(messages)} messages are left", talk.id)
         if talk.state != "living":
             return
         if conversation is None:
-            yield _of(learner, f"conversation {talk.id} was acknowledged and is not there", talk.id)
+            yield of(learner, f"conversation {talk.id} was acknowledged and is not there", talk.id)
         elif conversation["title"] not in talk.title.possible:
             what = f"the title of {talk.id} is {conversation['title']!r}, not one of {talk.title.possible}"
-            yield _of(learner, what, *talk.title.possible, conversation["title"])
+            yield of(learner, what, *talk.title.possible, conversation["title"])
         stored = {message["id"]: message for message in messages}
         for id_, written in talk.messages.items():
             message = stored.pop(id_, None)
             if message is None and written.seq:
-                yield _of(learner, f"message {id_} of {talk.id} was acknowledged and is not there", id_)
+                yield of(learner, f"message {id_} of {talk.id} was acknowledged and is not there", id_)
             elif message and written.seq not in {None, message["seq"]}:
-                yield _of(learner, f"message {id_} was number {written.seq} and is {message['seq']}", id_)
+                yield of(learner, f"message {id_} was number {written.seq} and is {message['seq']}", id_)
             if message and message["content"] != written.content:
-                yield _of(learner, f"message {id_} says {message['content']!r}, not {written.content!r}", id_)
+                yield of(learner, f"message {id_} says {message['content']!r}, not {written.content!r}", id_)
         for id_ in stored:
-            yield _of(learner, f"nobody wrote message {id_} of {talk.id}", id_)
+            yield of(learner, f"nobody wrote message {id_} of {talk.id}", id_)
 
     def _given(self, learner: Learner, talk: Talk) -> Iterator[Violation]:
         """A number that was given away never stands for another message: not for another reader, nor in the store."""
         written = [(message.seq, message.content) for message in talk.messages.values() if message.seq]
         kept = self.stores.messages.get(talk.id, []) if talk.state == learner.state == "living" else []
         stored = [(message["seq"], message["content"]) for message in kept]
-        heard = [event for listener in learner.listeners if listener.conversation == talk.id for event in listener.seen]
-        for number, content in [*written, *heard, *stored]:
+        seen = [event for guest in self.guests for event in guest.seen(learner, talk)]
+        for number, content in [*written, *seen, *stored]:
             if (first := talk.given.setdefault(number, content)) != content:
-                yield _of(learner, f"number {number} of {talk.id} was {first!r} and is {content!r}", talk.id)
+                yield of(learner, f"number {number} of {talk.id} was {first!r} and is {content!r}", talk.id)
 
     def _nothing_refused(self, learner: Learner, user: Row) -> Iterator[Violation]:
         texts = {user["bio"]} | {m["content"] for talk in learner.talks for m in self.stores.messages.get(talk, [])}
         for text in learner.refused & texts:
-            yield _of(learner, f"{text!r} was refused and is there", text)
+            yield of(learner, f"{text!r} was refused and is there", text)
 
     def _nothing_unasked(self, learner: Learner) -> Iterator[Violation]:
         titles: list[str] = []
@@ -134,17 +126,7 @@ class Checks:
                 titles.append(conversation["title"])
         for title in set(titles):
             if titles.count(title) > 1 or title not in learner.titles_asked_for:
-                yield _of(learner, f"{titles.count(title)} conversations {title!r} that nobody asked for", title)
-
-    def _heard(self, learner: Learner) -> Iterator[Violation]:
-        for listener in learner.listeners:
-            talk, session = learner.talks[listener.conversation], learner.sessions[listener.token]
-            expected = [(m["seq"], m["content"]) for m in self.stores.messages.get(talk.id, [])]
-            if talk.state != "living" or session != "living":
-                expected = expected[: len(listener.seen)] if talk.state == "living" else listener.seen
-            if listener.seen != expected or listener.numbers != list(range(1, len(expected) + 1)):
-                what = f"a listener to {talk.id} saw {_shortened(listener.numbers)}, not 1..{len(expected)}"
-                yield _of(learner, what, talk.id)
+                yield of(learner, f"{titles.count(title)} conversations {title!r} that nobody asked for", title)
 
     # What must hold for whatever is there.
 
@@ -192,7 +174,7 @@ class Checks:
     def _numbers(self, conversation: str) -> Iterator[Violation]:
         numbers = [message["seq"] for message in self.stores.messages.get(conversation, [])]
         if numbers != list(range(1, len(numbers) + 1)):
-            yield self._found(f"messages of {conversation} are numbered {_shortened(numbers)}", conversation)
+            yield self._found(f"messages of {conversation} are numbered {shortened(numbers)}", conversation)
 
     def _cached(self, entry: Entry) -> Iterator[Violation]:
         if entry.of == "session":
@@ -218,17 +200,16 @@ class Checks:
     def _found(self, what: str, about: str) -> Violation:
         """With the history of the learner that it is about, if any is."""
         for learner in self.learners:
-            orders = {bought.id for bought in learner.orders.values()}
-            names = {learner.id, learner.name, learner.welcome, *learner.talks, *orders} - {""}
+            names = {learner.id, learner.name, learner.welcome, *learner.talks, *learner.names} - {""}
             if any(name in about for name in names):
-                return _of(learner, what, about)
+                return of(learner, what, about)
         return Violation(what)
 
 
-def _of(learner: Learner, what: str, *names: str) -> Violation:
+def of(learner: Learner, what: str, *names: str) -> Violation:
     return Violation(what, tuple(learner.history.about(*names)))
 
 
-def _shortened(numbers: Iterable[Any]) -> str:
+def shortened(numbers: Iterable[Any]) -> str:
     text = str(list(numbers))
     return text if len(text) < 200 else f"{text[:100]} ... {text[-100:]}"

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from tests.chaos.arena import Arena
-from tests.chaos.buyer import Catalogue
+from tests.chaos.curator import Catalogue
+from tests.chaos.guests import Guest, Operation
 from tests.chaos.learner import PASSWORD, Learner
-from tests.chaos.memory import Bought, History, Tally
+from tests.chaos.memory import History, Tally
 from tests.chaos.talker import Talker
 
 THINKING = (0.02, 0.2)
@@ -19,12 +19,6 @@ DELETED_WHILE_ERASED = 0.3
 """Of the conversations: what is deleted has a second pass of its own, which would hide that an erasure has none."""
 ENDING_PATIENCE = 5.0
 """Seconds: whoever ends a session may wait until no process takes it any more."""
-
-
-class Operation(Protocol):
-    __name__: str
-
-    def __call__(self, learner: Learner) -> Awaitable[bool | None]: ...
 
 
 @dataclass(frozen=True)
@@ -42,10 +36,13 @@ class Habits:
 class Client(Talker):
     """Every operation returns whether it was acknowledged, None when it was refused for good."""
 
-    def __init__(self, arena: Arena, tally: Tally, seed: str, catalogue: Catalogue, habits: Habits) -> None:
+    def __init__(
+        self, arena: Arena, tally: Tally, seed: str, catalogue: Catalogue, habits: Habits, guests: Sequence[Guest]
+    ) -> None:
         super().__init__(arena, tally, seed, catalogue)
+        self._guests = guests
         self._habits = habits
-        self._together = habits.together
+        self.together = habits.together
         self.learners: list[Learner] = []
         self._left = 0
         operations: list[tuple[Operation, int]] = [
@@ -61,70 +58,71 @@ class Client(Talker):
             (self.sign_in_wrongly, 1),
             (self.sign_out, 3),
             (self.sign_out_everywhere, 1),
-            (self.listen, 4),
-            (self.order, 12),
-            (self.cancel_order, 5),
             (self.open_course, 1),
             (self.close_course, 1),
+            *(operation for guest in guests for operation in guest.operations(self)),
         ]
         self._operations = [(do, weight * habits.more.get(do.__name__, 1)) for do, weight in operations]
 
     async def work(self, until: float) -> None:
         """Go on until then, and return when nothing is without its answer any more."""
         self._until = until
-        await asyncio.sleep(self._chance.uniform(*ARRIVING))
+        await asyncio.sleep(self.chance.uniform(*ARRIVING))
         while time.monotonic() < until:
             await self._step()
-            await asyncio.sleep(self._chance.uniform(*THINKING))
+            await asyncio.sleep(self.chance.uniform(*THINKING))
 
     async def rest(self) -> None:
         """Hang up, and listen no more."""
         self._connections.close()
         for learner in self.learners:
-            await asyncio.gather(*(listener.close() for listener in learner.listeners))
-            learner.listeners.clear()
+            await self._hang_up(learner, forget=True)
+
+    async def _hang_up(self, learner: Learner, *, forget: bool) -> None:
+        for guest in self._guests:
+            await guest.hang_up(learner, forget=forget)
 
     async def _step(self) -> None:
         learner = self.learners[-1] if self.learners else None
         if learner is None or self._left <= 0 or learner.state != "living":
-            if learner and learner.state == "living" and self._may_erase() and self._wants_to_go():
+            if learner and learner.state == "living" and self.may_erase() and self._wants_to_go():
                 await self._do(self.erase, learner)
                 return
-            learner = Learner(History(self._tally.began))
+            learner = Learner(History(self.tally.began))
             self.learners.append(learner)
-            self._left = self._chance.randint(*self._habits.life)
+            self._left = self.chance.randint(*self._habits.life)
             await self._do(self.register, learner)
         elif not learner.tokens:
             await self._do(self.sign_in, learner)
         elif not learner.living_talks:
             await self._do(self.start_talk, learner)
         else:
-            possible = [o for o in self._operations if self._may_erase() or o[0] != self.delete_talk]
+            possible = [o for o in self._operations if self.may_erase() or o[0] != self.delete_talk]
             operations, weights = zip(*possible, strict=True)
-            await self._do(self._chance.choices(operations, weights)[0], learner)
+            await self._do(self.chance.choices(operations, weights)[0], learner)
         self._left -= 1
 
     def _wants_to_go(self) -> bool:
-        return self._chance.random() < self._habits.erasing
+        return self.chance.random() < self._habits.erasing
 
     async def _do(self, operation: Operation, learner: Learner) -> None:
         name = operation.__name__
         started = time.monotonic()
-        self._tally.operations[name] += 1
+        self.tally.operations[name] += 1
         acknowledged = await operation(learner)
         if acknowledged is None:
-            self._tally.refused += 1
+            self.tally.refused += 1
         elif acknowledged:
-            self._tally.acknowledged[name] += 1
-            self._tally.under_fault += self._arena.struck_between(started, time.monotonic())
+            self.tally.acknowledged[name] += 1
+            self.tally.under_fault += self.arena.struck_between(started, time.monotonic())
         else:
-            self._tally.unanswered += 1
+            self.tally.unanswered += 1
 
     async def register(self, learner: Learner) -> bool:
-        answer = await self._ask_until_answered(
+        answer = await self.ask_until_answered(
             learner, "POST", "/users/register", body=learner.account, key=learner.name
         )
-        if not self._is_done(learner, answer, "its registration"):
+        if not self.is_done(learner, answer, "its registration"):
             return False
         learner.id, learner.welcome = answer.body["user_id"], answer.body["welcome_conversation_id"]
         learner.state = "living"
@@ -134,20 +132,20 @@ class Client(Talker):
         if len(learner.tokens) >= SESSIONS:
             return await self._read_profile(learner)
         form = {"username": learner.name, "password": PASSWORD}
-        answer = await self._ask(learner, "POST", "/auth/token", body=form, form=True)
-        if not self._is_done(learner, answer, "its sign-in"):
+        answer = await self.ask(learner, "POST", "/auth/token", body=form, form=True)
+        if not self.is_done(learner, answer, "its sign-in"):
             return False
         learner.sessions[answer.body["access_token"]] = "living"
         return True
 
     async def sign_in_wrongly(self, learner: Learner) -> None:
         form = {"username": learner.name, "password": "not this one"}
-        answer = await self._ask(learner, "POST", "/auth/token", body=form, form=True)
+        answer = await self.ask(learner, "POST", "/auth/token", body=form, form=True)
         if answer.is_success:
-            self._violation(learner, "a wrong password signs in", learner.name)
+            self.violation(learner, "a wrong password signs in", learner.name)
 
     async def sign_out(self, learner: Learner) -> bool:
-        return await self._end_sessions(learner, "/auth/logout", [self._chance.choice(learner.tokens)])
+        return await self._end_sessions(learner, "/auth/logout", [self.chance.choice(learner.tokens)])
 
     async def sign_out_everywhere(self, learner: Learner) -> bool:
         return await self._end_sessions(learner, "/auth/logout-all", learner.tokens)
@@ -155,7 +153,7 @@ class Client(Talker):
     async def _end_sessions(self, learner: Learner, path: str, tokens: list[str]) -> bool:
         for token in tokens:
             learner.sessions[token] = "ending"
-        answer = await self._ask_until_answered(learner, "POST", path, tokens[0], patience=ENDING_PATIENCE)
+        answer = await self.ask_until_answered(learner, "POST", path, tokens[0], patience=ENDING_PATIENCE)
         if answer.status not in {204, 401}:  # 401: an earlier attempt got through
             return False
         for token in tokens:
@@ -167,28 +165,28 @@ class Client(Talker):
     async def _expect_refusals(self, learner: Learner, tokens: list[str]) -> None:
         """Once it is acknowledged that a session has ended, no process takes its token."""
         for answers in await asyncio.gather(*(self.read_everywhere(learner, token) for token in tokens)):
-            for app, answer in zip(self._arena.apps, answers, strict=True):
+            for app, answer in zip(self.arena.apps, answers, strict=True):
                 if answer.is_success:
                     what = f"{app.name} takes a token of {learner.name} after its end was acknowledged"
-                    self._violation(learner, what, learner.name, *(token[:6] for token in tokens))
+                    self.violation(learner, what, learner.name, *(token[:6] for token in tokens))
 
     async def _read_profile(self, learner: Learner) -> bool:
-        answer = await self.read_profile(learner, self._chance.choice(learner.tokens))
-        return self._is_done(learner, answer, "reading its profile")
+        answer = await self.read_profile(learner, self.chance.choice(learner.tokens))
+        return self.is_done(learner, answer, "reading its profile")
 
     async def change_profile(self, learner: Learner) -> bool:
-        bio = f"bio {self._word()}"
+        bio = f"bio {self.word()}"
         return await self._change(learner, bio, {"bio": bio})
 
     async def _change(self, learner: Learner, bio: str, body: dict[str, str]) -> bool:
-        token = self._chance.choice(learner.tokens)
+        token = self.chance.choice(learner.tokens)
 
         def sent() -> None:
             learner.bio.ask_for(bio)
             learner.changes_sent += 1
 
-        answer = await self._ask_until_answered(learner, "PATCH", "/users/me", token, body, before=sent)
-        if not self._is_done(learner, answer, f"its {bio}"):
+        answer = await self.ask_until_answered(learner, "PATCH", "/users/me", token, body, before=sent)
+        if not self.is_done(learner, answer, f"its {bio}"):
             return False
         learner.bio.acknowledge(bio)
         learner.changes_acknowledged += 1
@@ -214,12 +212,12 @@ class Client(Talker):
         others = [other for other in self.learners if other.state == "living" and other is not learner]
         if not others:
             return await self.change_profile(learner)
-        refused = f"refused {self._word()}"
+        refused = f"refused {self.word()}"
         body = {"username": others[-1].name, "bio": refused}
-        answer = await self._ask(learner, "PATCH", "/users/me", self._chance.choice(learner.tokens), body)
+        answer = await self.ask(learner, "PATCH", "/users/me", self.chance.choice(learner.tokens), body)
         learner.refused.add(refused)
         if answer.is_success:
-            self._violation(learner, "a name that was taken is given away", others[-1].name, refused)
+            self.violation(learner, "a name that was taken is given away", others[-1].name, refused)
         return None if answer.status == 409 else False
 
     async def erase(self, learner: Learner) -> bool:
@@ -227,24 +225,24 @@ class Client(Talker):
         tokens = learner.tokens
         if not tokens:
             return await self.sign_in(learner)
-        token = self._chance.choice(tokens)
+        token = self.chance.choice(tokens)
         learner.state = "ending"
         busy = [
             asyncio.create_task(self._go_on_while_erased(request)) for request in self._last_requests(learner, token)
         ]
-        await asyncio.sleep(self._chance.uniform(0, 0.1))
-        answer = await self._ask_until_answered(learner, "DELETE", "/users/me", token, patience=ENDING_PATIENCE)
+        await asyncio.sleep(self.chance.uniform(0, 0.1))
+        answer = await self.ask_until_answered(learner, "DELETE", "/users/me", token, patience=ENDING_PATIENCE)
         await asyncio.gather(*busy)
         if answer.status not in {202, 401}:  # 401: an earlier attempt got through
             return False
         learner.state = "ended"
-        await asyncio.gather(*(listener.close() for listener in learner.listeners))
+        await self._hang_up(learner, forget=False)
         if answer.status == 202:
             await self._expect_refusals(learner, tokens)
         return True
 
     async def _go_on_while_erased(self, request: Awaitable[object]) -> None:
-        await asyncio.sleep(self._chance.uniform(0, 0.1))
+        await asyncio.sleep(self.chance.uniform(0, 0.1))
         await request
 
     def _last_requests(self, learner: Learner, token: str) -> Iterator[Awaitable[object]]:
@@ -252,22 +250,12 @@ class Client(Talker):
         for talk in learner.living_talks:
             path = f"/conversations/{talk.id}"
             for _ in range(3):
-                body = {"id": self._word(), "content": "while erased"}
-                yield self._ask(learner, "POST", f"{path}/messages", token, body)
-            yield self._ask(learner, "PATCH", path, token, {"title": "while erased"})
-            if self._chance.random() < DELETED_WHILE_ERASED:
-                yield self._ask(learner, "DELETE", path, token)
-        yield self._ask(learner, "PATCH", "/users/me", token, {"bio": "while erased"})
-        yield self._ask(learner, "PATCH", "/users/me", token, {"username": f"u{self._word()}"})
-        yield self._order_while_erased(learner, token)
-        for bought in [bought for bought in learner.orders.values() if bought.outcome == "confirmed"][:2]:
-            bought.outcome = "decided later"
-            yield self._ask(learner, "POST", f"/orders/{bought.id}/cancel", token)
-
-    async def _order_while_erased(self, learner: Learner, token: str) -> None:
-        key, bought = self._word(), Bought(self._chance.choice(list(self.catalogue.courses)), 1)
-        learner.orders[key] = bought
-        body = {"course_id": bought.course, "quantity": bought.quantity}
-        answer = await self._ask(learner, "POST", "/orders", token, body, key=key)
-        if answer.is_success:
-            bought.id, bought.outcome = answer.body["id"], "decided later"
+                body = {"id": self.word(), "content": "while erased"}
+                yield self.ask(learner, "POST", f"{path}/messages", token, body)
+            yield self.ask(learner, "PATCH", path, token, {"title": "while erased"})
+            if self.chance.random() < DELETED_WHILE_ERASED:
+                yield self.ask(learner, "DELETE", path, token)
+        yield self.ask(learner, "PATCH", "/users/me", token, {"bio": "while erased"})
+        yield self.ask(learner, "PATCH", "/users/me", token, {"username": f"u{self.word()}"})
+        for guest in self._guests:
+            yield from guest.last_requests(self, learner, token)

@@ -3,8 +3,7 @@
 import secrets
 from dataclasses import dataclass, field
 
-from tests.chaos.listener import Listener
-from tests.chaos.memory import Bought, History, State, Talk, Value
+from tests.chaos.memory import History, State, Talk, Value
 
 PASSWORD = "correct horse 9"
 
@@ -22,13 +21,12 @@ class Learner:
     sessions: dict[str, State] = field(default_factory=dict)
     """By token."""
     talks: dict[str, Talk] = field(default_factory=dict)
-    orders: dict[str, Bought] = field(default_factory=dict)
-    """By idempotency key."""
     titles_asked_for: set[str] = field(default_factory=set)
     """Of conversations whose creation got no answer."""
     refused: set[str] = field(default_factory=set)
     """Texts of writes that were refused for good."""
-    listeners: list[Listener] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    """Of what else is the learner's: histories are found by them."""
     versions: dict[int, int] = field(default_factory=dict)
     """The newest of its profile that each process has acknowledged."""
 

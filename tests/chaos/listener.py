@@ -24,7 +24,7 @@ class Listener:
     @property
     def seen(self) -> list[tuple[int, str]]:
         """Number and content of each message, as they came."""
-        return [(event.id, event.message["content"]) for stream in self._streams for event in stream.events]
+        return [(event.id, event.decoded["content"]) for stream in self._streams for event in stream.events]
 
     @property
     def numbers(self) -> list[int]:

@@ -50,17 +50,7 @@ class Talk:
     state: State = "living"
     messages: dict[str, Written] = field(default_factory=dict)
     given: dict[int, str] = field(default_factory=dict)
-    """What anybody was ever given under a number: to a writer, to a listener."""
-
-
-@dataclass
-class Bought:
-    """An order."""
-
-    course: str
-    quantity: int
-    id: str = ""
-    outcome: Literal["no answer", "confirmed", "cancelled", "decided later"] = "no answer"
+    """What anybody was ever given under a number: to a writer, to a reader."""
 
 
 @dataclass

@@ -1,21 +1,57 @@
 """What must be true of orders, points and seats when all sagas have come to their end."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from pymongo import AsyncMongoClient
+
+from config import Settings
+from tests.chaos.guests import Found
 from tests.chaos.memory import Violation
-from tests.chaos.snapshot import Row, Snapshot
+from tests.chaos.snapshot import Row, grouped, query
 
 CENTS_PER_POINT = 100
 ENDS = {"confirmed": "done", "cancelled": "compensated"}
 
 
+COURSES = "SELECT CAST(id AS text) AS id, capacity, is_deleted FROM courses"
+ORDERS = """
+SELECT CAST(id AS text) AS id, CAST(user_id AS text) AS user_id, CAST(course_id AS text) AS course, quantity,
+       price_cents, status, reason
+FROM orders
+"""
+LEDGER = "SELECT CAST(order_id AS text) AS order_id, CAST(user_id AS text) AS user_id, points FROM points_ledger"
+SAGAS = "SELECT CAST(id AS text) AS id, state, step, reason FROM sagas"
+
+
+@dataclass(frozen=True)
+class OrderRows:
+    courses: dict[str, Row]
+    orders: dict[str, Row]
+    ledger: dict[str, list[Row]]
+    """Of each order."""
+    sagas: dict[str, Row]
+    seats: dict[str, Row]
+
+
+async def take(settings: Settings) -> OrderRows:
+    async with AsyncMongoClient[dict[str, Any]](settings.dsn("mongodb_dsn")) as client:
+        seats = await client[settings.mongodb_database].seats.find({}).to_list(None)
+    return OrderRows(
+        courses={row["id"]: row for row in await query(settings, COURSES)},
+        orders={row["id"]: row for row in await query(settings, ORDERS)},
+        ledger=grouped(await query(settings, LEDGER), "order_id"),
+        sagas={row["id"]: row for row in await query(settings, SAGAS)},
+        seats={document["_id"]: document for document in seats},
+    )
+
+
 @dataclass(frozen=True)
 class OrderChecks:
-    stores: Snapshot
-    found: Callable[[str, str], Violation]
-    """Makes a violation with the history of what it is about."""
+    stores: OrderRows
+    found: Found
 
     def all(self) -> Iterator[Violation]:
         for order in self.stores.orders.values():

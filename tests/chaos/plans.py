@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tests.chaos.client import Habits
+from tests.chaos.guests import guests
 from tests.chaos.schedule import APPS, EVERYTHING, Card, Plan
 from tristore.embedded.servers import STORES
 
@@ -41,8 +42,6 @@ PLANS: dict[str, Plan] = {
     "del-instead-of-fence": Plan([("late", "redis")], OFTEN),
     "fill-ignores-fence": Plan([("late", "redis")], OFTEN),
     "erasure-once": Plan(SLOW_MONGODB, OFTEN),
-    "saga-step-not-idempotent": Plan([*SLOW_MONGODB, ("reset", "mongodb"), ("black hole", "mongodb")], OFTEN),
-    "saga-undone-early": Plan([("late", "mongodb")], OFTEN, lasting=(2.2, 2.7)),
     "probe-pings-only": Plan([*(("refuses", store) for store in STORES), ("demoted", "redis")], OFTEN),
     "attempts-counted-for-outages": Plan([("hang", "mongodb"), ("refuses", "mongodb")], OFTEN),
     "w1": Plan([("kill", "mongodb")], (1.5, 2.5)),
@@ -55,11 +54,12 @@ HABITS = {
     "sign-out-delivers-nothing": Habits(erasing=0, more={"sign_in": 10, "sign_out": 10, "sign_out_everywhere": 10}),
     "del-instead-of-fence": Habits(life=(3, 8), erasing=0, more={"read_while_changing": 20}),
     "fill-ignores-fence": Habits(life=(3, 8), erasing=0, more={"read_while_changing": 20}),
-    "saga-step-not-idempotent": Habits(more={"order": 10, "cancel_order": 10}),
-    "saga-undone-early": Habits(erasing=0, more={"order": 10, "open_course": 40, "close_course": 60}),
     "local-reads": Habits(erasing=0, more={"write": 10, "listen": 20}, together=0.8),
     "erasure-once": Habits(life=(10, 20), erasing=1),
 }
+for guest in guests():
+    PLANS |= guest.plans
+    HABITS |= guest.habits()
 SECONDS = {"supersede-as-it-was": 12.0}
 """Of a round, where the ordinary ones of a broken variant are too short: none is erased at the end of one."""
 THREE_NODES = {"local-reads"}

@@ -7,15 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from tests.chaos.arena import POLL_SECONDS, PURGE_SECONDS, Arena, arena_in
-from tests.chaos.buyer import CAPACITIES, Catalogue
 from tests.chaos.checks import Checks
 from tests.chaos.client import Client
+from tests.chaos.curator import CAPACITIES, Catalogue
+from tests.chaos.guests import Guest, guests
 from tests.chaos.health import HealthWatch
 from tests.chaos.leaks import holdings, leaks
 from tests.chaos.learner import Learner
@@ -24,7 +23,7 @@ from tests.chaos.memory import History, Tally, Violation
 from tests.chaos.plans import Course
 from tests.chaos.schedule import Fault
 from tests.chaos.snapshot import query, take
-from tristore.outbox.relay import PAUSE_SECONDS
+from tristore.outbox.pauses import PAUSE_SECONDS
 from tristore.outbox.repository import LEASE_SECONDS, LONGEST_DELAY
 from tristore.testing.lab import until
 
@@ -52,6 +51,7 @@ class Run:
     clients: list[Client]
     catalogue: Catalogue
     machine: Machine
+    guests: Sequence[Guest]
     converged: list[float] = field(default_factory=list)
 
     @property
@@ -88,14 +88,17 @@ class Run:
         await self._converge(quiet_since)
         if faults:
             self.converged.append(time.monotonic() - quiet_since)
-        self.tally.violations += Checks(await take(self.arena.settings), self.learners).all()
-        await self._try_tokens()
+        for guest in self.guests:
+            await guest.look(self.arena.settings)
+        self.tally.violations += Checks(await take(self.arena.settings), self.learners, self.guests).all()
+        if not self.tally.violations:  # a broken app may answer none of them, and each would be waited for
+            await self._try_tokens()
 
     async def _converge(self, since: float) -> None:
         while not await self._is_converged():
             took = time.monotonic() - since
             if took > CONVERGE_SECONDS + self.machine.lost_between(since, time.monotonic()):
-                what = f"not converged within {took:.0f} s; every message was heard: {await self._all_heard()}"
+                what = f"not converged within {took:.0f} s; guests at rest: {await self._are_guests_at_rest()}"
                 waiting = [str(tuple(row.values())) for row in await query(self.arena.settings, WAITING)]
                 self.tally.violations.append(Violation(what, tuple(waiting)))
                 return
@@ -117,19 +120,11 @@ class Run:
 
     async def _is_converged(self) -> bool:
         [row] = await query(self.arena.settings, OWED)
-        return row["n"] == 0 and await self._all_heard()
+        return row["n"] == 0 and all((await self._are_guests_at_rest()).values())
 
-    async def _all_heard(self) -> bool:
-        async with AsyncMongoClient[dict[str, Any]](self.arena.settings.dsn("mongodb_dsn")) as client:
-            messages = client[self.arena.settings.mongodb_database].messages
-            counted = await messages.aggregate([{"$group": {"_id": "$conversation_id", "n": {"$sum": 1}}}])
-            counts = {document["_id"]: document["n"] for document in await counted.to_list(None)}
-        return all(
-            len(listener.numbers) >= counts.get(listener.conversation, 0)
-            for learner in self.learners
-            for listener in learner.listeners
-            if not listener.is_over
-        )
+    async def _are_guests_at_rest(self) -> dict[str, bool]:
+        settings, learners = self.arena.settings, self.learners
+        return {type(guest).__name__: await guest.is_at_rest(settings, learners) for guest in self.guests}
 
     async def _try_tokens(self) -> None:
         """Both apps must tell the same of the newest sessions."""
@@ -152,8 +147,9 @@ async def prepared(seed: int, folder: Path, variant: str, course: Course) -> Asy
     async with starting as arena, Machine(lambda: [app.pid for app in arena.apps]).watched() as machine:
         tally = Tally()
         catalogue = Catalogue(Learner(History(tally.began)))
-        clients = [Client(arena, tally, f"{seed}/{i}", catalogue, course.habits) for i in range(CLIENTS)]
-        run = Run(arena, tally, clients, catalogue, machine)
+        present = guests()
+        clients = [Client(arena, tally, f"{seed}/{i}", catalogue, course.habits, present) for i in range(CLIENTS)]
+        run = Run(arena, tally, clients, catalogue, machine, present)
         try:
             await run.furnish()
             yield run

@@ -21,14 +21,6 @@ FROM users u LEFT JOIN profiles p ON p.user_id = u.id
 SESSIONS = """
 SELECT encode(token_hash, 'hex') AS token_hash, CAST(user_id AS text) AS user_id, revoked_at FROM sessions
 """
-COURSES = "SELECT CAST(id AS text) AS id, capacity, is_deleted FROM courses"
-ORDERS = """
-SELECT CAST(id AS text) AS id, CAST(user_id AS text) AS user_id, CAST(course_id AS text) AS course, quantity,
-       price_cents, status, reason
-FROM orders
-"""
-LEDGER = "SELECT CAST(order_id AS text) AS order_id, CAST(user_id AS text) AS user_id, points FROM points_ledger"
-SAGAS = "SELECT CAST(id AS text) AS id, state, step, reason FROM sagas"
 Row = Mapping[str, Any]
 
 
@@ -58,12 +50,6 @@ class Snapshot:
     activity: dict[str, list[Row]]
     """Of each user, in the order in which it was written."""
     cache: Sequence[Entry]
-    courses: dict[str, Row]
-    orders: dict[str, Row]
-    ledger: dict[str, list[Row]]
-    """Of each order."""
-    sagas: dict[str, Row]
-    seats: dict[str, Row]
 
 
 async def query(settings: Settings, sql: str) -> list[Row]:
@@ -78,7 +64,6 @@ async def take(settings: Settings) -> Snapshot:
     users, sessions = await query(settings, PROFILES), await query(settings, SESSIONS)
     async with AsyncMongoClient[dict[str, Any]](settings.dsn("mongodb_dsn")) as client:
         database = client[settings.mongodb_database]
-        seats = await database.seats.find({}).to_list(None)
         conversations = await database.conversations.find({}).to_list(None)
         messages = await database.messages.find({}).sort([("conversation_id", 1), ("seq", 1)]).to_list(None)
         activity = {document["_id"]: document for document in await database.activity.find({}).to_list(None)}
@@ -92,14 +77,9 @@ async def take(settings: Settings) -> Snapshot:
         streams=await query(settings, "SELECT * FROM outbox_streams"),
         idempotency_keys=await query(settings, "SELECT key, CAST(user_id AS text) AS user_id FROM idempotency_keys"),
         conversations={document["_id"]: document for document in conversations},
-        messages=_grouped(messages, "conversation_id"),
-        activity=_grouped([activity[id_] for id_ in in_order if id_ in activity], "user_id"),
+        messages=grouped(messages, "conversation_id"),
+        activity=grouped([activity[id_] for id_ in in_order if id_ in activity], "user_id"),
         cache=await _cache(settings),
-        courses={row["id"]: row for row in await query(settings, COURSES)},
-        orders={row["id"]: row for row in await query(settings, ORDERS)},
-        ledger=_grouped(await query(settings, LEDGER), "order_id"),
-        sagas={row["id"]: row for row in await query(settings, SAGAS)},
-        seats={document["_id"]: document for document in seats},
     )
 
 
@@ -116,7 +96,7 @@ async def _cache(settings: Settings) -> list[Entry]:
     return entries
 
 
-def _grouped(documents: Sequence[Row], by: str) -> dict[str, list[Row]]:
+def grouped(documents: Sequence[Row], by: str) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for document in documents:
         groups[document[by]].append(document)

@@ -19,8 +19,8 @@ OUTLIVES = 8.0
 
 class Visitor:
     def __init__(self, arena: Arena, tally: Tally, seed: str) -> None:
-        self._arena, self._tally = arena, tally
-        self._chance = random.Random(seed)
+        self.arena, self.tally = arena, tally
+        self.chance = random.Random(seed)
         self._connections = Connections(arena.apps)
         self._until = 0.0
 
@@ -28,7 +28,7 @@ class Visitor:
         """What each app answers to it."""
         statuses = []
         patience = time.monotonic() + OUTLIVES
-        for app in range(len(self._arena.apps)):
+        for app in range(len(self.arena.apps)):
             answer = await self.read_profile(learner, token, app)
             while answer.is_open and time.monotonic() < patience:
                 await asyncio.sleep(BEFORE_REPEATING[0])
@@ -38,54 +38,54 @@ class Visitor:
 
     async def read_everywhere(self, learner: Learner, token: str) -> list[Answer]:
         """The profile, once through each app."""
-        apps = range(len(self._arena.apps))
+        apps = range(len(self.arena.apps))
         return await asyncio.gather(*(self.read_profile(learner, token, app) for app in apps))
 
     async def read_profile(self, learner: Learner, token: str, app: int | None = None) -> Answer:
         """Nobody reads less than it was told that it wrote, through the same process."""
         known = dict(learner.versions)
-        answer = await self._ask(learner, "GET", "/users/me", token, app=app)
+        answer = await self.ask(learner, "GET", "/users/me", token, app=app)
         if answer.is_success and answer.body["version"] < (written := known.get(answer.process, 0)):
             what = f"{learner.name} wrote version {written} of its profile and reads {answer.body['version']}"
-            self._violation(learner, what, "/users/me")
+            self.violation(learner, what, "/users/me")
         return answer
 
-    async def _ask(self, learner: Learner, method: str, path: str, token: str | None = None, body: Any = None,
+    async def ask(self, learner: Learner, method: str, path: str, token: str | None = None, body: Any = None,
                    app: int | None = None, **more: Any) -> Answer:  # fmt: skip
-        app = self._chance.randrange(len(self._arena.apps)) if app is None else app
+        app = self.chance.randrange(len(self.arena.apps)) if app is None else app
         sent_at = time.monotonic()
         answer = await self._connections.ask(app, method, path, token, body, **more)
         session = f" by {token[:6]}" if token else ""
         learner.history.note(
             f"{method} {path}{session} {body or ''} -> {answer.status or 'no answer'} {_short(answer.body)}"
-            f" ({self._arena.apps[app].name}, {time.monotonic() - sent_at:.3f} s)"
+            f" ({self.arena.apps[app].name}, {time.monotonic() - sent_at:.3f} s)"
         )
         if answer.status >= 500 and answer.status != 503:
-            self._violation(learner, f"{method} {path} is answered {answer.status}", path)
+            self.violation(learner, f"{method} {path} is answered {answer.status}", path)
         return answer
 
-    async def _ask_until_answered(
+    async def ask_until_answered(
         self, learner: Learner, method: str, path: str, token: str | None = None, body: Any = None,
         *, before: Callable[[], None] = lambda: None, **more: Any,
     ) -> Answer:  # fmt: skip
         while True:
             before()
-            answer = await self._ask(learner, method, path, token, body, **more)
+            answer = await self.ask(learner, method, path, token, body, **more)
             if not answer.is_open or time.monotonic() > self._until + OUTLIVES:
                 return answer
-            await asyncio.sleep(self._chance.uniform(*BEFORE_REPEATING))
+            await asyncio.sleep(self.chance.uniform(*BEFORE_REPEATING))
 
-    def _is_done(self, learner: Learner, answer: Answer, what: str) -> bool:
+    def is_done(self, learner: Learner, answer: Answer, what: str) -> bool:
         """Nothing that is asked of it here may be refused."""
         if not answer.is_success and not answer.is_open:
-            self._violation(learner, f"{learner.name} is refused {what}: {answer.status} {_short(answer.body)}", what)
+            self.violation(learner, f"{learner.name} is refused {what}: {answer.status} {_short(answer.body)}", what)
         return answer.is_success
 
-    def _violation(self, learner: Learner, what: str, *names: str) -> None:
-        self._tally.violation(what, learner.history.about(*names))
+    def violation(self, learner: Learner, what: str, *names: str) -> None:
+        self.tally.violation(what, learner.history.about(*names))
 
-    def _word(self) -> str:
-        return f"{self._chance.randrange(16**10):010x}"
+    def word(self) -> str:
+        return f"{self.chance.randrange(16**10):010x}"
 
 
 def _short(body: Any) -> str:

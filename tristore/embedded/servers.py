@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import SubprocessError
 from time import monotonic, sleep
-from typing import Literal, get_args
+from typing import get_args
 
 import psutil
 
@@ -29,11 +29,11 @@ from tristore.embedded.process import (
     spawn,
     tail,
 )
+from tristore.errors import StoreName
+from tristore.settings import DSN_FIELDS
 
-Store = Literal["postgresql", "redis", "mongodb"]
+Store = StoreName
 STORES: tuple[Store, ...] = get_args(Store)
-KINDS: dict[Store, Kind] = {"postgresql": PostgreSQL(), "redis": Redis(), "mongodb": MongoDB()}
-DSN_NAMES: dict[Store, str] = {"postgresql": "POSTGRES_DSN", "redis": "REDIS_DSN", "mongodb": "MONGODB_DSN"}
 START_PATIENCE = 60.0
 ADOPT_PATIENCE = 5.0  # a running server that has not answered by then is stopped and started again
 
@@ -45,7 +45,7 @@ class EmbeddedError(Exception):
         self.store = store
         super().__init__(
             f"The embedded {store} cannot be started: {cause}. Instead run `docker compose up -d`, or set "
-            f"{DSN_NAMES[store]} to a server of yours." + (f"\nThe end of its log:\n{log}" if log else "")
+            f"{DSN_FIELDS[store].upper()} to a server of yours." + (f"\nThe end of its log:\n{log}" if log else "")
         )
 
 
@@ -65,10 +65,18 @@ class Server:
 class EmbeddedServers:
     """The servers whose data is under `root/<store>/`. They outlive this process until `stop`."""
 
-    def __init__(self, root: Path, installed: Callable[[Store], Iterable[Path]] | None = None) -> None:
-        """`installed` gives the programs to choose from, best first (default: on PATH, then in the wheels)."""
+    def __init__(
+        self, root: Path, *, name: str = "tristore", installed: Callable[[Store], Iterable[Path]] | None = None
+    ) -> None:
+        """`name` is that of PostgreSQL's superuser and database. Data that exists must have been made with it.
+        `installed` gives the programs to choose from, best first (default: on PATH, then in the wheels)."""
         self._root = root.resolve()
-        self._installed = installed or (lambda store: KINDS[store].installed())
+        self._kinds: dict[Store, Kind] = {"postgresql": PostgreSQL(name), "redis": Redis(), "mongodb": MongoDB()}
+        self._installed = installed or self.installed
+
+    def installed(self, store: Store) -> Iterable[Path]:
+        """The programs on PATH and in the wheels, best first."""
+        return self._kinds[store].installed()
 
     def start(self, store: Store) -> Server:
         """Starts the server, or adopts the one that runs; returns when it answers. Raises EmbeddedError."""
@@ -119,7 +127,7 @@ class EmbeddedServers:
         return Record.read(self._folder(store) / "server.json")
 
     def _server(self, store: Store, record: Record) -> Server:
-        dsn = KINDS[store].dsn.format(port=record.port)
+        dsn = self._kinds[store].dsn.format(port=record.port)
         return Server(store, dsn, record.pid, record.port, self._data(store), record.version)
 
     def _start(self, store: Store, cancelled: threading.Event) -> tuple[Server, bool]:
@@ -152,7 +160,7 @@ class EmbeddedServers:
 
     def _clear(self, store: Store) -> bool:
         """Ends all that still runs on the store's folder; True if a server was among it."""
-        kind, data = KINDS[store], self._data(store)
+        kind, data = self._kinds[store], self._data(store)
         found = servers_on(data, kind.program)
         servers = [process for process in found if serves(process, data)]
         end(servers, kind.stop_signal)
@@ -160,7 +168,7 @@ class EmbeddedServers:
         return bool(servers)
 
     def _launch(self, store: Store, log: Path, cancelled: threading.Event) -> Server:
-        kind, data, record = KINDS[store], self._data(store), self._record(store)
+        kind, data, record = self._kinds[store], self._data(store), self._record(store)
         remembered = [Path(record.binary)] if record and Path(record.binary).exists() else []
         binary = kind.choose([*remembered, *self._installed(store)], data)
         account = kind.prepare(binary, data, log)
@@ -185,7 +193,7 @@ class EmbeddedServers:
             if gone(process):
                 raise CannotRun("it ended while it was starting")
             with suppress(OSError):
-                if KINDS[store].ready(port, self._data(store)):
+                if self._kinds[store].ready(port, self._data(store)):
                     return
             sleep(0.01)
         raise CannotRun(f"it did not answer within {patience:.0f} s")

@@ -4,15 +4,18 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
+from starlette.types import Lifespan
 
 from tristore.http.problems import problem_schemas, problems
 
+Json: TypeAlias = dict[str, Any]
 POLICY = (
     "default-src 'none'; script-src 'self' 'sha256-{script}'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -20,24 +23,29 @@ POLICY = (
 
 
 class DocumentedAPI(FastAPI):
-    """Adds to the document what goes without saying in the routes: their names, and the errors of what they take."""
+    """Adds to the document what routes need not say: their names, and the errors that follow from what they take."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(
+        self, *, title: str, version: str, lifespan: Lifespan[FastAPI], telemetry: TelemetryConfig | None = None
+    ) -> None:
         super().__init__(
+            title=title,
+            version=version,
+            lifespan=lifespan,
+            telemetry=telemetry,
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
             generate_unique_id_function=lambda route: route.name,  # what generated clients call it
-            **options,
         )
 
     def serve_document(self) -> None:
-        """After all other routes: each request is compared with those that come before its own."""
+        """Call it after all other routes are there: a request is compared with those that come before its own."""
         self.openapi_url = "/openapi.json"
         self.setup()
         _add_page(self)
 
-    def openapi(self) -> dict[str, Any]:
+    def openapi(self) -> Json:
         document = super().openapi()
         schemas = document["components"]["schemas"]
         if "Problem" not in schemas:
@@ -51,7 +59,7 @@ class DocumentedAPI(FastAPI):
         return document
 
 
-def _errors(operation: dict[str, Any]) -> Iterator[int]:
+def _errors(operation: Json) -> Iterator[int]:
     yield from (414, 431)
     if "parameters" in operation:
         yield 422

@@ -1,46 +1,50 @@
-"""Messages as server-sent events."""
+"""What a listener follows, as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from pydantic import BaseModel
 from starlette.responses import StreamingResponse
-from starlette.types import Message as ASGIMessage
-from starlette.types import Send
+from starlette.types import Message, Send
 
-from models.conversation import Message
 from tristore.live.listeners import Listener, LiveService
+from tristore.live.source import Entry
 
-EVENT = {
-    "type": "object",
-    "required": ["id", "event", "data"],
-    "properties": {
-        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "the message's number, for `Last-Event-ID`"},
-        "event": {"const": "message"},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"$ref": "#/components/schemas/Message"},
-        },
-    },
-}
-DOCUMENTED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
-"""As FastAPI tells of events. The class itself names no media type, or FastAPI would tell of a plain string too."""
+E = TypeVar("E", bound=Entry)
+
+
+def documented_events(event: str, model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route whose events have this type, and this model as their data. As FastAPI tells of events:
+    the class EventStream itself names no media type, or FastAPI would tell of a plain string too."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{model.__name__}"},
+    }
+    number = {"type": "string", "pattern": "^[0-9]+$", "description": "the entry's number, for `Last-Event-ID`"}
+    schema = {
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {"id": number, "event": {"const": event}, "data": data},
+    }
+    return {200: {"content": {"text/event-stream": {"itemSchema": schema}}}}
 
 
 class EventStream(StreamingResponse):
-    """Ends early, and so closes the connection, for a client that takes nothing for too long."""
+    """Ends early, and so closes the connection, when the client takes nothing for too long."""
 
-    def __init__(self, live: LiveService, listener: Listener) -> None:
+    def __init__(self, live: LiveService[E], listener: Listener, event: str, encode: Callable[[E], str]) -> None:
+        """`event`: the type of the events. `encode` gives the data of an event as text."""
         self._live = live
-        self._events = _encoded(live.follow(listener))
+        self._events = _encoded(live.follow(listener), event, encode)
         headers = {"X-Accel-Buffering": "no"}  # or nginx would hold events back
         super().__init__(self._events, headers=headers, media_type="text/event-stream")
 
     async def stream_response(self, send: Send) -> None:
-        async def send_in_time(message: ASGIMessage) -> None:
+        async def send_in_time(message: Message) -> None:
             try:
                 async with asyncio.timeout(self._live.send_seconds):
                     await send(message)
@@ -58,10 +62,12 @@ class _Stuck(Exception):
     """The client takes nothing."""
 
 
-async def _encoded(messages: AsyncGenerator[Message | None, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(messages):
-        async for message in messages:
-            if message is None:
+async def _encoded(
+    entries: AsyncGenerator[E | None, None], event: str, encode: Callable[[E], str]
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(entries):
+        async for entry in entries:
+            if entry is None:
                 yield KEEPALIVE_COMMENT
             else:
-                yield format_sse_event(id=str(message.seq), event="message", data_str=message.model_dump_json())
+                yield format_sse_event(id=str(entry.seq), event=event, data_str=encode(entry))

@@ -1,5 +1,5 @@
 """What surrounds each request: its id, its budget of waiting for PostgreSQL, its place in log and metrics, the headers
-that every answer has, and how large a request may be."""
+of every answer, the largest size of a request, and the turns in which bodies are parsed."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ from tristore.stores.postgres import start_budget
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
 WITH_BODY = {"POST", "PUT", "PATCH"}
-# OWASP REST Security Cheat Sheet; browsers heed the last over HTTPS only. A route may send its own instead.
+# OWASP REST Security Cheat Sheet; browsers heed the last over HTTPS only. A route may send its own instead of one.
 HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"frame-ancestors 'none'"),
@@ -37,7 +37,8 @@ log = structlog.get_logger("access")
 
 def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
     """The last one added is the outermost."""
-    app.add_middleware(InputLimits, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(OneBodyATurn)
+    app.add_middleware(SizeBounds, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(
         RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
     )
@@ -91,7 +92,7 @@ class RequestContext:
             # The route's template, not the path: ids and whatever else clients put into a URL stay out of the log.
             method, route = scope["method"], getattr(scope.get("route"), "path", None)
             seconds = time.monotonic() - started
-            scope["app"].state.services.metrics.observe_request(method, route, status, seconds)
+            scope["app"].state.metrics.observe_request(method, route, status, seconds)
             if self._access_log:
                 log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
             structlog.contextvars.reset_contextvars(**bound)
@@ -113,24 +114,34 @@ def _request_id(scope: Scope) -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-class InputLimits:
-    """Refuses a request that is too large before it is parsed, and lets one that may have a body through in each turn
-    of the event loop: forty that come together would keep everybody else waiting for 30 ms."""
+class OneBodyATurn:
+    """Lets one request that may have a body through in each turn of the event loop. Forty that come together would keep
+    everybody else waiting for 30 ms, while they are parsed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] in WITH_BODY:
+            async with self._turn:
+                await asyncio.sleep(0)
+        await self._app(scope, receive, send)
+
+
+class SizeBounds:
+    """Refuses a request that is too large before it is parsed."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
-        self._one_in_a_turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (refusal := self._refusal(scope)):
             # The rest of the body is not worth reading, so the connection cannot be used again.
-            answer = problem(Request(scope), *refusal, headers={"Connection": "close"})
+            answer = problem(Request(scope), *refusal, {"Connection": "close"})
             await answer(scope, receive, send)
             return
-        if scope["type"] == "http" and scope["method"] in WITH_BODY:
-            async with self._one_in_a_turn:
-                await asyncio.sleep(0)
         received = 0
 
         async def receive_bounded() -> Message:

@@ -1,7 +1,9 @@
 """Errors as RFC 9457 problem details: the one place that knows HTTP statuses."""
 
 import json
-from typing import Any
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -25,20 +27,41 @@ from tristore.errors import (
     TristoreError,
 )
 
-STATUSES: dict[type[TristoreError], tuple[int, str]] = {
-    InvalidInput: (422, "Invalid input"),
-    NotAuthenticated: (401, "Not authenticated"),
-    NotAllowed: (403, "Not allowed"),
-    NotFound: (404, "Not found"),
-    Conflict: (409, "Conflict"),
-    TooManyRequests: (429, "Too many requests"),
-    Overloaded: (503, "Service unavailable"),
-    StoreUnavailable: (503, "Service unavailable"),
-    TristoreError: (500, "Internal error"),
+RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
+
+
+class Answer(NamedTuple):
+    """How an error is told. `fields` and `headers` get the error, and return what the answer has besides."""
+
+    status: int
+    title: str
+    fields: Callable[..., Mapping[str, object]] = lambda error: {}
+    headers: Callable[..., Mapping[str, str]] = lambda error: {}
+
+
+Answers = Mapping[type[TristoreError], Answer]
+"""An error without an answer of its own gets that of its nearest base."""
+
+ANSWERS: Answers = {
+    InvalidInput: Answer(
+        422, "Invalid input", lambda error: {"errors": [{"field": error.field, "message": str(error)}]}
+    ),
+    NotAuthenticated: Answer(401, "Not authenticated", headers=lambda error: {"WWW-Authenticate": "Bearer"}),
+    NotAllowed: Answer(403, "Not allowed"),
+    NotFound: Answer(404, "Not found"),
+    Conflict: Answer(409, "Conflict"),
+    AlreadyTaken: Answer(409, "Conflict", lambda error: {"field": error.field}),
+    InProgress: Answer(409, "Conflict", headers=lambda error: RETRY_AFTER),
+    TooManyRequests: Answer(429, "Too many requests", headers=lambda error: {"Retry-After": str(error.seconds)}),
+    Overloaded: Answer(503, "Service unavailable", headers=lambda error: RETRY_AFTER),
+    StoreUnavailable: Answer(
+        503, "Service unavailable", lambda error: {"store": error.store}, lambda error: RETRY_AFTER
+    ),
+    TristoreError: Answer(500, "Internal error"),
 }
+TITLES = {answer.status: answer.title for answer in ANSWERS.values()}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 SCHEMAS = "#/components/schemas/{model}"
-RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
 
 log = structlog.get_logger()
 
@@ -49,8 +72,7 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. What is optional is left out where it does not apply: `errors` is for 422, `field` for 409, `store` for
-    503."""
+    """RFC 9457. An answer leaves out what does not apply: `errors` is for 422, `field` for 409, `store` for 503."""
 
     type: str
     title: str
@@ -78,14 +100,19 @@ MEANINGS = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+Responses = dict[int | str, dict[str, Any]]
+"""What FastAPI takes as the `responses` of a route."""
+
+
+def problems(*statuses: int) -> Responses:
     """The `responses` of a route for these statuses, for the API's document."""
-    return {status: _documented(status, MEANINGS[status]) for status in statuses}
+    return {status: _documented(status) for status in statuses}
 
 
-def _documented(status: int, meaning: str) -> dict[str, Any]:
-    title = dict(STATUSES.values()).get(status, meaning.rstrip("."))
-    example = {"type": "about:blank", "title": title, "status": status, "detail": meaning, "instance": "/users/me"}
+def _documented(status: int) -> dict[str, Any]:
+    meaning = MEANINGS.get(status) or f"{HTTPStatus(status).phrase}."
+    title = TITLES.get(status, meaning.rstrip("."))
+    example = {"type": "about:blank", "title": title, "status": status, "detail": meaning, "instance": "/path"}
     content = {"schema": {"$ref": SCHEMAS.format(model="Problem")}, "example": example | {"request_id": "0f3c9a"}}
     return {"description": meaning, "content": {"application/problem+json": content}}
 
@@ -96,15 +123,32 @@ def problem_schemas() -> dict[str, Any]:
     return {"Problem": problem, **problem.pop("$defs")}
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error as application/problem+json with the request's id."""
-    app.add_exception_handler(TristoreError, _known)
+def add_error_handlers(app: FastAPI, own: Answers | None = None) -> None:
+    """Answer every error as application/problem+json with the request's id. `own` are the product's errors that need
+    another status, title, fields or headers than their base."""
+    answers = {**ANSWERS, **(own or {})}
+
+    async def known(request: Request, error: Exception) -> Response:
+        if isinstance(error, StoreUnavailable):
+            log.warning("store_unavailable", store=error.store, reason=error.reason, cause=error.cause)
+        status, title, fields, headers = next(answers[cls] for cls in type(error).__mro__ if cls in answers)
+        return problem(request, status, title, str(error), headers(error), **fields(error))
+
+    app.add_exception_handler(TristoreError, known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
 
 
-def problem(request: Request, status: int, title: str, detail: str, /, **more: Any) -> Response:
-    headers = more.pop("headers", None)
+def problem(
+    request: Request,
+    status: int,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    /,
+    **fields: object,
+) -> Response:
+    """An answer with this problem. `fields` are the members that only some problems have."""
     body = {
         "type": "about:blank",
         "title": title,
@@ -112,30 +156,10 @@ def problem(request: Request, status: int, title: str, detail: str, /, **more: A
         "detail": detail,
         "instance": request.url.path,
         "request_id": request.scope.get("request_id"),
-        **more,
+        **fields,
     }
     # ASCII only: a lone surrogate in the path or a field's name must not break the answer that reports it.
     return Response(json.dumps(body), status, headers, media_type="application/problem+json")
-
-
-async def _known(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TristoreError)
-    status, title = next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
-    more: dict[str, Any] = {}
-    if isinstance(error, StoreUnavailable):
-        log.warning("store_unavailable", store=error.store, reason=error.reason, cause=error.cause)
-        more = {"store": error.store, "headers": RETRY_AFTER}
-    elif isinstance(error, InProgress | Overloaded):
-        more = {"headers": RETRY_AFTER}
-    elif isinstance(error, AlreadyTaken):
-        more = {"field": error.field}
-    elif isinstance(error, InvalidInput):
-        more = {"errors": [{"field": error.field, "message": str(error)}]}
-    elif isinstance(error, TooManyRequests):
-        more = {"headers": {"Retry-After": str(error.seconds)}}
-    elif isinstance(error, NotAuthenticated):
-        more = {"headers": {"WWW-Authenticate": "Bearer"}}
-    return problem(request, status, title, str(error), **more)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -160,7 +184,7 @@ def _message(item: dict[str, Any]) -> str:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else error.headers
-    return problem(request, error.status_code, error.detail, error.detail, headers=headers)
+    return problem(request, error.status_code, error.detail, error.detail, headers)
 
 
 def _allowed(request: Request) -> list[str]:

@@ -1,80 +1,86 @@
-"""Live messages: who follows which conversation in this process, and what wakes them.
+"""Live events: who follows which list of entries in this process, and what wakes them.
 
-MongoDB holds the truth. A listener keeps the number of the last message it was given, and fetches what comes after that
-when it is woken: at once by a wake-up, or at the latest by a poll, because an app may die between an insert and its
-wake-up, and Redis at any time. Nothing is kept for a slow reader, and nothing is lost with a connection.
+The source holds the truth. A listener remembers the number of the last entry that it was given. When it is woken, it
+fetches what comes after that. A wake-up comes at once, and a poll comes at the latest, because an app may die before it
+has sent the wake-up, and Redis may die at any time. Nothing is kept for a slow reader, and nothing is lost with a
+connection.
 """
 
 import asyncio
 import math
 import random
-import uuid
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import structlog
 
-from models.conversation import Message
-from models.session import SignedIn
-from repositories.conversation_repo import ConversationRepository
-from tristore.cache.feed import WakeUpRepository
+from tristore.cache.feed import Feed
 from tristore.errors import NotAuthenticated, NotFound, Overloaded, StoreUnavailable, TooManyRequests
+from tristore.live.source import Entry, Source
 from tristore.stores.postgres import start_budget
 
 PAGE = 20
 AT_ONCE = 8
-"""Reads, and checks of sessions, at a time: all who are woken together must not leave the stores to nobody else."""
+"""How many may read, and how many may be verified, at a time. All who are woken together leave the stores to others
+too."""
+
+E = TypeVar("E", bound=Entry)
 
 log = structlog.get_logger()
 
 
 @dataclass(eq=False, slots=True)
 class Listener:
-    conversation_id: uuid.UUID
-    who: SignedIn
+    name: str
+    """Of what it follows. A wake-up of this name tells that there may be more."""
+    caller: str
+    doubts: Collection[str]
+    """A wake-up of one of these names tells that the caller may just have lost the right to listen."""
     verify: Callable[[], Awaitable[object]]
-    """Raises NotAuthenticated once the session has ended."""
+    """Raises NotAuthenticated once the caller has lost that right."""
     last: int = 0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: bool = False
-    """Whether the session may just have ended."""
     over: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a wake-up calls it."""
-        return f"conversation:{self.conversation_id}", f"session:{self.who.session_id}", f"user:{self.who.user_id}"
+        return self.name, *self.doubts
 
     def end(self) -> None:
         self.over = True
         self.woken.set()
 
 
-class LiveService:
+class LiveService(Generic[E]):
     def __init__(
         self,
         *,
-        conversations: ConversationRepository,
-        wake_ups: WakeUpRepository,
+        source: Source[E],
+        feed: Feed,
         poll_seconds: float,
         heartbeat_seconds: float,
         send_seconds: float,
         verify_seconds: float,
-        max_per_user: int,
+        max_per_caller: int,
         max_listeners: int,
     ) -> None:
-        self._conversations = conversations
-        self._wake_ups = wake_ups
+        """`send_seconds`: for how long a client may take nothing. `verify_seconds`: how long a check may wait for
+        PostgreSQL."""
+        self._source = source
+        self._feed = feed
         self._poll_seconds = poll_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self.send_seconds = send_seconds
         self._verify_seconds = verify_seconds
-        self._max_per_user = max_per_user
+        self._max_per_caller = max_per_caller
         self._max_listeners = max_listeners
         self._listeners: set[Listener] = set()
         self._by_name: defaultdict[str, set[Listener]] = defaultdict(set)
+        self._by_caller: Counter[str] = Counter()
         self._reading = asyncio.Semaphore(AT_ONCE)
         self._verifying = asyncio.Semaphore(AT_ONCE)
         self._poll_now = asyncio.Event()
@@ -83,8 +89,8 @@ class LiveService:
         self.counts: Counter[str] = Counter()
 
     def start(self) -> None:
-        self._wake_ups.listen(self._wake, self._poll_now.set)
-        self._wake_ups.start()
+        """Listen to the feed, which somebody else starts, and begin to poll."""
+        self._feed.listen(self._wake, self._poll_now.set)
         self._poller = asyncio.create_task(self._poll())
 
     def end_all(self) -> None:
@@ -94,29 +100,36 @@ class LiveService:
             listener.end()
 
     async def close(self) -> None:
+        """End every stream, and stop polling."""
         self.end_all()
         self._poll_now.set()
         if self._poller:
             await self._poller
-        await self._wake_ups.close()
 
     @property
     def listening(self) -> int:
+        """The number of listeners."""
         return len(self._listeners)
 
     @asynccontextmanager
     async def listen(
-        self, conversation_id: uuid.UUID, who: SignedIn, after: int | None, verify: Callable[[], Awaitable[object]]
+        self,
+        name: str,
+        *,
+        caller: str,
+        verify: Callable[[], Awaitable[object]],
+        doubts: Collection[str] = (),
+        after: int | None = None,
     ) -> AsyncIterator[Listener]:
-        """A listener for the messages after number `after`, or from now on. Raises NotFound, TooManyRequests,
+        """A listener for the entries after number `after`, or from now on. Raises NotFound, TooManyRequests,
         Overloaded, StoreUnavailable."""
-        listener = Listener(conversation_id, who, verify)
+        listener = Listener(name, caller, doubts, verify)
         self._register(listener)  # before the last number is read: what comes in between wakes it
         try:
-            if await self._conversations.get(conversation_id, who.user_id) is None:
+            if not await self._source.exists(name, caller):
                 raise NotFound
             if after is None:
-                newest = await self._conversations.messages(conversation_id, 1)
+                newest = await self._source.page(name, 1, None)
                 listener.last = newest[0].seq if newest else 0
             else:
                 listener.last = after
@@ -125,13 +138,13 @@ class LiveService:
         finally:
             self._unregister(listener)
 
-    async def follow(self, listener: Listener) -> AsyncGenerator[Message | None, None]:
-        """Its messages in order, and None now and then as a sign of life. Ends with the session, the conversation or
-        the process, not with an outage."""
+    async def follow(self, listener: Listener) -> AsyncGenerator[E | None, None]:
+        """Its entries in order, and None now and then as a sign of life. It ends when the caller loses the right to
+        listen, when the list is deleted, or with the process. It does not end with an outage."""
         heartbeat_at = self._next_heartbeat()
         while not listener.over:
             is_due = asyncio.get_running_loop().time() >= heartbeat_at
-            if (is_due or listener.doubted) and not await self._is_signed_in(listener):
+            if (is_due or listener.doubted) and not await self._may_listen(listener):
                 return
             if is_due:
                 heartbeat_at = self._next_heartbeat()
@@ -139,9 +152,9 @@ class LiveService:
             if listener.woken.is_set():
                 listener.woken.clear()
                 page = await self._page(listener)
-                for message in page:
-                    yield message
-                    listener.last = message.seq
+                for entry in page:
+                    yield entry
+                    listener.last = entry.seq
                 if len(page) == PAGE:
                     listener.woken.set()
             with suppress(TimeoutError):
@@ -152,15 +165,15 @@ class LiveService:
         # Spread: after a restart all listeners come at the same moment.
         return asyncio.get_running_loop().time() + self._heartbeat_seconds * random.uniform(0.5, 1)
 
-    async def _page(self, listener: Listener) -> list[Message]:
-        """What comes next; nothing when MongoDB is down: once it is back, the poll finds who is behind."""
+    async def _page(self, listener: Listener) -> Sequence[E]:
+        """What comes next. Nothing while the source is down: once it is back, the poll finds who is behind."""
         async with self._reading:
             try:
-                return await self._conversations.messages(listener.conversation_id, PAGE, after=listener.last)
+                return await self._source.page(listener.name, PAGE, listener.last)
             except StoreUnavailable:
                 return []
 
-    async def _is_signed_in(self, listener: Listener) -> bool:
+    async def _may_listen(self, listener: Listener) -> bool:
         doubted, listener.doubted = listener.doubted, False
         async with self._verifying:
             start_budget(self._verify_seconds)
@@ -169,25 +182,27 @@ class LiveService:
             except NotAuthenticated:
                 self.counts["signed_out"] += 1
                 return False
-            except (
-                StoreUnavailable
-            ):  # PostgreSQL: while it is down no session is ended, but this one may just have been
+            except StoreUnavailable:
+                # PostgreSQL. While it is down nobody loses the right to listen, but this caller may just have lost it.
                 return not doubted
         return True
 
     def _register(self, listener: Listener) -> None:
         if self._ended or len(self._listeners) >= self._max_listeners:
             raise Overloaded
-        if len(self._by_name[f"user:{listener.who.user_id}"]) >= self._max_per_user:
-            raise TooManyRequests(
-                math.ceil(self._heartbeat_seconds)
-            )  # by then one whose client has gone is known to be
+        if self._by_caller[listener.caller] >= self._max_per_caller:
+            # By the next heartbeat a listener is gone whose client has gone.
+            raise TooManyRequests(math.ceil(self._heartbeat_seconds))
         self._listeners.add(listener)
+        self._by_caller[listener.caller] += 1
         for name in listener.names:
             self._by_name[name].add(listener)
 
     def _unregister(self, listener: Listener) -> None:
         self._listeners.discard(listener)
+        self._by_caller[listener.caller] -= 1
+        if not self._by_caller[listener.caller]:
+            del self._by_caller[listener.caller]
         for name in listener.names:
             self._by_name[name].discard(listener)
             if not self._by_name[name]:
@@ -197,7 +212,7 @@ class LiveService:
         for name in names:
             for listener in self._by_name.get(name, ()):
                 self.counts["woken"] += 1
-                listener.doubted |= not name.startswith("conversation:")
+                listener.doubted |= name in listener.doubts
                 listener.woken.set()
 
     async def _poll(self) -> None:
@@ -216,9 +231,9 @@ class LiveService:
     async def _wake_those_behind(self) -> None:
         if not (listeners := list(self._listeners)):
             return
-        numbers = await self._conversations.last_numbers({listener.conversation_id for listener in listeners})
+        numbers = await self._source.last_numbers({listener.name for listener in listeners})
         for listener in listeners:
-            number = numbers.get(listener.conversation_id)
+            number = numbers.get(listener.name)
             if number is None:
                 self.counts["deleted"] += 1
                 listener.end()

@@ -12,17 +12,16 @@ from pydantic import BaseModel
 
 from tristore.cache.breaker import CircuitBreaker
 from tristore.errors import Reason, StoreName, StoreUnavailable
-from tristore.migrations import schema
+from tristore.migrations.history import History, is_current
 from tristore.outbox.relay import Outbox
-from tristore.stores import postgres
-from tristore.stores.stores import Stores
+from tristore.stores.postgres import Postgres, pool_use
 
 log = structlog.get_logger()
 
 KEPT_SECONDS = 1.0
 RENEWED_SECONDS = 0.6
-"""Of the age at which the next check begins when somebody asks. With 200 asking at once a check takes a quarter of a
-second: so nobody has to wait for it, and no store sees two a second."""
+"""The age of a report from which on whoever asks starts the next check. With 200 asking at once a check takes a quarter
+of a second. So nobody has to wait for it, and no store sees two checks a second."""
 BACKLOG_SECONDS = 0.2
 STORES: tuple[StoreName, ...] = get_args(StoreName)
 TOLD: frozenset[Reason] = frozenset({"timeout", "not migrated", "read only", "refuses writes", "not permitted"})
@@ -39,27 +38,31 @@ class Health(BaseModel):
 
     @cached_property
     def as_json(self) -> bytes:
-        """Once for all who ask for the same report."""
+        """Written once for all who ask for the same report."""
         return self.model_dump_json().encode()
 
 
 class HealthService:
-    """Each probe uses a connection of its own, so that a busy pool does not look like a dead store."""
+    """Each probe uses a connection of its own: a busy pool must not look like a dead store."""
 
     def __init__(
         self,
         *,
-        stores: Stores,
+        postgres: Postgres,
         probes: Mapping[StoreName, Callable[[], Awaitable[None]]],
         outbox: Outbox,
         breaker: CircuitBreaker,
+        revisions: History,
         timeout: float,
     ) -> None:
-        """`probes` return when a store takes the app's own kind of write, and raise StoreUnavailable else."""
-        self._stores = stores
+        """A probe returns when its store takes the service's own kind of write, and raises StoreUnavailable when it
+        does not. `revisions`: the product's
+        migrations of PostgreSQL. `timeout`: seconds that each may take."""
+        self._postgres = postgres
         self._probes = probes
         self._outbox = outbox
         self._breaker = breaker
+        self._revisions = revisions
         self._timeout = timeout
         self._check_under_way: asyncio.Task[Health] | None = None
         self._latest: Health | None = None
@@ -93,7 +96,7 @@ class HealthService:
         if not self._migrated:
             try:
                 async with asyncio.timeout(self._timeout):
-                    self._migrated = await schema.is_current(self._stores.postgres.probe_engine)
+                    self._migrated = await is_current(self._postgres.probe_engine, self._revisions)
             except (StoreUnavailable, TimeoutError):
                 return False
         return self._migrated
@@ -112,7 +115,7 @@ class HealthService:
             *(self._probe(self._probes[store]) for store in STORES)
         )
         outbox = await self._backlog() if pg_state == "connected" else None
-        in_use, size = postgres.pool_use(self._stores.postgres)
+        in_use, size = pool_use(self._postgres)
         up = redis_state == mongo_state == "connected"
         return Health(
             status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",

@@ -1,4 +1,4 @@
-"""What Prometheus is told. With several workers, whichever of them answers tells of all."""
+"""What Prometheus reads. With several workers, the one that answers tells of all."""
 
 import asyncio
 import contextlib
@@ -30,31 +30,32 @@ OUTBOX = {
     "parked": "Effects in dead streams",
     "oldest_seconds": "Age of the oldest effect that is owed",
 }
+Gauges = Mapping[str, tuple[str, Callable[[], int]]]
+"""Name -> what it says, and what reads it. With several workers the values are added up."""
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Metrics:
-    """Hot paths count in plain dicts; a task carries those over once a second, so that counting costs them nothing."""
+    """Hot paths count in plain dicts, which costs them next to nothing. A task carries those over once a second."""
 
     def __init__(
         self,
         *,
         stores: Stores,
         breaker: CircuitBreaker,
-        hashing: Callable[[], int],
         health: HealthService,
-        listening: Callable[[], int],
         counts: Mapping[str, Counts[str]],
+        gauges: Gauges,
+        folder: str,
     ) -> None:
-        self._folder = _shared_folder()
+        """`folder` begins the name of the temporary folder that the workers of one service share."""
+        self._folder = _shared_folder(folder)
         # Imported only now: it looks for that folder when it is imported.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self._stores = stores
         self._breaker = breaker
-        self._hashing_waiting = hashing
         self._health = health
-        self._listening = listening
         self._registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "http_request_seconds", "Requests", ["method", "route", "status"], buckets=BUCKETS, registry=registry
@@ -72,8 +73,7 @@ class Metrics:
 
         self._pools = gauge("store_pool_connections", "Connections in use, and what the pools hold", ("store", "state"))
         self._breakers = gauge("cache_breakers_open", "Processes that leave Redis alone for the moment")
-        self._hashing = gauge("password_hashing_waiting", "Requests that wait for their turn to hash a password")
-        self._listeners = gauge("live_listeners", "Open streams of messages")
+        self._gauges = [(gauge(name, text), read) for name, (text, read) in gauges.items()]
         self._up = gauge("store_up", "Whether the store answers", ("store",), of_all=True)
         self._outbox = {name: gauge(f"outbox_{name}", text, of_all=True) for name, text in OUTBOX.items()}
         self._task: asyncio.Task[None] | None = None
@@ -129,8 +129,8 @@ class Metrics:
             self._pools.labels(name, "in_use").set(in_use)
             self._pools.labels(name, "size").set(size)
         self._breakers.set(self._breaker.is_open)
-        self._hashing.set(self._hashing_waiting())
-        self._listeners.set(self._listening())
+        for of_product, read in self._gauges:
+            of_product.set(read())
 
     def _tell(self, health: Health) -> None:
         for store, state in health.databases.items():
@@ -141,12 +141,12 @@ class Metrics:
             of_outbox.set(outbox.get(name, float("nan")))
 
 
-def _shared_folder() -> Path | None:
-    """Where the workers of one service leave their values for each other; None in a service of one process."""
+def _shared_folder(prefix: str) -> Path | None:
+    """Where the workers of one service leave their values for each other. None in a service of one process."""
     name = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if name is None and multiprocessing.parent_process() is None:
         return None
-    folder = Path(name or f"{tempfile.gettempdir()}/chatlingo-metrics-{os.getuid()}-{os.getppid()}")
+    folder = Path(name or f"{tempfile.gettempdir()}/{prefix}-{os.getuid()}-{os.getppid()}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     return folder

@@ -1,21 +1,21 @@
 """`manage.py outbox`: what is owed to Redis and MongoDB, and what to do with what is dead or stuck."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import Row
 
-from tristore.ops.store_commands import RunningSettings, runner
+from tristore.ops.runner import runner
+from tristore.ops.service import Service, Services
 from tristore.outbox.repository import OutboxRepository
-from tristore.outbox.tables import TARGETS, TargetStore
-from wiring import Services
+from tristore.settings import S
 
-TARGET = click.Choice(TARGETS)
+Q = TypeVar("Q", str, str | None)
 
 
-def outbox_commands(running_settings: RunningSettings) -> click.Group:
-    """The commands, on the stores of the settings that `running_settings` gives."""
-    run = runner(running_settings)
+def outbox_commands(service: Service[S]) -> click.Group:
+    """The commands, on the stores of the service."""
+    run = runner(service)
 
     @click.group()
     def outbox() -> None:
@@ -39,24 +39,24 @@ def outbox_commands(running_settings: RunningSettings) -> click.Group:
 
     @outbox.command()
     @click.argument("aggregate", required=False)
-    @click.argument("store", type=TARGET, required=False)
+    @click.argument("store", required=False)
     @click.option("--all", "all_", is_flag=True, help="All streams that have failed.")
-    @click.option("--store", "only", type=TARGET, help="With --all: those of one store.")
-    def retry(aggregate: str | None, store: TargetStore | None, all_: bool, only: TargetStore | None) -> None:
+    @click.option("--store", "only", help="With --all: those of one store.")
+    def retry(aggregate: str | None, store: str | None, all_: bool, only: str | None) -> None:
         """Try a stream, or all that have failed, again now, with all attempts before them."""
         if all_ == bool(aggregate) or bool(aggregate) != bool(store) or (only and not all_):
             raise click.UsageError("Name AGGREGATE and STORE, or --all.")
-        found = run(lambda repository, _: repository.retry(aggregate, store or only))
+        found = run(lambda repository, _: repository.retry(aggregate, _queue(repository, store or only)))
         if not found and not all_:
             raise click.ClickException("No such stream has work, or it is being delivered right now.")
         click.echo(f"{found} streams are due now." if all_ else "Due now.")
 
     @outbox.command()
     @click.argument("aggregate")
-    @click.argument("store", type=TARGET)
-    def skip(aggregate: str, store: TargetStore) -> None:
+    @click.argument("store")
+    def skip(aggregate: str, store: str) -> None:
         """Drop the first effect of a dead or stuck stream for good, and go on with the next."""
-        skipped = run(lambda repository, _: repository.skip(aggregate, store))
+        skipped = run(lambda repository, _: repository.skip(aggregate, _queue(repository, store)))
         if skipped is None:
             raise click.ClickException("That stream is neither dead nor stuck, or it is being tried right now.")
         click.echo(f"Dropped effect {skipped}.")
@@ -69,6 +69,13 @@ def outbox_commands(running_settings: RunningSettings) -> click.Group:
         click.echo(f"Delivered. {state['parked']:.0f} effects are in {state['dead']:.0f} dead streams.{stuck}")
 
     return outbox
+
+
+def _queue(repository: OutboxRepository, name: Q) -> Q:
+    """The name itself. Raises click.BadParameter when there is no such queue."""
+    if name is not None and name not in repository.queues:
+        raise click.BadParameter(f"{name!r} is not one of {', '.join(repository.queues)}.")
+    return name
 
 
 def _line(row: Row[Any]) -> str:

@@ -16,19 +16,7 @@ from tristore.settings import TristoreSettings
 # Without local variables: those hold secrets.
 TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
-
-OWN_LOGGERS = (
-    "access",
-    "main",
-    "process",
-    "commands",
-    "database",
-    "repositories",
-    "services",
-    "routers",
-    "tristore",
-    "uvicorn",
-)
+OWN_LOGGERS = ("access", "tristore", "uvicorn")
 
 
 def configure_logging(settings: TristoreSettings) -> None:
@@ -49,7 +37,7 @@ def configure_logging(settings: TristoreSettings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # drivers that tell more would tell rows and documents
-    for name in OWN_LOGGERS:
+    for name in (*OWN_LOGGERS, *settings.own_loggers):
         logging.getLogger(name).setLevel(settings.log_level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []

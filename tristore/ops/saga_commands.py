@@ -7,22 +7,23 @@ from typing import Any
 import click
 from sqlalchemy import Row
 
-from tristore.ops.store_commands import RunningSettings, runner
+from tristore.ops.runner import runner
+from tristore.ops.service import Service, Services
 from tristore.outbox.repository import OutboxRepository
 from tristore.saga.effects import ContinueSaga
 from tristore.saga.repository import OPEN
-from wiring import Services
+from tristore.settings import S
 
 SAGA = click.argument("saga_id", metavar="ID", type=click.UUID)
 
 
-def saga_commands(running_settings: RunningSettings) -> click.Group:
-    """The commands, on the stores of the settings that `running_settings` gives."""
-    run = runner(running_settings)
+def saga_commands(service: Service[S]) -> click.Group:
+    """The commands, on the stores of the service."""
+    run = runner(service)
 
     @click.group()
     def saga() -> None:
-        """Sagas, such as orders: done step by step, or undone."""
+        """Sagas: work over several stores that is done step by step, or undone."""
 
     @saga.command("list")
     def list_() -> None:

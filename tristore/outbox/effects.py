@@ -1,25 +1,28 @@
-"""What a transaction can owe to the other stores: the base of all effects.
+"""The base of all effects: what a transaction owes to other stores.
 
-Each is applied at least once, possibly twice and possibly late, so `apply` must be idempotent.
+Each is applied at least once, perhaps twice, perhaps late. So `apply` must be idempotent.
 """
 
+import re
 import uuid
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tristore.errors import StoreUnavailable
-from tristore.outbox.tables import TargetStore
+from tristore.outbox.tables import AGGREGATE_LENGTH
+
+AGGREGATE = re.compile(r"[a-z][a-z_]*:\S+")
 
 
 class NotYet(Exception):
-    """It cannot be done now, but will be: ask again."""
+    """It is not possible now, but will be: ask again."""
 
 
 class Waits(StoreUnavailable):
-    """A store is not available, and in so many seconds something is decided without it."""
+    """A store is not available. After so many seconds something is decided without it."""
 
     def __init__(self, unavailable: StoreUnavailable, seconds: float) -> None:
         super().__init__(unavailable.store, unavailable.reason, unavailable.cause)
@@ -27,43 +30,59 @@ class Waits(StoreUnavailable):
 
 
 class Effect(BaseModel):
-    """One idempotent change of one other store, with its handler; its fields are the payload. The name of the class is
-    what the outbox stores: renaming one orphans what is owed."""
+    """One idempotent change of one other store. Its fields are the payload, and `apply` is the handler.
 
-    model_config = ConfigDict(frozen=True)
+    The outbox stores the name of the class. Whoever renames a class orphans what is owed under the old name.
+    """
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     by_name: ClassVar[dict[str, type["Effect"]]] = {}
-    store: ClassVar[TargetStore]
+    queue: ClassVar[str]
+    """Where it waits, such as the name of the store that it changes. The outbox must serve a queue of this name."""
     any_order: ClassVar[bool] = False
-    """Whether it carries a version, so that it may overtake earlier effects on its aggregate. It is then tried at once
-    in any case, also while its store is thought to be down, because readers elsewhere may not think so."""
+    """Whether it may overtake earlier effects on its aggregate, because it carries a version. It is then always tried
+    at once, also while its store is thought to be down: readers in other processes may still reach that store."""
 
     @property
     @abstractmethod
     def aggregate(self) -> str:
-        """What it belongs to, such as `user:<id>`. Effects on one aggregate and store are applied in order."""
+        """What it belongs to: a kind and an id. Effects of one aggregate and queue are applied in order."""
 
     @property
     def delay(self) -> float:
-        """Seconds before which it is not applied, from when all that was before it in its stream is done. What comes
-        after it does not wait for it: it comes last."""
+        """Seconds that it waits after everything before it in its stream is done. Later effects do not wait for it: it
+        comes last."""
         return 0
 
     def __init_subclass__(cls) -> None:
         Effect.by_name[cls.__name__] = cls
 
+    @model_validator(mode="after")
+    def _check_aggregate(self) -> Self:
+        if len(self.aggregate) > AGGREGATE_LENGTH or not AGGREGATE.fullmatch(self.aggregate):
+            name = type(self).__name__
+            raise ValueError(
+                f"{name}.aggregate is {self.aggregate!r}. Give it a kind, a colon and an id, such as account:<id>, "
+                f"without spaces and of at most {AGGREGATE_LENGTH} characters."
+            )
+        return self
+
     def at_once(self, to: Any) -> None:
-        """What this process must heed from the commit on, before it is applied. Waits for nothing."""
+        """What this process must know from the commit on, before the effect is applied. Does not wait."""
         return
 
     @abstractmethod
     async def apply(self, to: Any) -> None:
-        """Make it so, once, however often this is called. Raises StoreUnavailable, NotYet."""
+        """Make the change, once, however often this is called. Raises StoreUnavailable, NotYet."""
 
 
 class Later(Effect):
-    """So many seconds after what is before it in its stream is done, and last. As the second pass of a deletion: when
-    whatever was under way at the first has arrived or never will, however long the first had to wait for its store."""
+    """Is applied last, so many seconds after everything before it in its stream is done.
+
+    Such as the second pass of a deletion: by then everything has arrived that was under way at the first pass, or it
+    never will. This holds however long the first pass had to wait for its store.
+    """
 
     after_seconds: float
 
@@ -74,17 +93,17 @@ class Later(Effect):
 
 @dataclass(frozen=True)
 class Stream:
-    """The key of a stream with the token of a lease on it."""
+    """The key of a stream, with the token of a lease on it."""
 
     aggregate: str
-    store: TargetStore
+    queue: str
     token: uuid.UUID
 
 
 @dataclass(frozen=True)
 class Owed:
-    """A recorded effect: its id, and its stream if the recording transaction took the lease (it does when the stream
-    was empty)."""
+    """A recorded effect. It has its stream if the recording transaction took the lease, which it does when the stream
+    was empty."""
 
     id: int
     effect: Effect

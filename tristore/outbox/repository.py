@@ -1,18 +1,18 @@
-"""The outbox in PostgreSQL: record, lease, settle, and what an operator does with it (SQL: outbox_statements.py)."""
+"""The outbox in PostgreSQL: record, lease, settle, and what an operator does with it. SQL: `statements.py`."""
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import structlog
 from sqlalchemy import Row, TextClause
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tristore.errors import Reason, StoreName
-from tristore.outbox.effects import Effect, Owed, Stream
+from tristore.errors import Reason
+from tristore.outbox.effects import Effect, NotYet, Owed, Stream
 from tristore.outbox.statements import (
     BACKLOG,
     DROP,
@@ -33,7 +33,6 @@ from tristore.outbox.statements import (
     SUPERSEDE,
     SWEEP,
 )
-from tristore.outbox.tables import TARGETS, TargetStore
 from tristore.stores.postgres import Postgres, connect, translate_errors
 
 LEASE_SECONDS = 5.0
@@ -41,28 +40,28 @@ LEASE_TIME = timedelta(seconds=LEASE_SECONDS)
 AT_ONCE = 5000
 """Rows that one statement sweeps or revives."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds between attempts, doubling, with jitter
-PATIENT = "NotYet"
-"""The error of an effect that will be possible (services/effects.py): it is asked again for as long as it takes, and
-keeps half of its attempts for faults of its own."""
+PATIENT = NotYet.__name__
+"""The error of an effect that will be possible. The effect is asked again for as long as it takes, and keeps half of
+its attempts for faults of its own."""
 STUCK = 5
-"""Refusals in a row, although the store's probe passes, from which a stream is shown as stuck. With the waits between
-them and the time-outs that is some ten seconds: longer than a store is busy, or chooses a new primary."""
+"""A stream is shown as stuck after so many refusals in a row although the store's probe passes. With the waits and the
+time-outs this takes some ten seconds: longer than a store is busy, or chooses a new primary."""
 EXACT = 10_000
-"""Up to which the backlog is counted. Above, counting takes longer than a health check has."""
+"""The backlog is counted up to here. Above, counting takes longer than a health check has."""
 DRIVERS = (
     "AutoReconnect BulkWriteError ConnectionError ConnectionFailure DBAPIError ExecutionTimeout InterfaceError"
     " InternalError NetworkTimeout NotPrimaryError OperationFailure OperationalError OutOfMemoryError ReadOnlyError"
     " ResponseError ServerSelectionTimeoutError TimeoutError WTimeoutError WriteConcernError WriteError"
 )
 STORE_ERRORS = (*get_args(Reason), *DRIVERS.split())
-"""Last errors of streams that earlier releases parked for a store's fault."""
+"""The last errors of streams that earlier releases parked for a store's fault."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Leased:
-    """An effect to apply, under the lease of its stream."""
+    """An effect to apply while its stream is leased."""
 
     id: int
     name: str
@@ -72,33 +71,49 @@ class Leased:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a leased stream: the ids that were applied, and why the next one was not."""
+    """What became of a leased stream: the ids of what was applied, and why the next effect was not."""
 
     stream: Stream
     done: tuple[int, ...]
     error: str | None = None
-    waits_for: StoreName | None = None
-    """The store whose fault the error is, not the effect's."""
+    waits_for: str | None = None
+    """The store whose fault the error is. None when it is the effect's own."""
     refused: bool = False
-    """That store's probe passes all the same."""
+    """Whether that store refused although its probe passes."""
     within: float | None = None
-    """Seconds after which it has to be asked again at the latest."""
+    """Seconds after which it must be asked again at the latest."""
+
+
+class Stopped(NamedTuple):
+    """A stream that died, or got stuck, just now."""
+
+    aggregate: str
+    queue: str
+    error: str
+    is_dead: bool
 
 
 class OutboxRepository:
-    """`record` and `supersede` are part of their caller's transaction; everything else is a transaction of its own, on
-    the connections kept for background work. Raises StoreUnavailable."""
+    """`record` and `supersede` are part of their caller's transaction. Everything else is a transaction of its own, on
+    the connections for background work. Raises StoreUnavailable."""
 
-    def __init__(self, postgres: Postgres, max_attempts: int) -> None:
+    def __init__(self, postgres: Postgres, queues: Sequence[str], max_attempts: int) -> None:
+        """`queues`: the names of all queues that effects may wait in."""
+        self.queues = queues
         self._postgres = postgres
         self._max_attempts = max_attempts
 
     async def record(self, session: AsyncSession, effects: Sequence[Effect]) -> list[Owed]:
-        """Write the effects, in order, and lease those streams that were empty."""
+        """Write the effects, in order, and lease those streams that were empty. Raises ValueError for an effect whose
+        queue nobody serves."""
+        for effect in effects:
+            if effect.queue not in self.queues:
+                name, served = type(effect).__name__, ", ".join(self.queues)
+                raise ValueError(f"{name} waits in the queue {effect.queue!r}, but the outbox serves only {served}.")
         token = uuid.uuid4()
         parameters = {
             "aggregates": [effect.aggregate for effect in effects],
-            "stores": [effect.store for effect in effects],
+            "stores": [effect.queue for effect in effects],
             "names": [type(effect).__name__ for effect in effects],
             "payloads": [effect.model_dump_json() for effect in effects],
             "delays": [effect.delay for effect in effects],
@@ -107,31 +122,33 @@ class OutboxRepository:
         }
         rows = (await session.execute(RECORD, parameters)).all()
         return [
-            Owed(row.id, effect, Stream(effect.aggregate, effect.store, token) if row.mine else None)
+            Owed(row.id, effect, Stream(effect.aggregate, effect.queue, token) if row.mine else None)
             for row, effect in zip(rows, effects, strict=True)
         ]
 
     async def supersede(self, session: AsyncSession, aggregate: str) -> None:
-        """Drop what an aggregate is still owed, and whatever lease or failure stands in the way of what comes next."""
+        """Drop what is still owed to an aggregate, with every lease and failure, so that nothing stands in the way of
+        what comes next."""
         for statement in (SUPERSEDE, DROP):
-            await session.execute(statement, {"aggregate": aggregate, "stores": TARGETS})
+            await session.execute(statement, {"aggregate": aggregate, "queues": self.queues})
 
-    async def lease(self, store: TargetStore, streams: int, effects: int) -> dict[Stream, list[Leased]]:
-        """Take up to `streams` due streams of a store, each with up to `effects` of its first effects in order; those
-        with a delay only when their time has come, and last. A stream may come without any: what it holds was committed
-        after this statement's snapshot, or has yet to begin its delay. Settling it makes it due when that is over."""
+    async def lease(self, queue: str, streams: int, effects: int) -> dict[Stream, list[Leased]]:
+        """Take up to `streams` due streams of a queue, each with up to `effects` of its first effects in order. Those
+        with a delay come only when their time has come, and last. A stream may come without effects: what it holds was
+        committed after this statement's snapshot, or its delay has not begun. Settle such a stream as well: then it is
+        due when it has something to apply."""
         token = uuid.uuid4()
-        limits = {"store": store, "streams": streams, "effects": effects, "token": token, "lease": LEASE_TIME}
+        limits = {"store": queue, "streams": streams, "effects": effects, "token": token, "lease": LEASE_TIME}
         leased: dict[Stream, list[Leased]] = {}
         for row in await self._execute(LEASE, limits):
-            effects_of = leased.setdefault(Stream(row.aggregate, store, token), [])
+            effects_of = leased.setdefault(Stream(row.aggregate, queue, token), [])
             if row.id is not None:
                 effects_of.append(Leased(row.id, row.name, row.payload))
         return leased
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, bool]]:
-        """Remove what was applied and end the leases. Returns aggregate, store, error and whether it is dead of streams
-        that died, or got stuck, now. A stream whose count is wrong is recounted, and holds up no other."""
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Stopped]:
+        """Remove what was applied and end the leases. Returns the streams that died or got stuck by this. A stream
+        whose count is wrong is recounted, and holds up no other."""
         try:
             return await self._settle(outcomes)
         except IntegrityError:
@@ -140,11 +157,11 @@ class OutboxRepository:
                 return await self._settle(outcomes)
         return [stopped for outcome in outcomes for stopped in await self.settle([outcome])]
 
-    async def _settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, bool]]:
+    async def _settle(self, outcomes: Sequence[Outcome]) -> list[Stopped]:
         streams = [outcome.stream for outcome in outcomes]
         parameters = {
             "aggregates": [stream.aggregate for stream in streams],
-            "stores": [stream.store for stream in streams],
+            "stores": [stream.queue for stream in streams],
             "tokens": [stream.token for stream in streams],
             "errors": [outcome.error for outcome in outcomes],
             "waits": [outcome.waits_for for outcome in outcomes],
@@ -158,23 +175,24 @@ class OutboxRepository:
             "longest": LONGEST_DELAY,
         }
         rows = await self._execute(SETTLE, parameters)
-        return [(row.aggregate, row.store, row.last_error, row.dead) for row in rows]
+        return [Stopped(row.aggregate, row.store, row.last_error, row.dead) for row in rows]
 
     async def _recount(self, stream: Stream) -> None:
-        log.error("outbox_stream_recounted", aggregate=stream.aggregate, store=stream.store)
+        log.error("outbox_stream_recounted", aggregate=stream.aggregate, store=stream.queue)
         with translate_errors():
             async with self._postgres.engine.begin() as connection:
                 for statement in (LOCK, RECOUNT):  # the second sees what was committed while the first waited
-                    await connection.execute(statement, {"aggregate": stream.aggregate, "store": stream.store})
+                    await connection.execute(statement, {"aggregate": stream.aggregate, "store": stream.queue})
 
     async def sweep(self) -> None:
         """Delete the rows of empty streams."""
         while len(await self._execute(SWEEP, {"limit": AT_ONCE})) == AT_ONCE:
             pass
 
-    async def revive(self, target: TargetStore) -> None:
-        """Make due what waits for a store, and what was parked for a fault of its own by an earlier release."""
-        parameters = {"store": target, "errors": STORE_ERRORS, "limit": AT_ONCE}
+    async def revive(self, store: str, queues: Sequence[str]) -> None:
+        """Make due what waits for a store, and what earlier releases have parked in these queues for a store's
+        fault."""
+        parameters = {"store": store, "queues": queues, "errors": STORE_ERRORS, "limit": AT_ONCE}
         while len(await self._execute(REVIVE, parameters)) == AT_ONCE:
             pass
 
@@ -186,19 +204,20 @@ class OutboxRepository:
         """The id of the newest effect that is owed, 0 when there is none."""
         return int((await self._execute(NEWEST, {}))[0].id)
 
-    async def is_behind(self, target: TargetStore, newest: int) -> bool:
-        """Whether anything up to this id is still owed there, but what is dead or has a delay."""
-        return bool(await self._execute(IS_BEHIND, {"store": target, "newest": newest}))
+    async def is_behind(self, queue: str, newest: int) -> bool:
+        """Whether anything up to this id still waits in a queue. What is dead or has a delay does not count."""
+        return bool(await self._execute(IS_BEHIND, {"store": queue, "newest": newest}))
 
     async def has_work(self) -> bool:
         """Whether anything is owed in a stream that is neither dead nor stuck."""
         return bool(await self._execute(HAS_WORK, {"stuck": STUCK}))
 
     async def backlog(self) -> dict[str, float]:
-        """`backlog` in effects: exact up to 10,000, above that PostgreSQL's own running estimate, some seconds
-        behind, which starts anew after a crash. `dead` and `stuck` in streams and `parked` in effects of dead streams,
-        among the first 10,000 streams of each kind; `attempts` (the most of any stream), `oldest_seconds`. Takes as
-        long with a million rows as with ten thousand. Uses the connection of the health probe."""
+        """`backlog` counts effects: exactly up to 10,000. Above that it is PostgreSQL's own running estimate, which is
+        some seconds behind and starts anew after a crash. `dead` and `stuck` count streams, `parked` the effects of
+        dead streams, each among the first 10,000 streams of its kind. `attempts` is the most of any stream,
+        `oldest_seconds` the age of the oldest effect. It takes as long with a million rows as with ten thousand. Uses
+        the connection of the health probe."""
         with translate_errors():
             async with self._postgres.probe_engine.connect() as connection:
                 row = (await connection.execute(BACKLOG, {"exact": EXACT, "stuck": STUCK})).one()
@@ -215,15 +234,15 @@ class OutboxRepository:
         """The first effects that an aggregate is owed, in order, payloads included."""
         return await self._execute(EFFECTS, {"aggregate": aggregate})
 
-    async def retry(self, aggregate: str | None, store: TargetStore | None) -> int:
-        """Make streams due now with all attempts before them: of one aggregate, or (None) all that have failed; of one
-        store, or of all. Returns how many: not those that are leased."""
-        return len(await self._execute(RETRY, {"aggregate": aggregate, "store": store}))
+    async def retry(self, aggregate: str | None, queue: str | None) -> int:
+        """Make streams due now, with all attempts before them: those of one aggregate, or (None) all that have failed;
+        those in one queue, or (None) in all. Returns how many. Leased streams are left alone."""
+        return len(await self._execute(RETRY, {"aggregate": aggregate, "store": queue}))
 
-    async def skip(self, aggregate: str, store: TargetStore) -> int | None:
-        """Drop the first effect of a dead or stuck stream and go on with the next. Returns its id, None when it is
-        neither, or being tried right now."""
-        rows = await self._execute(SKIP, {"aggregate": aggregate, "store": store, "stuck": STUCK})
+    async def skip(self, aggregate: str, queue: str) -> int | None:
+        """Drop the first effect of a dead or stuck stream and go on with the next. Returns its id, or None when the
+        stream is neither, or is being tried right now."""
+        rows = await self._execute(SKIP, {"aggregate": aggregate, "store": queue, "stuck": STUCK})
         return rows[0].id if rows else None
 
     async def _execute(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:

@@ -1,9 +1,9 @@
-"""The statements of the outbox. Time is PostgreSQL's."""
+"""The statements of the outbox. Time is PostgreSQL's. The column `store` names a queue: most have a store's name."""
 
 from sqlalchemy import text
 
 # The streams' rows are locked before the effects get their ids, so within a stream ids follow the order of commits.
-# Ordered, so that two transactions that add to the same streams cannot deadlock.
+# They are locked in order, so that two transactions that add to the same streams cannot deadlock.
 RECORD = text("""
 WITH owed AS (
   SELECT *, count(*) OVER (PARTITION BY aggregate, store) AS n,
@@ -34,7 +34,7 @@ WITH owed AS (
 SELECT id, coalesce(mine, false) AS mine FROM recorded JOIN streams USING (aggregate, store) ORDER BY id
 """)
 
-# A lease moves due_at to its end: the poll needs one index, and a lease that was left behind runs out by itself.
+# A lease moves due_at to its end. So the poll needs one index, and a lease whose holder has died runs out by itself.
 LEASE = text("""
 WITH due AS (
   SELECT aggregate, store FROM outbox_streams
@@ -52,10 +52,10 @@ SELECT e.id, l.aggregate, e.name, e.payload, e.delay FROM leased l LEFT JOIN LAT
 ) e ON true ORDER BY e.delay > 0, e.id
 """)
 
-# Whoever has lost the lease changes nothing. `pending` is counted on the locked row itself: an effect that was added
-# after this statement's snapshot is in it, so a stream is never taken for empty by mistake. One with a delay that has
-# become the first begins to count it here; if this snapshot does not show it, the next lease comes without effects. The
-# stream waits for it only when nothing else is there, seen or unseen.
+# Whoever has lost the lease changes nothing. `pending` is counted on the locked row itself. So it includes an effect
+# that was added after this statement's snapshot, and a stream is never taken for empty by mistake. The delay of an
+# effect begins here, when the effect has become the first. If this snapshot does not show that effect, the next lease
+# comes without effects. The stream waits for it only when it holds nothing else, in this snapshot or after it.
 SETTLE = text("""
 WITH outcome AS (
   SELECT * FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[]), CAST(:tokens AS uuid[]),
@@ -97,7 +97,7 @@ WITH outcome AS (
 )
 SELECT aggregate, store, last_error, dead FROM settled WHERE dead OR is_stuck
 """)
-"""A release without an error counts nothing: the store was down, or the lease ran out."""
+"""A lease that ends without an error counts nothing: the store was down, or the lease ran out."""
 
 LOCK = text("SELECT 1 FROM outbox_streams WHERE aggregate = :aggregate AND store = :store FOR UPDATE")
 RECOUNT = text("""
@@ -111,15 +111,16 @@ DELETE FROM outbox_streams WHERE (aggregate, store) IN (
   ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING store
 """)
 
-# The rows of all its streams first, whether they exist or not, in the order in which everybody locks them. Whoever
-# holds a lease finds it gone. Then the effects, in a second statement: its snapshot has what was committed meanwhile.
+# First the rows of all its streams, in the order in which everybody locks them; those that do not exist are made.
+# Whoever holds a lease finds it gone. The effects go in a second statement: its snapshot has what was committed
+# meanwhile.
 SUPERSEDE = text("""
 INSERT INTO outbox_streams (aggregate, store, pending, due_at)
-SELECT :aggregate, store, 0, clock_timestamp() FROM unnest(CAST(:stores AS text[])) AS store ORDER BY store
+SELECT :aggregate, store, 0, clock_timestamp() FROM unnest(CAST(:queues AS text[])) AS store ORDER BY store
 ON CONFLICT (aggregate, store) DO UPDATE SET pending = 0, attempts = 0, refusals = 0, waits_for = NULL, dead = false,
   lease_token = NULL, lease_until = NULL, last_error = NULL
 """)
-DROP = text("DELETE FROM outbox WHERE aggregate = :aggregate AND store = ANY(CAST(:stores AS text[]))")
+DROP = text("DELETE FROM outbox WHERE aggregate = :aggregate AND store = ANY(CAST(:queues AS text[]))")
 
 BACKLOG = text("""
 SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT :exact + 1) o) AS backlog,
@@ -154,7 +155,7 @@ EFFECTS = text("""
 SELECT id, store, name, created_at, CAST(payload AS text) FROM outbox WHERE aggregate = :aggregate ORDER BY id LIMIT 100
 """)
 
-# One that is leased is being tried already. None is waited for, so no order of locks is needed.
+# A leased stream is being tried already. The statement waits for no lock, so it needs no order of locks.
 RETRY = text("""
 WITH chosen AS (
   SELECT aggregate, store FROM outbox_streams WHERE pending > 0
@@ -169,15 +170,16 @@ FROM chosen WHERE s.aggregate = chosen.aggregate AND s.store = chosen.store RETU
 REVIVE = text("""
 WITH chosen AS (
   SELECT aggregate, store FROM outbox_streams
-  WHERE (waits_for = :store OR (dead AND store IN (:store, 'sagas') AND last_error = ANY(CAST(:errors AS text[]))))
+  WHERE (waits_for = :store
+    OR (dead AND store = ANY(CAST(:queues AS text[])) AND last_error = ANY(CAST(:errors AS text[]))))
     AND (lease_until IS NULL OR lease_until < clock_timestamp()) LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox_streams s SET dead = false, attempts = 0, refusals = 0, waits_for = NULL, due_at = clock_timestamp()
 FROM chosen WHERE s.aggregate = chosen.aggregate AND s.store = chosen.store RETURNING s.store
 """)
 
-# Of a dead stream nobody is about to apply the first effect, nor of a stuck one that is not leased. The first is that
-# which is tried first.
+# Nobody is about to apply the first effect of a dead stream, nor of a stuck stream that is not leased. "First" means
+# the one that the relay tries first.
 SKIP = text("""
 WITH stream AS (
   UPDATE outbox_streams SET dead = false, attempts = 0, refusals = 0, waits_for = NULL, last_error = NULL,

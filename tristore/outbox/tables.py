@@ -1,39 +1,39 @@
-"""The outbox: what a PostgreSQL transaction owes to the other stores, as tables and as the base of all effects."""
+"""The tables of the outbox: what PostgreSQL transactions owe to other stores."""
 
 import uuid
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Float, Identity, Index, String, false, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Table
+from tristore.models import OwnTable
 
-TargetStore = Literal["redis", "mongodb", "sagas"]
-"""Whose queue an effect waits in. "sagas" is no store: each step of a saga waits for the store that it needs."""
-TARGETS: tuple[TargetStore, ...] = get_args(TargetStore)
+AGGREGATE_LENGTH = 64
 
 
-class OutboxStream(Table):
-    """The queue of one aggregate and store. Its row is locked by whoever adds effects, so their ids follow the order
-    of the commits, and leased by whoever applies them."""
+class OutboxStream(OwnTable):
+    """The effects of one aggregate in one queue. Whoever adds effects locks this row, so that their ids follow the
+    order of the commits. Whoever applies them leases it."""
 
     __tablename__ = "outbox_streams"
 
-    aggregate: Mapped[str] = mapped_column(String(64), primary_key=True)
+    aggregate: Mapped[str] = mapped_column(String(AGGREGATE_LENGTH), primary_key=True)
     store: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """The queue. Most queues have the name of a store."""
     pending: Mapped[int]
-    """How many effects wait. The row that is locked anyway knows when the stream is empty, whatever the snapshot."""
+    """How many effects wait. This row is locked anyway, so it knows whether the stream is empty, whatever the
+    snapshot."""
     due_at: Mapped[datetime]
     lease_until: Mapped[datetime | None]
     lease_token: Mapped[uuid.UUID | None]
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    """Failures of the first effect, by its own fault, in a row."""
+    """How often in a row the first effect has failed by its own fault."""
     refusals: Mapped[int] = mapped_column(server_default=text("0"))
-    """How often in a row a store has refused the first effect, though its probe passed."""
+    """How often in a row a store has refused the first effect although its probe passed."""
     waits_for: Mapped[str | None] = mapped_column(String(16))
-    """The store that refused: when it resumes, this is due."""
+    """The store that refused. When it resumes, this stream is due."""
     dead: Mapped[bool] = mapped_column(server_default=false())
     last_error: Mapped[str | None]
 
@@ -49,17 +49,17 @@ class OutboxStream(Table):
     )
 
 
-class OutboxEffect(Table):
+class OutboxEffect(OwnTable):
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    aggregate: Mapped[str] = mapped_column(String(64))
+    aggregate: Mapped[str] = mapped_column(String(AGGREGATE_LENGTH))
     store: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(64))
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     delay: Mapped[float] = mapped_column(Float(53), server_default=text("0"))
     due_at: Mapped[datetime | None]
-    """Of one with a delay, once it is the first of its stream."""
+    """When an effect with a delay may be applied. Set once it is the first of its stream."""
 
     __table_args__ = (Index("ix_outbox_stream", "aggregate", "store", "id"),)

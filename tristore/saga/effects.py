@@ -1,10 +1,13 @@
-"""How sagas ride on the outbox."""
+"""The effect by which the outbox makes sagas go on."""
 
 import uuid
 from typing import ClassVar, Protocol
 
 from tristore.outbox.effects import Later
 from tristore.saga.tables import Direction
+
+QUEUE = "sagas"
+"""The queue of sagas. It belongs to no store: each step waits for the store that it needs."""
 
 
 class GoOn(Protocol):
@@ -21,9 +24,9 @@ class HasSagas(Protocol):
 
 
 class ContinueSaga(Later):
-    """Each direction has a stream of its own, so that undoing has all its attempts before it, and may wait."""
+    """Each direction has a stream of its own. So undoing has all its attempts before it, and it may wait."""
 
-    store: ClassVar = "sagas"
+    queue: ClassVar = QUEUE
     saga_id: uuid.UUID
     undo: bool = False
     after_seconds: float = 0

@@ -1,8 +1,8 @@
 """Sagas: use cases that change several stores, one step after the other, to the end, or back to where they began.
 
-How far a saga is, is a row in PostgreSQL. The outbox delivers `ContinueSaga`, so it goes on whichever process or store
-dies. A step whose outcome is unknown is asked again. A saga that is refused, or that misses its deadline, undoes its
-steps in reverse order. Adding one: docs/consistency.md.
+A row in PostgreSQL tells how far a saga is. The outbox delivers `ContinueSaga`, so the saga goes on whichever process
+or store dies. A step whose outcome is unknown is asked again. A saga that is refused, or that misses its deadline,
+undoes its steps in reverse order. How to add one: docs/consistency.md.
 """
 
 import uuid
@@ -19,49 +19,50 @@ from tristore.outbox.effects import Effect, NotYet, Waits
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.effects import ContinueSaga
 from tristore.saga.repository import SagaRepository
-from tristore.saga.tables import Direction, SagaState
+from tristore.saga.tables import Direction, Progress, State
 
 MARGIN = 1.0
-"""Seconds after the deadline until a compensation is tried. The other stores' clocks may differ, and they may still be
-at work on what they were asked just before it. A compensation that is too early all the same is asked again."""
+"""Seconds from the deadline until a compensation is tried. The clocks of the other stores may differ, and they may
+still work on what they were asked just before the deadline. A compensation that comes too early is asked again."""
 
 
 class Refused(Exception):
-    """A step can never succeed, for this reason: undo the saga."""
+    """A step can never succeed. The message is the reason. The saga is undone."""
 
 
 class TooLate(Exception):
-    """By the other store's own clock the saga's deadline has passed, and the step had no effect before."""
+    """By the other store's own clock the saga's deadline has passed, and the step had no effect before it."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """In another store. It is asked again until its outcome is known, and may still arrive late, so both ways must be
-    idempotent and heed the deadline. `do` may raise Refused, and both NotYet and TooLate."""
+class RemoteStep:
+    """A step in another store. It is asked again until its outcome is known, and may arrive late. So `do` and `undo`
+    must be idempotent and heed the deadline. `do` may raise Refused; both may raise NotYet and TooLate."""
 
     name: str
-    do: Callable[[SagaState], Awaitable[None]]
-    undo: Callable[[SagaState], Awaitable[Sequence[Effect]]]
-    """Returns what is owed once it is known to be undone, each with a delay: nobody delivers it at once."""
+    do: Callable[[Progress], Awaitable[None]]
+    undo: Callable[[Progress], Awaitable[Sequence[Effect]]]
+    """Returns what is owed once the step is known to be undone. Each needs a delay: nobody delivers it at once."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """In PostgreSQL, in the transaction that moves the saga: so it happens exactly once. `do` may raise Refused."""
+class PostgresStep:
+    """A step in PostgreSQL, in the transaction that moves the saga: so it happens exactly once. `do` may raise
+    Refused."""
 
     name: str
-    do: Callable[[PostgresUnitOfWork, SagaState], Awaitable[None]]
-    undo: Callable[[PostgresUnitOfWork, SagaState], Awaitable[None]]
+    do: Callable[[PostgresUnitOfWork, Progress], Awaitable[None]]
+    undo: Callable[[PostgresUnitOfWork, Progress], Awaitable[None]]
 
 
 class Saga(Protocol):
     name: str
     seconds: float
-    """From its beginning to its deadline."""
-    steps: Sequence[Step | Record]
+    """Seconds from its beginning to its deadline."""
+    steps: Sequence[RemoteStep | PostgresStep]
 
-    async def turned_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> None:
-        """Make it visible that this will not be, in the transaction that turns the saga round."""
+    async def turned_round(self, uow: PostgresUnitOfWork, saga: Progress, reason: str) -> None:
+        """Write down that this will not be, in the transaction that turns the saga round."""
 
 
 class Sagas:
@@ -81,13 +82,13 @@ class Sagas:
         self.counts: Counter[str] = Counter()
 
     async def begin(self, uow: PostgresUnitOfWork, name: str, saga_id: uuid.UUID) -> None:
-        """In the caller's transaction; the caller also delivers what it owes."""
+        """Begin a saga in the caller's transaction. The caller also delivers what it owes."""
         await self._repository.add(uow.session, saga_id, name, self._kinds[name].seconds)
         uow.effects.append(ContinueSaga(saga_id=saga_id))
 
     async def go_on(self, saga_id: uuid.UUID, direction: Direction) -> None:
-        """Go on in this direction to the end, or as far as possible. Raises NotYet, StoreUnavailable; Waits before the
-        deadline, at which it is decided without the store."""
+        """Go on in this direction to the end, or as far as possible. Raises NotYet and StoreUnavailable; Waits while
+        there is a deadline at which it is decided without the store."""
         move_on = self._advance if direction == "running" else self._go_back
         while (saga := await self._repository.get(saga_id)) and saga.state == direction:
             try:
@@ -99,14 +100,14 @@ class Sagas:
                 raise
 
     async def owe_again(self, saga_id: uuid.UUID, direction: Direction) -> None:
-        """For one that is not at its end and yet is owed nothing, because an operator has skipped it."""
+        """For a saga that is not at its end and yet is owed nothing, because an operator has skipped its effect."""
         async with self._unit_of_work() as uow:
             uow.effects.append(ContinueSaga(saga_id=saga_id, undo=direction == "compensating"))
             await uow.commit()
 
     async def compensate(self, uow: PostgresUnitOfWork, saga_id: uuid.UUID, reason: str) -> None:
-        """Undo a saga that runs, or is done, in the caller's transaction; the caller also delivers what it owes. Raises
-        NotFound, Conflict when it is being undone already."""
+        """Undo a saga that runs or is done, in the caller's transaction. The caller also delivers what it owes. Raises
+        NotFound, and Conflict when it is being undone already."""
         saga = await self._repository.get(saga_id, uow.session)
         if saga is None:
             raise NotFound
@@ -120,13 +121,13 @@ class Sagas:
             await self.compensate(uow, saga_id, reason)
             await uow.commit()
 
-    def next_step(self, name: str, state: Direction, step: int) -> str:
-        """What is the next to do, or to undo; "-" at the end, and for a saga that this release does not know."""
+    def next_step(self, name: str, state: State, step: int) -> str:
+        """The name of the step to do or undo next; "-" at the end, and for a saga that this release does not know."""
         if state not in {"running", "compensating"} or name not in self._kinds:
             return "-"
         return self._kinds[name].steps[step if state == "running" else step - 1].name
 
-    async def _advance(self, saga: SagaState) -> bool:
+    async def _advance(self, saga: Progress) -> bool:
         """False when it went as far as it can go in this direction."""
         try:
             return await self._take_steps(saga)
@@ -137,33 +138,33 @@ class Sagas:
                 await uow.commit()
         return False
 
-    async def _take_steps(self, saga: SagaState) -> bool:
-        """One step in another store, if that is the next, and all that follow it in PostgreSQL."""
+    async def _take_steps(self, saga: Progress) -> bool:
+        """Do one step in another store, if that is the next, and all steps in PostgreSQL that follow it."""
         if saga.seconds_left < 0:
             raise TooLate
         steps, reached = self._kinds[saga.name].steps, saga.step
         step = steps[reached]
-        if isinstance(step, Step):
+        if isinstance(step, RemoteStep):
             await step.do(saga)
             reached += 1
-        records = _leading_records(steps[reached:])
-        reached += len(records)
-        state: Direction = "done" if reached == len(steps) else "running"
+        here = _leading_postgres_steps(steps[reached:])
+        reached += len(here)
+        state: State = "done" if reached == len(steps) else "running"
         async with self._unit_of_work() as uow:
             if not await self._repository.move(uow.session, saga, state, reached):
                 return True
-            for record in records:
-                await record.do(uow, saga)
+            for step in here:
+                await step.do(uow, saga)
             await uow.commit()
         self.counts[state] += 1
         return state == "running"
 
-    async def _turn_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> bool:
+    async def _turn_round(self, uow: PostgresUnitOfWork, saga: Progress, reason: str) -> bool:
         """False when somebody else has moved the saga."""
         kind = self._kinds[saga.name]
         is_done = saga.state == "done"
-        # The step that was refused may have had an effect at an earlier attempt, or have it still, until the deadline.
-        left = saga.step if is_done or isinstance(kind.steps[saga.step], Record) else saga.step + 1
+        # The refused step may have had an effect at an earlier attempt, or may still have one until the deadline.
+        left = saga.step if is_done or isinstance(kind.steps[saga.step], PostgresStep) else saga.step + 1
         if not await self._undo(uow, saga, left, reason=reason, seconds=kind.seconds if is_done else None):
             return False
         await kind.turned_round(uow, saga, reason)
@@ -171,16 +172,16 @@ class Sagas:
         uow.effects.append(ContinueSaga(saga_id=saga.id, undo=True, after_seconds=wait))
         return True
 
-    async def _go_back(self, saga: SagaState) -> bool:
-        """Undo one step in another store, if that is the next, and all before it in PostgreSQL."""
+    async def _go_back(self, saga: Progress) -> bool:
+        """Undo one step in another store, if that is the next, and all steps in PostgreSQL before it."""
         step, left = self._kinds[saga.name].steps[saga.step - 1], saga.step
         owed: Sequence[Effect] = ()
-        if isinstance(step, Step):
+        if isinstance(step, RemoteStep):
             try:
                 owed = await step.undo(saga)
-            except TooLate:  # so nothing that was sent until now takes effect any more: a new deadline is safe
+            except TooLate:  # nothing that was sent until now takes effect any more, so a new deadline is safe
                 await self._renew(saga)
-                if saga.seconds_left > 0:  # its clock is ahead of PostgreSQL's: not round and round
+                if saga.seconds_left > 0:  # the store's clock is ahead of PostgreSQL's: do not turn in circles
                     raise NotYet from None
                 return True
             left -= 1
@@ -194,29 +195,30 @@ class Sagas:
     async def _undo(
         self,
         uow: PostgresUnitOfWork,
-        saga: SagaState,
+        saga: Progress,
         left: int,
         *,
         reason: str | None = None,
         seconds: float | None = None,
     ) -> bool:
-        """Move to where `left` steps are left to undo, and undo those of them that are the next and in PostgreSQL."""
-        records = _leading_records(list(reversed(self._kinds[saga.name].steps[:left])))
-        left -= len(records)
-        state: Direction = "compensating" if left else "compensated"
+        """Move to where `left` steps are left to undo. Undo those in PostgreSQL that come next."""
+        here = _leading_postgres_steps(list(reversed(self._kinds[saga.name].steps[:left])))
+        left -= len(here)
+        state: State = "compensating" if left else "compensated"
         if not await self._repository.move(uow.session, saga, state, left, reason=reason, seconds=seconds):
             return False
-        for record in records:
-            await record.undo(uow, saga)
+        for step in here:
+            await step.undo(uow, saga)
         self.counts[state] += 1
         return True
 
-    async def _renew(self, saga: SagaState) -> None:
+    async def _renew(self, saga: Progress) -> None:
         seconds = self._kinds[saga.name].seconds
         async with self._unit_of_work() as uow:
             await self._repository.move(uow.session, saga, saga.state, saga.step, seconds=seconds)
             await uow.commit()
 
 
-def _leading_records(steps: Sequence[Step | Record]) -> list[Record]:
-    return [step for step in takewhile(lambda step: isinstance(step, Record), steps) if isinstance(step, Record)]
+def _leading_postgres_steps(steps: Sequence[RemoteStep | PostgresStep]) -> list[PostgresStep]:
+    leading = takewhile(lambda step: isinstance(step, PostgresStep), steps)
+    return [step for step in leading if isinstance(step, PostgresStep)]

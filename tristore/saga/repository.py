@@ -8,12 +8,12 @@ from sqlalchemy import ColumnElement, Float, Row, Select, case, cast, extract, f
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tristore.outbox.tables import OutboxStream
-from tristore.saga.tables import Direction, SagaRow, SagaState
+from tristore.saga.tables import Progress, SagaRow, State
 from tristore.stores.postgres import Postgres, connect
 
 OPEN = ("running", "compensating")
 SECONDS_LEFT: ColumnElement[float] = cast(extract("epoch", SagaRow.deadline - func.clock_timestamp()), Float)
-STATE: tuple[Any, ...] = (
+PROGRESS: tuple[Any, ...] = (
     SagaRow.id,
     SagaRow.name,
     SagaRow.state,
@@ -33,26 +33,26 @@ class SagaRepository:
     async def add(self, session: AsyncSession, saga_id: uuid.UUID, name: str, seconds: float) -> None:
         await session.execute(insert(SagaRow).values(id=saga_id, name=name, deadline=_in(seconds)))
 
-    async def get(self, saga_id: uuid.UUID, session: AsyncSession | None = None) -> SagaState | None:
-        query = select(*STATE).where(SagaRow.id == saga_id)
+    async def get(self, saga_id: uuid.UUID, session: AsyncSession | None = None) -> Progress | None:
+        query = select(*PROGRESS).where(SagaRow.id == saga_id)
         if session:
             row = (await session.execute(query)).one_or_none()
         else:
             async with connect(self._postgres.reads) as connection:
                 row = (await connection.execute(query)).one_or_none()
-        return SagaState(**row._mapping) if row else None
+        return Progress(**row._mapping) if row else None
 
     async def move(
         self,
         session: AsyncSession,
-        saga: SagaState,
-        state: Direction,
+        saga: Progress,
+        state: State,
         step: int,
         *,
         reason: str | None = None,
         seconds: float | None = None,
     ) -> bool:
-        """From where it was read, on: with a reason when it is turned round, with seconds when it gets a new deadline.
+        """Move a saga on from where it was read. `reason`: why it is turned round. `seconds`: until its new deadline.
         False when somebody else has moved it meanwhile."""
         as_read = (SagaRow.state == saga.state, SagaRow.step == saga.step, SagaRow.deadline == saga.deadline)
         values: dict[str, Any] = {"state": state, "step": step, "updated_at": func.now()}
@@ -64,13 +64,13 @@ class SagaRepository:
         return await session.scalar(query) is not None
 
     async def unfinished(self, saga_id: uuid.UUID | None = None, limit: int = 100) -> Sequence[Row[Any]]:
-        """Of all sagas that are not at an end, or of one in any state: its row, with `attempts`, `last_error`, `dead`
-        and `due_at` of what continues it; they are None when nothing does. The oldest first."""
+        """All sagas that are not at an end, the oldest first; or one, in any state. Each row has `attempts`,
+        `last_error`, `dead` and `due_at` of the effect that continues the saga. They are None when there is none."""
         suffix = case((SagaRow.state == "compensating", ":undo"), else_="")
         continues = OutboxStream.aggregate == func.concat("saga:", SagaRow.id, suffix)
         stream = (OutboxStream.attempts, OutboxStream.last_error, OutboxStream.dead, OutboxStream.due_at)
         query: Select[Any] = (
-            select(*STATE, SagaRow.created_at, *stream)
+            select(*PROGRESS, SagaRow.created_at, *stream)
             .outerjoin(OutboxStream, continues & (OutboxStream.pending > 0))
             .where(SagaRow.id == saga_id if saga_id else SagaRow.state.in_(OPEN))
             .order_by(SagaRow.created_at)

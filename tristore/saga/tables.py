@@ -1,4 +1,4 @@
-"""Sagas: how far each of them is, as a row in PostgreSQL."""
+"""How far each saga is, as a row in PostgreSQL."""
 
 import uuid
 from dataclasses import dataclass
@@ -8,20 +8,22 @@ from typing import Literal
 from sqlalchemy import CheckConstraint, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Table
+from tristore.models import OwnTable
 
-Direction = Literal["running", "done", "compensating", "compensated"]
+State = Literal["running", "done", "compensating", "compensated"]
+Direction = Literal["running", "compensating"]
+"""The states of a saga that goes on: to its end, or back to its beginning."""
 
 
-class SagaRow(Table):
+class SagaRow(OwnTable):
     __tablename__ = "sagas"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    """Of what it is about, such as the order."""
+    """The id of what the saga is about."""
     name: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16), server_default="running")
     step: Mapped[int] = mapped_column(server_default="0")
-    """How many steps are done; while compensating, how many are left to undo."""
+    """How many steps are done. While compensating: how many are left to undo."""
     deadline: Mapped[datetime]
     reason: Mapped[str | None] = mapped_column(String(32))
     """Why it was turned round."""
@@ -35,15 +37,15 @@ class SagaRow(Table):
 
 
 @dataclass(frozen=True)
-class SagaState:
-    """A saga's row as it was read: whoever moves it on does so only from there."""
+class Progress:
+    """How far a saga was when its row was read. Whoever moves the saga moves it only from there."""
 
     id: uuid.UUID
     name: str
-    state: Direction
+    state: State
     step: int
     deadline: datetime
-    """After which nothing that was sent to another store on its behalf takes effect there any more."""
+    """After it, nothing that was sent to another store for this saga takes effect there any more."""
     seconds_left: float
-    """Until the deadline, by PostgreSQL's clock."""
+    """Seconds until the deadline, by PostgreSQL's clock."""
     reason: str | None

@@ -1,4 +1,4 @@
-"""A client of streams of events, over a raw connection: it can stop reading, and a thousand of them cost little."""
+"""A client of server-sent events, on a raw connection: it can stop reading, and a thousand of them cost little."""
 
 import asyncio
 import json
@@ -14,19 +14,20 @@ import httpx
 @dataclass
 class Event:
     id: int
+    type: str
     data: str
     at: float
     """When it arrived, by the monotonic clock."""
 
     @property
-    def message(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self.data)
-        return message
+    def decoded(self) -> Any:
+        """The data, which is JSON."""
+        return json.loads(self.data)
 
 
 @dataclass
 class Stream:
-    """What came so far. `ended`: the server closed it as one closes a whole response; `cut`: in the middle."""
+    """What has come so far. `ended`: the server has ended the response. `cut`: the connection broke before that."""
 
     head: str
     opened_at: float = field(default_factory=time.monotonic)
@@ -41,7 +42,7 @@ class Stream:
         return [event.id for event in self.events]
 
     async def until(self, *, events: int = 0, comments: int = 0, over: bool = False, seconds: float = 10) -> None:
-        """Wait until so much has come, or until it is over. Raises TimeoutError."""
+        """Wait until so much has come, and with `over` until the stream is over. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while len(self.events) < events or self.comments < comments or (over and not (self.ended or self.cut)):
                 self._news.clear()
@@ -68,12 +69,11 @@ class Stream:
             return
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         assert fields.keys() == {"id", "event", "data"}
-        assert fields["event"] == "message"
-        self.events.append(Event(int(fields["id"]), fields["data"], time.monotonic()))
+        self.events.append(Event(int(fields["id"]), fields["event"], fields["data"], time.monotonic()))
 
 
 class NotOpened(AssertionError):
-    """The server answers with something else than a stream; says what."""
+    """The server answers with something other than a stream: its head is the message."""
 
     @property
     def status(self) -> int:
@@ -83,7 +83,7 @@ class NotOpened(AssertionError):
 async def connect(
     base: httpx.URL, path: str, headers: Mapping[str, str], after: int | None = None
 ) -> tuple[Stream, asyncio.StreamReader, asyncio.StreamWriter]:
-    """A stream of which nothing has been read yet but its head. Raises NotOpened."""
+    """Open a stream, and read its head alone. Raises NotOpened."""
     reader, writer = await asyncio.open_connection(base.host, base.port)
     lines = [f"GET {path} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
     if after is not None:
@@ -100,7 +100,7 @@ async def connect(
 async def listening(
     base: httpx.URL, path: str, headers: Mapping[str, str], after: int | None = None
 ) -> AsyncIterator[Stream]:
-    """A stream that is being read, until the end of the block."""
+    """Open a stream, and read it until the end of the block. Raises NotOpened."""
     stream, reader, writer = await connect(base, path, headers, after)
     task = asyncio.create_task(stream.read(reader))
     try:

@@ -2,22 +2,26 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
 
 from sqlalchemy import text
 
-from services.effects import Targets
 from tristore.outbox.effects import Effect, Owed
+from tristore.outbox.pauses import Ping
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import OutboxRepository
-from tristore.outbox.tables import TargetStore
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.stores.stores import Stores
+from tristore.saga.effects import QUEUE
+from tristore.stores.stores import Stores, open_stores
+from tristore.testing.stores import Servers, own_databases
+
+QUEUES = ("redis", "mongodb", QUEUE)
 
 
 class Journal:
-    """Stands for the repositories: remembers what was applied, by stream, and how often each."""
+    """Stands for what effects write to: remembers what was applied, by stream, and how often each."""
 
     def __init__(self) -> None:
         self.applied: dict[str, list[int]] = defaultdict(list)
@@ -39,20 +43,26 @@ class Journal:
 
 
 class Noted(Effect):
-    store: ClassVar[TargetStore] = "mongodb"
+    """The journal notes it as its number, in the stream `on/queue`."""
+
+    queue: ClassVar[str] = "mongodb"
     on: str
     number: int
 
     @property
     def aggregate(self) -> str:
-        return self.on
+        return aggregate_of(self.on)
 
-    async def apply(self, to: Targets) -> None:
-        await cast(Journal, to).note(f"{self.on}/{self.store}", self.number)
+    async def apply(self, to: Journal) -> None:
+        await to.note(f"{self.on}/{self.queue}", self.number)
 
 
 class NotedInRedis(Noted):
-    store: ClassVar[TargetStore] = "redis"
+    queue: ClassVar[str] = "redis"
+
+
+class NotedInSaga(Noted):
+    queue: ClassVar[str] = QUEUE
 
 
 class NotedLater(Noted):
@@ -61,25 +71,46 @@ class NotedLater(Noted):
         return 60
 
 
+def aggregate_of(on: str) -> str:
+    return f"noted:{on}"
+
+
 async def well() -> None:
     """A ping that is answered."""
 
 
+def outbox_repository(stores: Stores, max_attempts: int = 3) -> OutboxRepository:
+    return OutboxRepository(stores.postgres, QUEUES, max_attempts)
+
+
 def make_outbox(
     stores: Stores,
-    journal: Any,
+    targets: object,
     *,
     max_attempts: int = 3,
     deadline: float = 0.5,
-    pings: dict[TargetStore, Callable[[], Awaitable[None]]] | None = None,
+    pings: Mapping[str, Ping] | None = None,
 ) -> Outbox:
     return Outbox(
-        repository=OutboxRepository(stores.postgres, max_attempts),
-        targets=journal,
+        repository=outbox_repository(stores, max_attempts),
+        targets=targets,
         pings=pings or {"redis": well, "mongodb": well},
         deadline=deadline,
         poll_seconds=0.1,
     )
+
+
+@asynccontextmanager
+async def stores_apart(servers: Servers) -> AsyncIterator[Stores]:
+    """Stores whose outbox no other relay reads. Many writers of one stream may wait long for each other."""
+    async with own_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
+        yield stores
+
+
+async def empty(stores: Stores) -> Stores:
+    """The stores, without anything owed."""
+    await query(stores, "TRUNCATE outbox, outbox_streams")
+    return stores
 
 
 async def write(outbox: Outbox, stores: Stores, effects: Sequence[Effect], *, deliver: bool = True) -> Sequence[Owed]:

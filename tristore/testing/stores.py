@@ -9,12 +9,15 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
+from alembic import command
+from anyio import to_thread
 from fakeredis import FakeAsyncRedis, FakeServer
 from fastapi import FastAPI
 from mongomock_motor import AsyncMongoMockClient
 from pydantic import SecretStr
 
 from tristore.embedded.servers import Server, Store
+from tristore.migrations.history import OWN
 from tristore.settings import TristoreSettings
 from tristore.stores.mongodb import MongoStore, open_mongodb
 from tristore.stores.redis import RedisStore, ServerIdentity, open_redis
@@ -97,6 +100,16 @@ async def fresh_databases(settings: S, migrate: Callable[[S], Awaitable[None]]) 
         await administrator.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     finally:
         await administrator.close()
+
+
+def own_databases(servers: Servers, **values: Any) -> AbstractAsyncContextManager[TristoreSettings]:
+    """Settings that lead to databases of the test's own, with the machinery's tables only."""
+    return fresh_databases(settings_on(servers, TristoreSettings, **values), _migrate_own)
+
+
+async def _migrate_own(settings: TristoreSettings) -> None:
+    config = OWN.config(settings.dsn("postgres_dsn"))
+    await to_thread.run_sync(lambda: command.upgrade(config, "head"))
 
 
 def _with_databases(settings: S, name: str) -> S:

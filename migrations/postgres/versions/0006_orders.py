@@ -1,4 +1,4 @@
-"""orders, points ledger and sagas"""
+"""orders and points ledger"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -49,25 +49,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_points_ledger_order_id_orders")),
     )
     op.create_index("ix_points_ledger_user_id", "points_ledger", ["user_id"])
-    op.create_table(
-        "sagas",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.String(32), nullable=False),
-        sa.Column("state", sa.String(16), server_default="running", nullable=False),
-        sa.Column("step", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("deadline", time, nullable=False),
-        sa.Column("reason", sa.String(32), nullable=True),
-        sa.Column("created_at", time, server_default=sa.func.now(), nullable=False),
-        sa.Column("updated_at", time, server_default=sa.func.now(), nullable=False),
-        sa.CheckConstraint("state IN ('running', 'done', 'compensating', 'compensated')", name=op.f("ck_sagas_state")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sagas")),
-    )
-    op.create_index(
-        "ix_sagas_open", "sagas", ["created_at"], postgresql_where=sa.text("state IN ('running', 'compensating')")
-    )
 
 
 def downgrade() -> None:
-    op.drop_table("sagas")
     op.drop_table("points_ledger")
     op.drop_table("orders")

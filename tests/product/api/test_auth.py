@@ -20,7 +20,7 @@ from config import Settings
 from main import create_app
 from models.session import SessionList
 from repositories.session_repo import SessionRepository
-from tests.product.api.test_users import account, register, sign_in
+from tests.product.people import account, register, sign_in
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.outbox import query
 from tristore.testing.stores import client_of

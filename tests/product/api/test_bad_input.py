@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from models.order import EXAMPLE
-from tests.product.api.test_users import account, register
+from tests.product.people import account, register
 
 JSON = {"Content-Type": "application/json"}
 SECRET = "hunter2-should-never-come-back"

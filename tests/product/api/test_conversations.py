@@ -6,7 +6,7 @@ import uuid
 import httpx
 import pytest
 
-from tests.product.api.test_users import register
+from tests.product.people import register
 
 
 @pytest.fixture

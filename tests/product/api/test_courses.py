@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from models.course import EXAMPLE
-from tests.product.api.test_users import count, register, register_admin
+from tests.product.people import register
+from tests.product.things import count, new_course
 from tristore.models import new_id
 from tristore.stores.stores import Stores
 
@@ -20,18 +21,6 @@ BAD: dict[str, list[Any]] = {
     "capacity": [None, -1, 1_000_001, 10**30, 0.5, "5", True],
 }
 SQL = "SELECT count(*) FROM courses"
-
-
-async def new_course(client: httpx.AsyncClient, admin: dict[str, str], **changes: Any) -> dict[str, Any]:
-    answer = await client.post("/courses", headers=admin, json=EXAMPLE | changes)
-    assert answer.status_code == 201, answer.text
-    course: dict[str, Any] = answer.json()
-    return course
-
-
-@pytest.fixture
-async def admin(client: httpx.AsyncClient, stores: Stores) -> dict[str, str]:
-    return await register_admin(client, stores)
 
 
 async def test_a_new_course_is_there_for_anyone_with_all_its_seats(

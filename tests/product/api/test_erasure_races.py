@@ -10,9 +10,9 @@ import pytest
 
 from config import Settings
 from main import create_app
-from tests.product.api.test_courses import new_course
-from tests.product.api.test_orders import order
-from tests.product.api.test_users import account, register_admin, sign_in
+from tests.product.orders import order
+from tests.product.people import account, register_admin, sign_in
+from tests.product.things import new_course
 from tests.under_test import fresh_databases
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until

@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import text
 
 from config import Settings
-from tests.product.api.test_metrics import scrape, value
-from tests.product.api.test_users import account, register, sign_in
+from tests.product.live import listeners_are
+from tests.product.metrics import scrape, value
+from tests.product.people import account, register, sign_in
+from tests.product.things import post, start_conversation
 from tests.under_test import apps_on
 from tristore.stores.stores import Stores
 from tristore.testing.lab import App, Apps, until
@@ -53,18 +55,6 @@ def listen(app: App, conversation: str, ana: dict[str, str]) -> Open:
     return partial(listening, app.client.base_url, f"{conversation}/events", ana)
 
 
-async def start_conversation(client: httpx.AsyncClient, headers: dict[str, str]) -> str:
-    answer = await client.post("/conversations", headers=headers, json={"title": "t"})
-    assert answer.status_code == 201
-    return f"/conversations/{answer.json()['id']}"
-
-
-async def post(client: httpx.AsyncClient, conversation: str, headers: dict[str, str], *contents: str) -> None:
-    for content in contents:
-        answer = await client.post(f"{conversation}/messages", headers=headers, json={"content": content})
-        assert answer.status_code == 201
-
-
 async def test_from_now_on_each_message_comes_as_reading_it_would_give_it(
     client: httpx.AsyncClient, ana: dict[str, str], conversation: str, listen: Open
 ) -> None:
@@ -74,7 +64,7 @@ async def test_from_now_on_each_message_comes_as_reading_it_would_give_it(
         await stream.until(events=3)
     page = (await client.get(f"{conversation}/messages", headers=ana)).json()
     assert stream.ids == [2, 3, 4]
-    assert [event.message for event in stream.events] == page["items"][1:]
+    assert [(event.type, event.decoded) for event in stream.events] == [("message", item) for item in page["items"][1:]]
 
 
 async def test_the_head_says_what_it_is_and_that_nobody_may_keep_it(listen: Open) -> None:
@@ -189,10 +179,6 @@ async def test_open_streams_are_limited_by_user_and_in_all(apps: Apps) -> None:
             assert refused.status_code == 429
             assert int(refused.headers["Retry-After"]) >= 1
         await until(partial(listeners_are, app, 0), 5)
-
-
-async def listeners_are(app: App, expected: int) -> bool:
-    return value(await scrape(app.client), "live_listeners") == expected
 
 
 async def test_a_refused_listener_takes_no_place(apps: Apps) -> None:

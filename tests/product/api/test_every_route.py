@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from models.course import EXAMPLE
 from models.order import EXAMPLE as ORDER
-from tests.product.api.test_courses import new_course
-from tests.product.api.test_users import account, register, register_admin, sign_in
+from tests.product.people import account, register, register_admin, sign_in
+from tests.product.things import new_course
 from tristore.stores.stores import Stores
 
 OPEN = {

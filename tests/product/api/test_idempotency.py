@@ -8,7 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.product.api.test_users import account, count
+from tests.product.people import account
+from tests.product.things import count
 from tristore.stores.stores import Stores
 
 

@@ -10,13 +10,12 @@ from fastapi import Response
 
 from config import Settings
 from main import create_app
-from services.rate_limits import network
-from tests.product.api.test_users import account, register, sign_in
+from services.rate_limit_service import network
+from tests.product.people import WRONG, account, attempt, register, sign_in
 from tristore.stores.stores import Stores
 from tristore.testing.stores import client_of
 
 Limited = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
-WRONG = "not the password"
 
 
 @pytest.fixture
@@ -28,12 +27,6 @@ def limited(settings: Settings, stores: Stores) -> Limited:
             yield client
 
     return open_it
-
-
-async def attempt(client: httpx.AsyncClient, username: str, address: str = "") -> int:
-    headers = {"X-Forwarded-For": address} if address else {}
-    form = {"username": username, "password": WRONG}
-    return (await client.post("/auth/token", data=form, headers=headers)).status_code
 
 
 def assert_refused(answer: httpx.Response, longest: int) -> None:

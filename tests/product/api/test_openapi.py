@@ -10,7 +10,7 @@ import pytest
 from config import Settings
 from main import create_app
 from tests.product.api.test_every_route import Operation, about, operations_of, stock
-from tests.product.api.test_users import account, register, register_admin
+from tests.product.people import account, register, register_admin
 from tristore.stores.stores import Stores
 from tristore.testing.stores import client_of
 

@@ -11,14 +11,14 @@ from sqlalchemy import event, text
 
 from config import Settings
 from main import create_app
-from tests.product.api.test_courses import admin, new_course
-from tests.product.api.test_users import register, register_admin
+from tests.product.orders import order, seats
+from tests.product.people import register, register_admin
+from tests.product.things import new_course
 from tristore.models import new_id
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.outbox import query
 from tristore.testing.stores import client_of
 
-__all__ = ["admin"]
 Headers = dict[str, str]
 
 
@@ -30,16 +30,6 @@ async def learner(client: httpx.AsyncClient) -> Headers:
 def brisk(stores: Stores) -> Stores:
     """What may land late in MongoDB is waited for as long as an operation may take: here not the patience of tests."""
     return replace(stores, mongodb=replace(stores.mongodb, timeout=0.8))
-
-
-async def order(client: httpx.AsyncClient, headers: Headers, course: dict[str, Any], **more: Any) -> httpx.Response:
-    key = {"Idempotency-Key": more.pop("key")} if "key" in more else {}
-    return await client.post("/orders", headers=headers | key, json={"course_id": course["id"], **more})
-
-
-async def seats(stores: Stores, course: dict[str, Any]) -> dict[str, Any]:
-    document: Any = await stores.mongodb.database.seats.find_one({"_id": course["id"]})
-    return dict(document)
 
 
 async def until_placed(client: httpx.AsyncClient, headers: Headers, course: dict[str, Any], key: str) -> httpx.Response:

@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
 
 from config import Settings
 from main import create_app
 from models.session import SignedIn
-from tests.product.api.test_courses import new_course
-from tests.product.api.test_users import account, register, register_admin, sign_in
+from tests.product.people import account, register, register_admin, sign_in
+from tests.product.things import new_course
+from tests.product.traces import traces
 from tests.under_test import fresh_databases
 from tristore.models import new_id
 from tristore.stores.postgres import start_budget
@@ -173,27 +173,3 @@ async def busy_user(client: httpx.AsyncClient, stores: Stores, body: dict[str, A
     await client.post(f"/conversations/{made}/messages", headers=headers, json={"content": f"I am {me['id']}"})
     assert (await client.delete("/users/me", headers=headers)).status_code == 202
     return me["id"], [body["username"], body["email"], made, key["Idempotency-Key"]]
-
-
-async def traces(stores: Stores, *texts: str) -> list[str]:
-    """Every table, collection and key that holds one of the texts, wherever and in whatever case."""
-    wanted = [item.lower() for item in texts]
-    found: list[str] = []
-
-    def look(where: str, content: object) -> None:
-        if any(item in str(content).lower() for item in wanted):
-            found.append(where)
-
-    async with stores.postgres.engine.connect() as connection:
-        tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
-        for table in tables.all():
-            for (row,) in await connection.execute(text(f'SELECT CAST(t AS text) FROM "{table}" t')):
-                look(f"postgresql {table}", row)
-    for collection in await stores.mongodb.database.list_collection_names():
-        for document in await stores.mongodb.database[collection].find({}).to_list(100_000):
-            look(f"mongodb {collection}", json.dumps(document, default=str, ensure_ascii=False))
-    redis: Any = stores.redis.client
-    async for key in redis.scan_iter(count=1000):
-        value = await redis.get(key) if await redis.type(key) == b"string" else b""
-        look(f"redis {key.decode()}", (key + b" " + (value or b"")).decode(errors="replace"))
-    return found

@@ -1,9 +1,7 @@
 """Registration and profiles through the API, checked on the stores themselves."""
 
 import asyncio
-import secrets
 import uuid
-from typing import Any
 
 import httpx
 import pytest
@@ -11,44 +9,9 @@ from sqlalchemy import text
 
 from models.user import FullProfile
 from services.user_service import WELCOME_TITLE
+from tests.product.people import account, register, register_admin
+from tests.product.things import count
 from tristore.stores.stores import Stores
-
-
-def account(**changes: Any) -> dict[str, Any]:
-    name = f"Ana_{secrets.token_hex(4)}"
-    return {"username": name, "email": f"{name}@Example.com", "password": "correct horse 9"} | changes
-
-
-async def register(client: httpx.AsyncClient, **changes: Any) -> dict[str, str]:
-    """Register and sign in. Returns the headers to send; the user's id is among them for the tests only."""
-    body = account(**changes)
-    answer = await client.post("/users/register", json=body)
-    assert answer.status_code == 201, answer.text
-    return {"X-User-Id": answer.json()["user_id"], **await sign_in(client, body["username"], body["password"])}
-
-
-async def register_admin(client: httpx.AsyncClient, stores: Stores) -> dict[str, str]:
-    headers = await register(client)
-    await make_admin(stores, headers["X-User-Id"])
-    return headers
-
-
-async def make_admin(stores: Stores, user_id: str) -> None:
-    async with stores.postgres.engine.begin() as connection:
-        sql = "UPDATE users SET role = 'admin', version = version + 1 WHERE id = :id"
-        await connection.execute(text(sql), {"id": user_id})
-    await stores.redis.client.flushall()
-
-
-async def sign_in(client: httpx.AsyncClient, username: str, password: str) -> dict[str, str]:
-    answer = await client.post("/auth/token", data={"username": username, "password": password})
-    assert answer.status_code == 200, answer.text
-    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
-
-
-async def count(stores: Stores, sql: str, **parameters: Any) -> int:
-    async with stores.postgres.engine.connect() as connection:
-        return int(await connection.scalar(text(sql), parameters) or 0)
 
 
 async def test_registers_in_all_three_stores(client: httpx.AsyncClient, stores: Stores) -> None:

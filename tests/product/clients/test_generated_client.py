@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tristore.testing.lab import App
 
 PACKAGE = "chatlingo_client"

@@ -8,12 +8,12 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from models.conversation import Conversation, NewMessage
-from repositories.conversation_repo import ConversationRepository
-from repositories.message_log import MessageLog
+from repositories.conversation_repo import MESSAGES, ConversationRepository
 from tests.under_test import migrated_mongodb
 from tristore.errors import InvalidInput, StoreUnavailable
 from tristore.models import new_id, now
 from tristore.stores.mongodb import MongoStore
+from tristore.stores.numbered_log import NumberedLog
 from tristore.testing.stores import REAL_MONGODB, Servers
 
 OWNER, STRANGER = new_id(), new_id()
@@ -120,16 +120,16 @@ async def test_answers_unavailable_before_its_migration(
 
 @pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
 async def test_a_server_that_answers_and_refuses_writes_is_unavailable(mongo_store: MongoStore) -> None:
-    log = MessageLog(mongo_store, lambda name: None)
+    log = NumberedLog(mongo_store, MESSAGES, lambda id_: None)
     block = {"setUserWriteBlockMode": 1, "global": True}
     await mongo_store.probe.admin.command(block)
     try:
         with pytest.raises(StoreUnavailable) as caught:
-            await log.append("c", NewMessage(content="hi"))
+            await log.append("c", "m", {"content": "hi"})
         assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
     finally:
         await mongo_store.probe.admin.command({**block, "global": False})
-    assert (await log.append("c", NewMessage(content="hi")))[0].seq == 1
+    assert (await log.append("c", "m", {"content": "hi"}))[0]["seq"] == 1
 
 
 @pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
@@ -140,7 +140,7 @@ async def test_a_message_that_can_never_be_stored_is_not_tried_for_ever_or_told_
     validator = {"content": {"$ne": content}}
     await mongo_store.database.command({"collMod": "messages", "validator": validator})
     with pytest.raises(OperationFailure) as caught:
-        await MessageLog(mongo_store, lambda name: None).append("c", NewMessage(content=content))
+        await NumberedLog(mongo_store, MESSAGES, lambda id_: None).append("c", "m", {"content": content})
     assert caught.value.code == 121
     assert content not in "".join(traceback.format_exception(caught.value))
 

@@ -9,7 +9,7 @@ import pytest
 from models.course import EXAMPLE, CourseIn
 from models.order import Order, OrderIn
 from models.user import Registration
-from tests.product.api.test_users import account, register, sign_in
+from tests.product.people import account, register, sign_in
 from tests.under_test import Lab, fresh_databases
 from tristore.models import new_id
 from tristore.stores.stores import Stores, open_stores

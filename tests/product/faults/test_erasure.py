@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.product.api.test_privacy import traces
-from tests.product.api.test_users import account, sign_in
+from tests.product.people import account, sign_in
+from tests.product.traces import traces
 from tests.under_test import Lab
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until

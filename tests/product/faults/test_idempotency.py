@@ -4,8 +4,8 @@ import secrets
 
 import pytest
 
-from tests.product.api.test_users import account
-from tests.product.faults.test_outbox import STRIDE, killed_at
+from tests.product.killed import STRIDE, killed_at
+from tests.product.people import account
 from tests.under_test import Lab
 from tristore.testing.lab import App
 

@@ -10,9 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.product.api.test_limits import attempt
-from tests.product.api.test_metrics import SCRAPER, TOKEN, Samples, scrape, value
-from tests.product.api.test_users import register
+from tests.product.metrics import SCRAPER, TOKEN, Samples, scrape, value
+from tests.product.people import attempt, register
 from tests.under_test import Lab
 from tristore.testing.lab import FAULTS, Fault, until
 

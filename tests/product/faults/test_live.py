@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from config import Settings
-from tests.product.api.test_events import listeners_are, post, start_conversation
-from tests.product.api.test_metrics import scrape, value
-from tests.product.api.test_users import register
-from tests.product.faults.test_outages import connected_redis
+from tests.product.live import listeners_are
+from tests.product.metrics import scrape, value
+from tests.product.outages import connected_redis
+from tests.product.people import register
+from tests.product.things import post, start_conversation
 from tests.under_test import Lab, doomed_app
 from tristore.cache.feed import CHANNEL
 from tristore.testing.lab import FAULTS, App, Fault, until

@@ -1,4 +1,4 @@
-"""No secret is in what a run of the tests logs: tests/conftest.py looks at the end. Here is the proof that it can see."""
+"""No secret is in what a run of the tests logs: tests/conftest.py looks at the end. Here it proves that it sees."""
 
 import secrets
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from tests.inner_run import start_pytest
-from tests.product.api.test_users import register
+from tests.product.people import register
 from tests.under_test import SECRETS, Lab
 from tristore.testing import log_of_run
 from tristore.testing.log_of_run import secrets_in

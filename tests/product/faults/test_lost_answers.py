@@ -9,11 +9,10 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.product.api.test_courses import new_course
-from tests.product.api.test_orders import order
-from tests.product.api.test_users import register, register_admin
-from tests.product.faults.test_near_cache import CEILINGS, warm
-from tests.product.faults.test_sessions import (
+from tests.product.orders import order
+from tests.product.people import register, register_admin
+from tests.product.sessions import (
+    CEILINGS,
     ENDINGS,
     PASSWORD,
     PATIENT,
@@ -23,7 +22,9 @@ from tests.product.faults.test_sessions import (
     Member,
     are_waiting,
     join,
+    warm,
 )
+from tests.product.things import new_course
 from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until

@@ -12,20 +12,16 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.product.api.test_metrics import scrape, value
-from tests.product.api.test_users import register, register_admin
-from tests.product.faults.test_sessions import ENDINGS, LOGOUT, PATIENT, Clients, Ending, Headers, Member, join
-from tests.tristore.contract.test_cache import Source
-from tests.tristore.contract.test_near_cache import running
+from tests.product.people import register, register_admin
+from tests.product.sessions import CEILINGS, ENDINGS, LOGOUT, PATIENT, Clients, Ending, Headers, Member, join, warm
 from tests.under_test import Lab
 from tristore.cache.feed import ALIVE_SECONDS
 from tristore.models import new_id
 from tristore.stores.redis import open_redis
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing.cache import Rows, running
 from tristore.testing.lab import percentile, timed, until
 
-# Far above what is waited for: what is seen was pushed.
-CEILINGS = {"NEAR_SESSION_SECONDS": "60", "NEAR_PROFILE_SECONDS": "60"}
 AT_ONCE = 2
 """Seconds, for a busy machine. It takes a few milliseconds."""
 
@@ -40,22 +36,6 @@ async def stores(lab: Lab) -> AsyncIterator[Stores]:
 async def clients(lab: Lab) -> AsyncIterator[Clients]:
     async with lab.app(**PATIENT | CEILINGS) as here, lab.app(**PATIENT | CEILINGS) as there:
         yield here.client, there.client
-
-
-async def near_reads(client: httpx.AsyncClient) -> float:
-    return value(await scrape(client), "cache_events_total", event="near")
-
-
-async def warm(client: httpx.AsyncClient, *sessions: Headers) -> None:
-    """Read each until its session and its profile are in the near cache."""
-
-    async def is_near() -> bool:
-        before = await near_reads(client)
-        answers = await asyncio.gather(*(client.get("/users/me", headers=session) for session in sessions))
-        assert {answer.status_code for answer in answers} == {200}
-        return await near_reads(client) - before == 2 * len(sessions)
-
-    await until(is_near, 10)
 
 
 async def begin_sessions(stores: Stores, user_id: str, number: int) -> list[Headers]:
@@ -158,12 +138,12 @@ async def test_a_sign_out_that_redis_does_not_hear_of_waits_until_no_process_has
 
 
 async def test_nothing_near_is_served_when_redis_has_not_been_heard_of(lab: Lab) -> None:
-    source = Source()
-    async with open_redis(lab.settings) as redis, running(redis, source) as process:
+    rows = Rows()
+    async with open_redis(lab.settings) as redis, running(redis, rows) as process:
         await process.warm("a")
         async with lab.without("redis", "stopped"):
             stopped_at = served_at = time.monotonic()
-            source.versions["a"] = 2
+            rows.versions["a"] = 2
             while True:
                 asked_at = time.monotonic()
                 if await process.read("a") == 2:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.product.api.test_courses import new_course
-from tests.product.api.test_orders import order, seats
-from tests.product.api.test_users import register, register_admin
-from tests.product.faults.test_outbox import STRIDE, killed_at
+from tests.product.killed import STRIDE, killed_at
+from tests.product.orders import order, seats
+from tests.product.people import register, register_admin
+from tests.product.things import new_course
 from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import App, RawConnection, until

@@ -3,64 +3,19 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import Any, get_args
 
 import httpx
 import pytest
 from pymongo.errors import PyMongoError
 
-from tests.product.api.test_courses import new_course
-from tests.product.api.test_users import account, register, register_admin
+from tests.product.outages import assert_unavailable, every_route, forget, health, wait_until_well
+from tests.product.people import account, register, register_admin
+from tests.product.things import new_course
 from tests.under_test import Lab
 from tristore.embedded.servers import Store
-from tristore.errors import Reason
 from tristore.stores.stores import open_stores
 from tristore.testing.lab import FAULTS, App, Fault, answers, percentile, post_repeatedly, timed, until
 from tristore.testing.proxy import proxy_to
-
-STATES = {"connected", *(f"error: {reason}" for reason in get_args(Reason))}
-
-
-async def health(client: httpx.AsyncClient) -> tuple[int, dict[str, Any]]:
-    answer, seconds = await timed(client.get("/health"))
-    assert seconds < 1
-    body: dict[str, Any] = answer.json()
-    assert set(body) == {"status", "databases", "checks"}
-    assert set(body["databases"].values()) <= STATES
-    assert "127.0.0.1" not in answer.text
-    return answer.status_code, body
-
-
-async def is_well(client: httpx.AsyncClient) -> bool:
-    return bool((await health(client))[1]["status"] == "ok")
-
-
-async def wait_until_well(client: httpx.AsyncClient) -> None:
-    await until(lambda: is_well(client), 5)
-
-
-def assert_unavailable(answer: httpx.Response, seconds: float, store: Store) -> None:
-    assert answer.status_code == 503, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert int(answer.headers["Retry-After"]) >= 1
-    assert answer.json()["store"] == store
-    assert seconds < 1
-
-
-async def every_route(client: httpx.AsyncClient, headers: dict[str, str]) -> list[httpx.Response]:
-    created = await client.post("/conversations", headers=headers, json={"title": "t"})
-    conversation = f"/conversations/{created.json().get('id')}"
-    return [
-        created,
-        await client.post("/users/register", json=account()),
-        await client.get("/users/me", headers=headers),
-        await client.get(f"/users/{headers['X-User-Id']}", headers=headers),
-        await client.patch("/users/me", headers=headers, json={"bio": "x"}),
-        await client.get("/conversations", headers=headers),
-        await client.get(conversation, headers=headers),
-        await client.post(f"{conversation}/messages", headers=headers, json={"content": "x"}),
-        await client.get(f"{conversation}/messages", headers=headers),
-    ]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -159,18 +114,6 @@ async def has(found: Awaitable[object]) -> bool:
 
 async def answers_as(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> bool:
     return (await client.get(path, headers=headers)).status_code == 200
-
-
-async def forget(lab: Lab, user_id: str) -> None:
-    async with connected_redis(lab) as redis:
-        async for key in redis.scan_iter(match=f"*{user_id}*"):
-            await redis.delete(key)
-
-
-def connected_redis(lab: Lab) -> Any:
-    from redis.asyncio import Redis
-
-    return Redis.from_url(lab.settings.dsn("redis_dsn"))
 
 
 async def test_starts_while_all_stores_are_down_and_recovers_by_itself(lab: Lab) -> None:

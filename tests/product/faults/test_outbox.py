@@ -1,7 +1,6 @@
 """What is owed to another store is never lost and never applied twice, whoever dies, and whenever."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -14,17 +13,15 @@ from sqlalchemy import event
 
 from config import Settings
 from main import create_app
-from tests.product.api.test_users import account, register
-from tests.under_test import Lab, doomed_app, fresh_databases
+from tests.product.killed import STRIDE, killed_at
+from tests.product.people import account, register
+from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import FAULTS, App, Fault, answers, until
+from tristore.testing.lab import FAULTS, App, Fault, until
 from tristore.testing.outbox import Journal, Noted, make_outbox, query, until_empty, well, write
 from tristore.testing.proxy import proxy_to
 
 pytestmark = pytest.mark.timeout(300)
-
-# Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every fifth.
-STRIDE = 1 if os.environ.get("FAULTS") == "all" else 5
 
 
 @pytest.fixture(scope="module")
@@ -149,17 +146,6 @@ async def whole_or_absent(lab: Lab, stores: Stores, name: str) -> bool:
         assert await welcomes(stores, [rows[0][0]]) == [1]
         assert await stores.mongodb.database.activity.count_documents({"user_id": rows[0][0]}) == 1
     return bool(rows)
-
-
-async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str, str], body: Any) -> bool:
-    """Send one request to an app that dies at its n-th call to a store. Returns whether it died."""
-    async with doomed_app(lab, OUTBOX_POLL_SECONDS="30") as doomed:  # its relay's calls count too: few of them
-        try:
-            await doomed.client.request(method, path, headers={**headers, "X-Kill-At": str(n)}, json=body)
-            await asyncio.sleep(0.3)  # what goes on after the answer counts too
-        except httpx.TransportError:
-            pass
-        return doomed.process.returncode is not None or not await answers(doomed.client, "/health/live")
 
 
 async def test_killed_at_any_call_to_a_store_a_registration_is_whole_or_absent(

@@ -15,9 +15,9 @@ from anyio import to_thread
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
-from tests.product.api.test_users import account, register
-from tests.product.faults.test_outages import assert_unavailable, every_route, forget, health, wait_until_well
-from tests.product.faults.test_sessions import LOGOUT, join
+from tests.product.outages import assert_unavailable, every_route, forget, health, wait_until_well
+from tests.product.people import account, register
+from tests.product.sessions import LOGOUT, join
 from tests.under_test import Lab
 from tristore.stores.stores import open_stores
 from tristore.testing.lab import answers, free_port, until

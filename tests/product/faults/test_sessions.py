@@ -16,72 +16,31 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError
 from sqlalchemy import text
 
-from services.effects import session_key
-from services.passwords import CONTEXT
-from tests.product.api.test_users import account, register_admin, sign_in
+from repositories.cache_repo import session_key
+from tests.product.people import register_admin, sign_in
+from tests.product.sessions import (
+    ENDINGS,
+    LOGOUT,
+    LOGOUT_ALL,
+    PASSWORD,
+    PATIENT,
+    Clients,
+    Ending,
+    Headers,
+    Member,
+    are_waiting,
+    each_ending,
+    join,
+)
 from tests.under_test import Lab, fresh_databases
+from tristore.passwords import CONTEXT
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import query
 from tristore.testing.proxy import Proxy, proxy_to
 
-Headers = dict[str, str]
-Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]
-
-# So that a busy machine is not taken for a store that is down, nor the end of a copy's time for an invalidation.
-PATIENT = {
-    "REDIS_TIMEOUT": "0.5",
-    "EFFECTS_DEADLINE": "2",
-    "POSTGRES_REQUEST_DEADLINE": "8",
-    "POSTGRES_STATEMENT_TIMEOUT": "8",
-    "POSTGRES_LOCK_TIMEOUT": "8",
-    "CACHE_SESSION_TTL": "60",
-}
 SOON = 4
 """Seconds. A relay takes about one; a lease that was not given back would take five."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """A request that ends sessions of a user who has three, sent with the first of them."""
-
-    path: str
-    after: list[int]
-    """What each of the three is answered from then on."""
-    body: dict[str, str] | None = None
-
-
-LOGOUT = Ending("/auth/logout", [401, 200, 200])
-LOGOUT_ALL = Ending("/auth/logout-all", [401, 401, 401])
-PASSWORD = Ending(
-    "/users/me/password",
-    [200, 401, 401],
-    {"current_password": account()["password"], "new_password": "battery staple 7"},
-)
-ENDINGS = [LOGOUT, LOGOUT_ALL, PASSWORD]
-each_ending = pytest.mark.parametrize("ending", ENDINGS, ids=["logout", "logout-all", "password"])
-
-
-@dataclass(frozen=True)
-class Member:
-    username: str
-    password: str
-    sessions: list[Headers]
-
-    async def end(self, ending: Ending, client: httpx.AsyncClient) -> None:
-        answer = await client.post(ending.path, headers=self.sessions[0], json=ending.body)
-        assert answer.status_code == 204, answer.text
-
-    async def statuses(self, client: httpx.AsyncClient) -> list[int]:
-        answers = await asyncio.gather(*(client.get("/users/me", headers=session) for session in self.sessions))
-        return [answer.status_code for answer in answers]
-
-
-async def join(client: httpx.AsyncClient, sessions: int = 3) -> Member:
-    body = account()
-    assert (await client.post("/users/register", json=body)).status_code == 201
-    name, password = body["username"], body["password"]
-    return Member(name, password, [await sign_in(client, name, password) for _ in range(sessions)])
 
 
 @dataclass(frozen=True)
@@ -384,12 +343,6 @@ async def test_no_session_begun_with_the_old_password_outlives_its_change(
         answers = [await client.get("/users/me", headers=token) for client in clients]
         assert [answer.status_code for answer in answers] == [401, 401]
     assert await member.statuses(there) == [200]
-
-
-async def are_waiting(stores: Stores, number: int) -> bool:
-    """Whether so many statements of the apps wait for a lock."""
-    condition = "wait_event_type = 'Lock' AND datname = current_database()"
-    return bool((await query(stores, f"SELECT count(*) = {number} FROM pg_stat_activity WHERE {condition}"))[0][0])
 
 
 async def test_two_sign_ins_that_find_an_outdated_hash_both_succeed(clients: Clients, stores: Stores) -> None:

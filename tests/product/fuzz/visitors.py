@@ -17,7 +17,7 @@ from urllib3 import HTTPResponse
 from commands.users import create_admin
 from config import Settings
 from models.course import EXAMPLE, MAX_CAPACITY
-from tests.product.api.test_users import account
+from tests.product.people import account
 
 Role = Literal["nobody", "learner", "admin"]
 Whose = Literal["own", "foreign", "generated"]

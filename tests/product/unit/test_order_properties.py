@@ -15,20 +15,20 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
+from database.unit_of_work import UnitOfWork
 from models.course import EXAMPLE, CourseIn
 from models.order import CENTS_PER_POINT, OrderIn
 from models.user import Registration
 from repositories.order_repo import OrderRepository
 from repositories.seat_repo import SeatRepository
-from services.effects import ForgetMarker
+from services.effects import QUEUES, ForgetMarker
 from services.order_saga import OrderSaga
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tests.under_test import fresh_databases
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.effects import NotYet
 from tristore.outbox.repository import OutboxRepository
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 from tristore.stores.stores import Stores, open_stores
@@ -78,8 +78,8 @@ class OrderMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[Callable[[], Awaitable[Any]]] = []
-        outbox = OutboxRepository(self.stores.postgres, 12)
-        self.unit_of_work = partial(PostgresUnitOfWork, self.stores.postgres, outbox.record)
+        outbox = OutboxRepository(self.stores.postgres, QUEUES, 12)
+        self.unit_of_work = partial(UnitOfWork, self.stores.postgres, outbox.record)
         self.repository = OrderRepository(self.stores.postgres)
         self.processes = [self.process(outbox) for _ in range(2)]
         self.placed: list[uuid.UUID] = []
@@ -107,6 +107,10 @@ class OrderMachine(RuleBasedStateMachine):
         async def transaction() -> list[uuid.UUID]:
             wanted = OrderIn(course_id=self.courses[course], quantity=quantity)
             async with self.unit_of_work() as uow:
+                try:
+                    await uow.for_user(self.users[user])
+                except NotFound:
+                    return []
                 order = await self.repository.add(uow.session, new_id(), self.users[user], wanted)
                 if order is None:
                     return []

@@ -8,15 +8,14 @@ import pytest
 from passlib.context import CryptContext
 
 from config import Settings
+from database.unit_of_work import UnitOfWork
 from models.session import SignIn
 from repositories.session_repo import SessionRepository
-from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
-from services.passwords import CONTEXT, PasswordHasher
-from tests.product.api.test_users import account
+from tests.product.people import account
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated
-from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.passwords import CONTEXT, PasswordHasher
 from tristore.stores.stores import Stores
 from wiring import wire
 
@@ -51,16 +50,13 @@ def parameters(hash: str) -> str:
 def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthService:
     services = wire(settings, stores)
     return AuthService(
-        unit_of_work=partial(PostgresUnitOfWork, stores.postgres, services.outbox.record),
-        users=UserRepository(stores.postgres),
+        unit_of_work=partial(UnitOfWork, stores.postgres, services.outbox.record),
         sessions=SessionRepository(stores.postgres, timedelta(days=1), copies_last=timedelta(seconds=30)),
-        cache=services.cache,
+        cache=services.auth._cache,
         outbox=services.outbox,
         invalidation=Invalidation(outbox=services.outbox, cache=services.cache, near_doubt=1),
-        hasher=PasswordHasher(context),
+        hasher=PasswordHasher("chatlingo", context),
         lasts=timedelta(days=1),
-        copy_ttl=30,
-        near_ttl=1,
     )
 
 

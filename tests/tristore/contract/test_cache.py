@@ -1,91 +1,75 @@
-"""CacheRepository on fakeredis and on Redis: the same bodies."""
+"""FencedCache on fakeredis and on Redis: the same bodies."""
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from tristore.cache.breaker import CircuitBreaker
-from tristore.cache.fence import CacheRepository, Load, Versioned
+from tristore.cache.entries import Versioned, entry_of
+from tristore.cache.feed import Announcement
+from tristore.cache.fence import Fence
+from tristore.cache.fenced_cache import FencedCache
 from tristore.errors import StoreUnavailable
 from tristore.stores.redis import RedisStore, ServerIdentity
-
-
-class Source:
-    """Stands for PostgreSQL: the committed version of each key."""
-
-    def __init__(self) -> None:
-        self.versions: Counter[str] = Counter()
-        self.loads: Counter[str] = Counter()
-        self.delay: Callable[[], float] = lambda: 0
-
-    def loader(self, key: str) -> Load:
-        async def load() -> Versioned | None:
-            self.loads[key] += 1
-            await asyncio.sleep(self.delay())
-            version = self.versions[key]
-            await asyncio.sleep(self.delay())
-            return Versioned(version, str(version).encode()) if version else None
-
-        return load
+from tristore.testing.cache import Rows
 
 
 @pytest.fixture
-def source() -> Source:
-    return Source()
+def rows() -> Rows:
+    return Rows()
 
 
 @pytest.fixture
-def cache(redis_store: RedisStore) -> CacheRepository:
+def cache(redis_store: RedisStore) -> FencedCache:
     return make_cache(redis_store)
 
 
-def make_cache(redis_store: RedisStore, cls: type[CacheRepository] = CacheRepository) -> CacheRepository:
-    return cls(redis_store, CircuitBreaker("redis", 3, 1))
+def make_cache(redis_store: RedisStore, fence: type[Fence] = Fence, lease_seconds: float = 3) -> FencedCache:
+    return FencedCache(fence(redis_store, CircuitBreaker("redis", 3, 1), lease_seconds=lease_seconds))
 
 
-async def test_loads_once_and_then_serves_the_same_bytes(cache: CacheRepository, source: Source) -> None:
-    source.versions["a"] = 1
-    answers = [await cache.get_or_load("a", source.loader("a"), 60) for _ in range(3)]
+async def test_loads_once_and_then_serves_the_same_bytes(cache: FencedCache, rows: Rows) -> None:
+    rows.versions["a"] = 1
+    answers = [await cache.get_or_load("a", rows.loader("a"), 60) for _ in range(3)]
     assert answers == [b"1"] * 3
-    assert source.loads["a"] == 1
+    assert rows.loads["a"] == 1
 
 
-async def test_remembers_for_a_while_that_something_does_not_exist(cache: CacheRepository, source: Source) -> None:
-    assert await cache.get_or_load("a", source.loader("a"), 60) is None
-    assert await cache.get_or_load("a", source.loader("a"), 60) is None
-    assert source.loads["a"] == 1
+async def test_remembers_for_a_while_that_something_does_not_exist(cache: FencedCache, rows: Rows) -> None:
+    assert await cache.get_or_load("a", rows.loader("a"), 60) is None
+    assert await cache.get_or_load("a", rows.loader("a"), 60) is None
+    assert rows.loads["a"] == 1
 
 
-async def test_what_did_not_exist_is_seen_once_it_was_written(cache: CacheRepository, source: Source) -> None:
-    await cache.get_or_load("a", source.loader("a"), 60)
-    source.versions["a"] = 1
+async def test_what_did_not_exist_is_seen_once_it_was_written(cache: FencedCache, rows: Rows) -> None:
+    await cache.get_or_load("a", rows.loader("a"), 60)
+    rows.versions["a"] = 1
     await cache.invalidate("a", 1)
-    assert await cache.get_or_load("a", source.loader("a"), 60) == b"1"
+    assert await cache.get_or_load("a", rows.loader("a"), 60) == b"1"
 
 
-async def test_one_load_for_many_concurrent_readers_of_two_processes(redis_store: RedisStore, source: Source) -> None:
-    source.versions["a"] = 1
-    source.delay = lambda: 0.05
+async def test_one_load_for_many_concurrent_readers_of_two_processes(redis_store: RedisStore, rows: Rows) -> None:
+    rows.versions["a"] = 1
+    rows.delay = lambda: 0.05
     processes = [make_cache(redis_store), make_cache(redis_store)]
-    reads = [processes[i % 2].get_or_load("a", source.loader("a"), 60) for i in range(400)]
+    reads = [processes[i % 2].get_or_load("a", rows.loader("a"), 60) for i in range(400)]
     assert set(await asyncio.gather(*reads)) == {b"1"}
-    assert source.loads["a"] == 1
+    assert rows.loads["a"] == 1
 
 
-async def test_a_fill_is_refused_after_a_write(cache: CacheRepository, source: Source) -> None:
+async def test_a_fill_is_refused_after_a_write(cache: FencedCache, rows: Rows) -> None:
     token = await cache.lease("a")
     assert token
     await cache.invalidate("a", 2)
     assert not await cache.fill("a", token, Versioned(1, b"1"), 60)
-    source.versions["a"] = 2
-    assert await cache.get_or_load("a", source.loader("a"), 60) == b"2"
+    rows.versions["a"] = 2
+    assert await cache.get_or_load("a", rows.loader("a"), 60) == b"2"
 
 
-async def test_a_fill_is_refused_after_a_flush(cache: CacheRepository, redis_store: RedisStore) -> None:
+async def test_a_fill_is_refused_after_a_flush(cache: FencedCache, redis_store: RedisStore) -> None:
     token = await cache.lease("a")
     assert token
     await cache.invalidate("a", 2)
@@ -94,23 +78,23 @@ async def test_a_fill_is_refused_after_a_flush(cache: CacheRepository, redis_sto
 
 
 async def test_a_fill_is_refused_after_its_lease_has_ended(redis_store: RedisStore) -> None:
-    cache = CacheRepository(redis_store, CircuitBreaker("redis", 3, 1), lease_seconds=0.05)
+    cache = make_cache(redis_store, lease_seconds=0.05)
     token = await cache.lease("a")
     assert token
     await asyncio.sleep(0.1)
     assert not await cache.fill("a", token, Versioned(1, b"1"), 60)
 
 
-async def test_a_late_write_does_not_undo_a_newer_fill(cache: CacheRepository, source: Source) -> None:
-    source.versions["a"] = 3
-    await cache.get_or_load("a", source.loader("a"), 60)
+async def test_a_late_write_does_not_undo_a_newer_fill(cache: FencedCache, rows: Rows) -> None:
+    rows.versions["a"] = 3
+    await cache.get_or_load("a", rows.loader("a"), 60)
     await cache.invalidate("a", 2)
     await cache.invalidate("a", 3)
-    assert await cache.get_or_load("a", source.loader("a"), 60) == b"3"
-    assert source.loads["a"] == 1
+    assert await cache.get_or_load("a", rows.loader("a"), 60) == b"3"
+    assert rows.loads["a"] == 1
 
 
-async def test_a_fill_older_than_a_tombstone_is_refused(cache: CacheRepository) -> None:
+async def test_a_fill_older_than_a_tombstone_is_refused(cache: FencedCache) -> None:
     await cache.invalidate("a", 5)
     token = await cache.lease("a")
     assert token
@@ -118,7 +102,7 @@ async def test_a_fill_older_than_a_tombstone_is_refused(cache: CacheRepository) 
 
 
 async def test_a_reader_that_starts_after_a_write_does_not_join_a_load_from_before(
-    cache: CacheRepository, source: Source
+    cache: FencedCache, rows: Rows
 ) -> None:
     has_read, may_store = asyncio.Event(), asyncio.Event()
 
@@ -129,130 +113,123 @@ async def test_a_reader_that_starts_after_a_write_does_not_join_a_load_from_befo
 
     early = asyncio.ensure_future(cache.get_or_load("a", load_first, 60))
     await has_read.wait()
-    source.versions["a"] = 2
+    rows.versions["a"] = 2
     await cache.invalidate("a", 2)
     asyncio.get_running_loop().call_later(0.05, may_store.set)  # by then the next reader waits for that load
-    late = await cache.get_or_load("a", source.loader("a"), 60)
+    late = await cache.get_or_load("a", rows.loader("a"), 60)
     assert (await early, late) == (b"1", b"2")
 
 
-async def test_a_failed_load_gives_its_lease_back(cache: CacheRepository, source: Source) -> None:
+async def test_a_failed_load_gives_its_lease_back(cache: FencedCache, rows: Rows) -> None:
     async def fail() -> Versioned | None:
         raise ZeroDivisionError
 
-    source.versions["a"] = 1
+    rows.versions["a"] = 1
     with pytest.raises(ZeroDivisionError):
         await cache.get_or_load("a", fail, 60)
     async with asyncio.timeout(1):
-        assert await cache.get_or_load("a", source.loader("a"), 60) == b"1"
+        assert await cache.get_or_load("a", rows.loader("a"), 60) == b"1"
 
 
-async def test_values_end_with_their_time(cache: CacheRepository, source: Source) -> None:
-    source.versions["a"] = 1
-    await cache.get_or_load("a", source.loader("a"), 0.05)
+async def test_values_end_with_their_time(cache: FencedCache, rows: Rows) -> None:
+    rows.versions["a"] = 1
+    await cache.get_or_load("a", rows.loader("a"), 0.05)
     await asyncio.sleep(0.1)
-    await cache.get_or_load("a", source.loader("a"), 60)
-    assert source.loads["a"] == 2
+    await cache.get_or_load("a", rows.loader("a"), 60)
+    assert rows.loads["a"] == 2
 
 
 async def test_a_redis_that_was_restarted_is_an_empty_cache(
-    cache: CacheRepository, redis_store: RedisStore, source: Source
+    cache: FencedCache, redis_store: RedisStore, rows: Rows
 ) -> None:
-    source.versions["a"] = 1
-    await cache.get_or_load("a", source.loader("a"), 60)
+    rows.versions["a"] = 1
+    await cache.get_or_load("a", rows.loader("a"), 60)
     redis_store.identity.run_id = "another"
-    source.versions["a"] = 2
-    assert await cache.get_or_load("a", source.loader("a"), 60) == b"2"
+    rows.versions["a"] = 2
+    assert await cache.get_or_load("a", rows.loader("a"), 60) == b"2"
 
 
 async def test_a_write_during_which_redis_was_restarted_reaches_the_new_one(
-    redis_store: RedisStore, source: Source
+    redis_store: RedisStore, rows: Rows
 ) -> None:
     identity = ServerIdentity("old")
     cache = make_cache(replace(redis_store, timeout=2, identity=identity))
     new = make_cache(replace(redis_store, timeout=2, identity=ServerIdentity("new")))
-    source.versions["a"] = 1
-    await new.get_or_load("a", source.loader("a"), 60)
-    source.versions["a"] = 2
+    rows.versions["a"] = 1
+    await new.get_or_load("a", rows.loader("a"), 60)
+    rows.versions["a"] = 2
     write = asyncio.ensure_future(cache.invalidate("a", 2))
     await asyncio.sleep(0)  # the command is on its way with the key of the old server
     identity.run_id = "new"
     await write
-    assert await new.get_or_load("a", source.loader("a"), 60) == b"2"
+    assert await new.get_or_load("a", rows.loader("a"), 60) == b"2"
 
 
-async def test_plain_values(cache: CacheRepository) -> None:
-    await cache.set("p", b"x", 60)
-    assert (await cache.get("p"), await cache.exists("p")) == (b"x", True)
-    await cache.delete("p")
-    assert (await cache.get("p"), await cache.exists("p")) == (None, False)
-
-
-class ToldLate(CacheRepository):
+class ToldLate(Fence):
     """Hears only when it may that a fill was stored."""
 
-    stored: asyncio.Event
-    may_hear: asyncio.Event
+    def __init__(self, redis: RedisStore, breaker: CircuitBreaker) -> None:
+        super().__init__(redis, breaker)
+        self.stored, self.may_hear = asyncio.Event(), asyncio.Event()
 
-    async def _fill_many(self, wanted: list[tuple[str, str, int, bytes, int]]) -> list[int]:
-        answers = await super()._fill_many(wanted)
+    async def fill(self, key: str, token: str, found: Versioned | None, seconds: float) -> bool:
+        stored = await super().fill(key, token, found, seconds)
         self.stored.set()
         await self.may_hear.wait()
-        return answers
+        return stored
 
 
 async def test_a_reader_after_a_write_does_not_join_a_load_that_was_stored_before_it(
-    redis_store: RedisStore, source: Source
+    redis_store: RedisStore, rows: Rows
 ) -> None:
-    cache = ToldLate(redis_store, CircuitBreaker("redis", 3, 1))
-    cache.stored, cache.may_hear = asyncio.Event(), asyncio.Event()
-    source.versions["a"] = 1
-    early = asyncio.create_task(cache.get_or_load("a", source.loader("a"), 60))
-    await cache.stored.wait()
-    source.versions["a"] = 2
+    fence = ToldLate(redis_store, CircuitBreaker("redis", 3, 1))
+    cache = FencedCache(fence)
+    rows.versions["a"] = 1
+    early = asyncio.create_task(cache.get_or_load("a", rows.loader("a"), 60))
+    await fence.stored.wait()
+    rows.versions["a"] = 2
     await cache.invalidate("a", 2)
-    late = asyncio.create_task(cache.get_or_load("a", source.loader("a"), 60))
+    late = asyncio.create_task(cache.get_or_load("a", rows.loader("a"), 60))
     await asyncio.sleep(0.1)  # it has joined
-    cache.may_hear.set()
+    fence.may_hear.set()
     assert (await early, await late) == (b"1", b"2")
 
 
-class DeletesOnly(CacheRepository):
+class DeletesOnly(Fence):
     """What most caches do: a write deletes, a fill sets."""
 
-    async def invalidate(self, key: str, version: int, *, heard: bool = False) -> None:
-        await self._call(key, lambda client, names: client.delete(names[0]))
+    async def invalidate(self, key: str, version: int, announcement: Announcement | None) -> int:
+        await self._call(key, lambda client, keys: client.delete(keys[0]))
+        return 0
 
-    async def fill(self, key: str, token: str, found: Versioned | None, ttl: float) -> bool:
-        assert found
-        entry = b"v%d:%b" % (found.version, found.body)
-        await self._call(key, lambda client, names: client.set(names[0], entry, px=int(ttl * 1000)))
+    async def fill(self, key: str, token: str, found: Versioned | None, seconds: float) -> bool:
+        await self._call(key, lambda client, keys: client.set(keys[0], entry_of(found), px=int(seconds * 1000)))
         await self.release(key, token)
         return True
 
 
-async def race(redis_store: RedisStore, source: Source, cls: type[CacheRepository]) -> tuple[int, int]:
+async def race(redis_store: RedisStore, rows: Rows, fence: type[Fence]) -> tuple[int, int]:
     """Fills and writes over 300 keys from two processes, TTLs ending, the server flushed. Returns how many reads were
     older than a write acknowledged before they began, and how many keys are stale when all is quiet."""
     keys = [f"k{i}" for i in range(300)]
-    processes = [make_cache(redis_store, cls), make_cache(redis_store, cls)]
+    processes = [make_cache(redis_store, fence), make_cache(redis_store, fence)]
     acknowledged: Counter[str] = Counter()
     too_old = 0
     rng = random.Random(7)
-    source.delay = lambda: rng.choice([0, 0, 0.001, 0.01])
-    source.versions.update(dict.fromkeys(keys, 1))
+    rows.delay = lambda: rng.choice([0, 0, 0.001, 0.01])
+    rows.versions.update(dict.fromkeys(keys, 1))
 
     async def read(key: str) -> None:
         nonlocal too_old
         expected = acknowledged[key]
         ttl = rng.choice([0.005, 0.02, 60])
-        body = await rng.choice(processes).get_or_load(key, source.loader(key), ttl)
+        body = await rng.choice(processes).get_or_load(key, rows.loader(key), ttl)
         too_old += body is None or int(body) < expected
 
     async def write(key: str) -> None:
-        source.versions[key] += 1
-        version = source.versions[key]
-        await asyncio.sleep(source.delay())
+        rows.versions[key] += 1
+        version = rows.versions[key]
+        await asyncio.sleep(rows.delay())
         await rng.choice(processes).invalidate(key, version)
         acknowledged[key] = max(acknowledged[key], version)
 
@@ -267,36 +244,36 @@ async def race(redis_store: RedisStore, source: Source, cls: type[CacheRepositor
             await redis_store.client.flushall()
 
     await asyncio.gather(flush(), *(act() for _ in range(40)))
-    source.delay = lambda: 0
-    final = [await rng.choice(processes).get_or_load(key, source.loader(key), 60) for key in keys]
-    stale = sum(body != str(source.versions[key]).encode() for key, body in zip(keys, final, strict=True))
+    rows.delay = lambda: 0
+    final = [await rng.choice(processes).get_or_load(key, rows.loader(key), 60) for key in keys]
+    stale = sum(body != str(rows.versions[key]).encode() for key, body in zip(keys, final, strict=True))
     return too_old, stale
 
 
-async def test_no_read_is_stale_in_a_race_of_fills_writes_and_flushes(redis_store: RedisStore, source: Source) -> None:
-    assert await race(redis_store, source, CacheRepository) == (0, 0)
+async def test_no_read_is_stale_in_a_race_of_fills_writes_and_flushes(redis_store: RedisStore, rows: Rows) -> None:
+    assert await race(redis_store, rows, Fence) == (0, 0)
 
 
-async def test_the_race_catches_a_cache_that_only_deletes(redis_store: RedisStore, source: Source) -> None:
+async def test_the_race_catches_a_cache_that_only_deletes(redis_store: RedisStore, rows: Rows) -> None:
     found = 0
     for _ in range(5):  # on a busy machine one race in many finds nothing
-        if found := sum(await race(redis_store, source, DeletesOnly)):
+        if found := sum(await race(redis_store, rows, DeletesOnly)):
             break
     assert found
 
 
-async def test_without_redis_many_readers_of_a_key_load_it_twice(cache: CacheRepository, source: Source) -> None:
+async def test_without_redis_many_readers_of_a_key_load_it_twice(cache: FencedCache, rows: Rows) -> None:
     open_breaker(cache)
-    source.versions["a"], source.delay = 1, lambda: 0.01
-    first = asyncio.ensure_future(cache.get_or_load("a", source.loader("a"), 60))
+    rows.versions["a"], rows.delay = 1, lambda: 0.01
+    first = asyncio.ensure_future(cache.get_or_load("a", rows.loader("a"), 60))
     await asyncio.sleep(0)
-    bodies = await asyncio.gather(*(cache.get_or_load("a", source.loader("a"), 60) for _ in range(500)))
+    bodies = await asyncio.gather(*(cache.get_or_load("a", rows.loader("a"), 60) for _ in range(500)))
     assert {await first, *bodies} == {b"1"}
-    assert source.loads["a"] == 2
+    assert rows.loads["a"] == 2
 
 
 async def test_without_redis_a_reader_that_starts_after_a_write_does_not_join_a_load_from_before(
-    cache: CacheRepository, source: Source
+    cache: FencedCache, rows: Rows
 ) -> None:
     open_breaker(cache)
     may_answer = asyncio.Event()
@@ -307,27 +284,27 @@ async def test_without_redis_a_reader_that_starts_after_a_write_does_not_join_a_
 
     early = asyncio.ensure_future(cache.get_or_load("a", load_first, 60))
     await asyncio.sleep(0)
-    source.versions["a"] = 2
-    late = [asyncio.ensure_future(cache.get_or_load("a", source.loader("a"), 60)) for _ in range(2)]
+    rows.versions["a"] = 2
+    late = [asyncio.ensure_future(cache.get_or_load("a", rows.loader("a"), 60)) for _ in range(2)]
     await asyncio.sleep(0)
     late[0].cancel()  # the others' load does not end with whoever began it
     may_answer.set()
     assert (await early, await late[1]) == (b"1", b"2")
 
 
-async def test_without_redis_a_failed_load_is_tried_again_by_the_next(cache: CacheRepository, source: Source) -> None:
+async def test_without_redis_a_failed_load_is_tried_again_by_the_next(cache: FencedCache, rows: Rows) -> None:
     open_breaker(cache)
-    source.versions["a"] = 1
+    rows.versions["a"] = 1
 
     async def fail() -> Versioned:
         raise StoreUnavailable("postgresql", "timeout")
 
     first = asyncio.ensure_future(cache.get_or_load("a", fail, 60))
     await asyncio.sleep(0)
-    assert await cache.get_or_load("a", source.loader("a"), 60) == b"1"
+    assert await cache.get_or_load("a", rows.loader("a"), 60) == b"1"
     with pytest.raises(StoreUnavailable):
         await first
 
 
-def open_breaker(cache: CacheRepository) -> None:
-    cache.breaker.count(StoreUnavailable("redis", "timeout"), 1000)
+def open_breaker(cache: FencedCache) -> None:
+    cache._fence.breaker.count(StoreUnavailable("redis", "timeout"), 1000)

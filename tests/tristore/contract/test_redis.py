@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.under_test import settings_for
 from tristore.errors import StoreUnavailable
+from tristore.settings import TristoreSettings
 from tristore.stores.redis import RedisStore, within_timeout
-from tristore.testing.stores import Servers, real_redis
+from tristore.testing.stores import Servers, real_redis, settings_on
 
 
 async def test_an_event_loop_that_comes_late_is_not_taken_for_a_silent_redis(redis_store: RedisStore) -> None:
@@ -26,7 +26,7 @@ async def test_an_event_loop_that_comes_late_is_not_taken_for_a_silent_redis(red
 
 
 async def test_a_silent_redis_is_waited_for_once(servers: Servers) -> None:
-    async with real_redis(settings_for(servers, redis_timeout=0.1)) as redis:
+    async with real_redis(settings_on(servers, TristoreSettings, redis_timeout=0.1)) as redis:
         await redis.client.ping()
         await redis.client.client_pause(1000)
         started = time.monotonic()

@@ -20,7 +20,7 @@ from pymongo import MongoClient
 from redis import Redis
 
 from tristore.embedded.process import end, gone
-from tristore.embedded.servers import KINDS, STORES, EmbeddedError, EmbeddedServers, Server, Store
+from tristore.embedded.servers import STORES, EmbeddedError, EmbeddedServers, Server, Store
 
 # Long, and with a space: a unix socket in it would be refused.
 FOLDER = "a folder with spaces " + "and a long name " * 5
@@ -241,8 +241,9 @@ def test_an_error_names_the_store_the_cause_and_both_ways_out(root: Path) -> Non
 
 
 def test_one_that_fails_takes_down_those_started_with_it_but_not_the_adopted(root: Path) -> None:
-    EmbeddedServers(root).start("redis")
-    without = EmbeddedServers(root, installed=lambda store: [] if store == "mongodb" else KINDS[store].installed())
+    servers = EmbeddedServers(root)
+    servers.start("redis")
+    without = EmbeddedServers(root, installed=lambda store: [] if store == "mongodb" else servers.installed(store))
     with pytest.raises(EmbeddedError, match="mongodb"):
         without.start_all()
     assert [without.status(store) is None for store in STORES] == [True, False, True]
@@ -256,7 +257,7 @@ def test_a_program_that_is_too_old_or_does_not_run_is_passed_over(root: Path, tm
     servers = EmbeddedServers(root, installed=lambda store: [old, broken])
     with pytest.raises(EmbeddedError, match=r"old cannot be used: it is 5.0.14.*broken cannot be used"):
         servers.start("redis")
-    assert EmbeddedServers(root, installed=lambda store: [old, broken, *KINDS[store].installed()]).start("redis")
+    assert EmbeddedServers(root, installed=lambda store: [old, broken, *servers.installed(store)]).start("redis")
 
 
 def test_data_of_another_postgresql_major_is_left_alone(root: Path) -> None:
@@ -266,6 +267,17 @@ def test_data_of_another_postgresql_major_is_left_alone(root: Path) -> None:
     with pytest.raises(EmbeddedError, match="made by PostgreSQL 9"):
         EmbeddedServers(root).start("postgresql")
     assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
+
+
+def test_data_made_under_another_name_is_left_alone_and_the_cause_is_told(root: Path) -> None:
+    servers = EmbeddedServers(root, name="one")
+    made = servers.start("postgresql")
+    write(made)
+    assert postgres(made, "SELECT current_user || ' in ' || current_database()") == "one in one"
+    servers.stop("postgresql")
+    with pytest.raises(EmbeddedError, match="made for another name than 'other'"):
+        EmbeddedServers(root, name="other").start("postgresql")
+    assert read(servers.start("postgresql")) == 42
 
 
 def test_a_failed_start_shows_the_end_of_the_log(root: Path) -> None:

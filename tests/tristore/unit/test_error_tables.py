@@ -14,8 +14,9 @@ from sqlalchemy import exc as sa
 from structlog.testing import capture_logs
 
 from tristore.errors import StoreUnavailable
-from tristore.stores import mongodb, postgres
-from tristore.stores import redis as redis_store
+from tristore.stores import mongodb_errors as mongodb
+from tristore.stores import postgres_errors as postgres
+from tristore.stores import redis_errors as redis_store
 from tristore.stores.translation import Verdict
 
 # The classes of appendix A of PostgreSQL 18's manual.

@@ -1,137 +1,156 @@
-"""LiveService on real stores: what no client can bring about on purpose."""
+"""LiveService on a source in memory and on a real Redis: what no client can bring about on purpose."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from models.conversation import Conversation, Message, NewMessage
-from models.session import SignedIn
-from repositories.conversation_repo import ConversationRepository
 from tristore.cache.breaker import CircuitBreaker
-from tristore.cache.feed import WakeUpRepository
-from tristore.errors import NotAuthenticated
+from tristore.cache.feed import Feed
+from tristore.errors import NotAuthenticated, NotFound
 from tristore.live.listeners import AT_ONCE, Listener, LiveService
-from tristore.models import new_id, now
+from tristore.settings import TristoreSettings
 from tristore.stores.postgres import within_budget
-from tristore.stores.stores import Stores
+from tristore.stores.redis import RedisStore
+from tristore.testing.stores import Servers, real_redis, settings_on
 
-WHO = SignedIn(session_id=new_id(), user_id=new_id())
+NAME, CALLER, DOUBT = "list:1", "caller", "right:1"
 
 
 async def always() -> None:
-    """A session that is well."""
+    """A caller who may listen."""
 
 
-@asynccontextmanager
-async def serving(stores: Stores, conversations: ConversationRepository, **changes: Any) -> AsyncIterator[LiveService]:
-    """A service whose poll and heartbeat do not come by themselves."""
-    settings: dict[str, Any] = {
-        "poll_seconds": 60,
-        "heartbeat_seconds": 60,
-        "send_seconds": 5,
-        "verify_seconds": 1,
-        "max_per_user": 100,
-        "max_listeners": 100,
-    }
-    wake_ups = WakeUpRepository(stores.redis, CircuitBreaker("redis", 3, 1))
-    live = LiveService(conversations=conversations, wake_ups=wake_ups, **settings | changes)
-    live.start()
-    yield live
-    await live.close()
+@dataclass
+class Line:
+    seq: int
 
 
-async def started(conversations: ConversationRepository) -> uuid.UUID:
-    conversation = Conversation(id=new_id(), user_id=WHO.user_id, title="t", created_at=now(), updated_at=now())
-    await conversations.add(conversation)
-    return conversation.id
+class Lists:
+    """A source that is the caller's. It tells of each page that was read, before the reader has it."""
 
-
-async def append(conversations: ConversationRepository, conversation_id: uuid.UUID) -> None:
-    assert await conversations.append(conversation_id, WHO.user_id, NewMessage(content="x"))
-
-
-async def first(live: LiveService, listener: Listener, count: int) -> list[int]:
-    """The numbers of the next messages."""
-    numbers: list[int] = []
-    async with asyncio.timeout(5):
-        async for message in live.follow(listener):
-            numbers += [message.seq] if message else []
-            if len(numbers) == count:
-                break
-    return numbers
-
-
-class Reading(ConversationRepository):
-    """Tells of each read of messages, before its answer is given."""
-
-    def __init__(self, stores: Stores) -> None:
-        super().__init__(stores.mongodb)
+    def __init__(self) -> None:
+        self.lines: dict[str, list[Line]] = defaultdict(list)
         self.on_read: Callable[[], Awaitable[object]] = always
         self.reads = self.most_reads = self.answered = 0
+        self.add()
 
-    async def messages(self, *which: Any, **more: Any) -> list[Message]:
+    def add(self) -> None:
+        self.lines[NAME].append(Line(len(self.lines[NAME]) + 1))
+
+    async def exists(self, name: str, caller: str) -> bool:
+        return name in self.lines and caller == CALLER
+
+    async def page(self, name: str, limit: int, after: int | None) -> Sequence[Line]:
         self.reads += 1
         self.most_reads = max(self.most_reads, self.reads)
-        found = await super().messages(*which, **more)
+        lines = self.lines[name]
+        found = lines[-limit:] if after is None else lines[after : after + limit]
         self.answered += 1
         await self.on_read()
         self.reads -= 1
         return found
 
-
-async def test_what_comes_while_the_last_number_is_read_is_not_missed(stores: Stores) -> None:
-    conversations = Reading(stores)
-    async with serving(stores, conversations) as live:
-        id_ = await started(conversations)
-        appender = ConversationRepository(stores.mongodb, live._wake_ups.send)
-        await append(appender, id_)
-
-        async def append_once() -> None:
-            conversations.on_read = always
-            await append(appender, id_)
-
-        conversations.on_read = append_once
-        async with live.listen(id_, WHO, None, always) as listener:
-            assert await first(live, listener, 1) == [2]
-        await appender.close()
+    async def last_numbers(self, names: Collection[str]) -> Mapping[str, int]:
+        return {name: self.lines[name][-1].seq for name in names if name in self.lines}
 
 
-async def test_wake_ups_that_were_lost_with_the_connection_are_made_up_for_at_once(stores: Stores) -> None:
-    conversations = ConversationRepository(stores.mongodb)  # it wakes nobody
-    async with serving(stores, conversations) as live:
-        id_ = await started(conversations)
-        async with live.listen(id_, WHO, None, always) as listener:
-            await append(conversations, id_)
-            following = asyncio.create_task(first(live, listener, 1))
-            while not following.done():
-                await stores.redis.client.client_kill_filter(_type="pubsub")
-                await asyncio.wait([following], timeout=0.5)
-            assert await following == [1]
+@dataclass
+class Served:
+    """A service whose poll and heartbeat do not come by themselves."""
+
+    live: LiveService[Line]
+    lists: Lists
+    feed: Feed
+    redis: RedisStore
+
+    def listen(self, after: int | None = None, verify: Callable[[], Awaitable[object]] = always) -> Any:
+        return self.live.listen(NAME, caller=CALLER, verify=verify, doubts=[DOUBT], after=after)
+
+    async def first(self, listener: Listener, count: int) -> list[int]:
+        """The numbers of the next lines."""
+        numbers: list[int] = []
+        async with asyncio.timeout(5):
+            async for line in self.live.follow(listener):
+                numbers += [line.seq] if line else []
+                if len(numbers) == count:
+                    break
+        return numbers
 
 
-async def test_all_who_are_woken_together_leave_the_stores_to_others_too(stores: Stores) -> None:
-    conversations = Reading(stores)
+@asynccontextmanager
+async def serving(servers: Servers, **changes: Any) -> AsyncIterator[Served]:
+    settings: dict[str, Any] = {
+        "poll_seconds": 60,
+        "heartbeat_seconds": 60,
+        "send_seconds": 5,
+        "verify_seconds": 1,
+        "max_per_caller": 100,
+        "max_listeners": 100,
+    }
+    async with real_redis(settings_on(servers, TristoreSettings, redis_timeout=2)) as redis:
+        lists, feed = Lists(), Feed(redis, CircuitBreaker("redis", 3, 1))
+        live = LiveService(source=lists, feed=feed, **settings | changes)
+        feed.start()
+        live.start()
+        yield Served(live, lists, feed, redis)
+        await live.close()
+        await feed.close()
+
+
+async def test_what_comes_while_the_last_number_is_read_is_not_missed(servers: Servers) -> None:
+    async with serving(servers) as served:
+
+        async def add_once() -> None:
+            served.lists.on_read = always
+            served.lists.add()
+            served.feed.send(NAME)
+
+        served.lists.on_read = add_once
+        async with served.listen() as listener:
+            assert await served.first(listener, 1) == [2]
+
+
+async def test_what_does_not_exist_for_the_caller_has_no_listener(servers: Servers) -> None:
+    async with serving(servers, max_per_caller=1) as served:
+        for name, caller in ((NAME, "somebody else"), ("list:2", CALLER)):
+            for _ in range(2):  # it takes no place either
+                with pytest.raises(NotFound):
+                    async with served.live.listen(name, caller=caller, verify=always):
+                        pass
+        assert served.live.listening == 0
+
+
+async def test_wake_ups_that_were_lost_with_the_connection_are_made_up_for_at_once(servers: Servers) -> None:
+    async with serving(servers) as served, served.listen() as listener:
+        served.lists.add()  # and nobody is woken
+        following = asyncio.create_task(served.first(listener, 1))
+        while not following.done():
+            await served.redis.client.client_kill_filter(_type="pubsub")
+            await asyncio.wait([following], timeout=0.5)
+        assert await following == [2]
+
+
+async def test_all_who_are_woken_together_leave_the_stores_to_others_too(servers: Servers) -> None:
     gate = asyncio.Event()
     many = AT_ONCE * 3
-    async with serving(stores, conversations) as live:
-        id_ = await started(conversations)
-        await append(conversations, id_)
+    async with serving(servers) as served:
         async with AsyncExitStack() as exits:
-            listeners = [await exits.enter_async_context(live.listen(id_, WHO, 0, always)) for _ in range(many)]
-            conversations.on_read = gate.wait
-            following = [asyncio.create_task(first(live, listener, 1)) for listener in listeners]
-            while conversations.answered < AT_ONCE:
+            listeners = [await exits.enter_async_context(served.listen(after=0)) for _ in range(many)]
+            served.lists.on_read = gate.wait
+            following = [asyncio.create_task(served.first(listener, 1)) for listener in listeners]
+            while served.lists.answered < AT_ONCE:
                 await asyncio.sleep(0.01)
             gate.set()
             assert await asyncio.gather(*following) == [[1]] * many
-        assert conversations.most_reads == AT_ONCE
+        assert served.lists.most_reads == AT_ONCE
 
 
-async def test_each_check_of_the_session_has_all_its_time(stores: Stores) -> None:
+async def test_each_check_of_the_caller_has_all_its_time(servers: Servers) -> None:
     checks = 0
 
     async def slow_check() -> None:
@@ -142,33 +161,29 @@ async def test_each_check_of_the_session_has_all_its_time(stores: Stores) -> Non
         if checks == 3:
             raise NotAuthenticated
 
-    conversations = ConversationRepository(stores.mongodb)
-    async with serving(stores, conversations, heartbeat_seconds=0.05, verify_seconds=0.3) as live:
-        id_ = await started(conversations)
-        async with live.listen(id_, WHO, None, slow_check) as listener, asyncio.timeout(5):
-            heartbeats = [message async for message in live.follow(listener)]
+    async with serving(servers, heartbeat_seconds=0.05, verify_seconds=0.3) as served:
+        async with served.listen(verify=slow_check) as listener, asyncio.timeout(5):
+            heartbeats = [line async for line in served.live.follow(listener)]
     assert heartbeats == [None] * 2
 
 
 @pytest.mark.parametrize("doubted", [True, False])
-async def test_without_postgresql_a_stream_goes_on_unless_its_session_may_just_have_ended(
-    stores: Stores, doubted: bool
+async def test_without_postgresql_a_stream_goes_on_unless_the_caller_may_just_have_lost_the_right(
+    servers: Servers, doubted: bool
 ) -> None:
     async def unanswered() -> None:
         async with within_budget():
             raise TimeoutError
 
-    conversations = ConversationRepository(stores.mongodb)
-    async with serving(stores, conversations, heartbeat_seconds=0.1) as live:
-        id_ = await started(conversations)
-        async with live.listen(id_, WHO, None, unanswered) as listener, asyncio.timeout(5):
+    async with serving(servers, heartbeat_seconds=0.1) as served:
+        async with served.listen(verify=unanswered) as listener, asyncio.timeout(5):
             if doubted:
-                live._wake([f"session:{WHO.session_id}"])
-                assert [message async for message in live.follow(listener)] == []
+                served.feed.send(DOUBT)
+                assert [line async for line in served.live.follow(listener)] == []
             else:
-                await append(conversations, id_)
-                live._wake([f"conversation:{id_}"])
-                async for message in live.follow(listener):
-                    if message is None:  # the check could not be made, and the next message comes all the same
+                served.lists.add()
+                served.feed.send(NAME)
+                async for line in served.live.follow(listener):
+                    if line is None:  # the check could not be made, and the next line comes all the same
                         break
-                assert listener.last == 1
+                assert listener.last == 2

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from tristore.http.middleware import InputLimits
+from tristore.http.middleware import OneBodyATurn
 
 
 @pytest.mark.parametrize(("method", "turns"), [("POST", 40), ("GET", 1)])
@@ -28,9 +28,9 @@ async def test_of_forty_requests_with_bodies_one_goes_on_in_each_turn_of_the_loo
     async def nowhere(message: Message) -> None: ...
 
     scope = {"type": "http", "method": method, "raw_path": b"/auth/token", "query_string": b"", "headers": []}
-    limits = InputLimits(app, max_body_bytes=100)
+    bodies = OneBodyATurn(app)
     counting = asyncio.create_task(count_turns())
-    await asyncio.gather(*(limits(dict(scope), nothing, nowhere) for _ in range(40)))
+    await asyncio.gather(*(bodies(dict(scope), nothing, nowhere) for _ in range(40)))
     counting.cancel()
     with suppress(asyncio.CancelledError):
         await counting

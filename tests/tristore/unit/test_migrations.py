@@ -1,51 +1,22 @@
-"""Alembic's and MongoDB's migrations on real databases."""
+"""The machinery's migrations on real databases, and how all migrations are run."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from anyio import to_thread
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from config import Settings
-from tests.under_test import fresh_databases, migrate
-from tristore.migrations import schema
-from tristore.migrations import scripts as mongodb_migrations
+from tests.under_test import fresh_databases
 from tristore.migrations.failures import MigrationFailed
-from tristore.migrations.lock import MIGRATION_LOCK, TAKE, migration_engine, migration_lock
+from tristore.migrations.lock import MIGRATION_LOCK, migration_engine, migration_lock
 from tristore.migrations.patience import migrate_under_lock
-from tristore.migrations.schema import alembic_config
-from tristore.stores.mongodb import LEDGER, MongoStore, open_mongodb, script_names
 from tristore.stores.stores import open_stores
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, environment
-
-
-def config_for(dsn: str) -> Config:
-    config = alembic_config()
-    config.attributes["dsn"] = dsn
-    return config
-
-
-async def test_up_down_and_up_again_leaves_nothing_to_generate(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings:
-        config = config_for(settings.dsn("postgres_dsn"))
-        for step in (
-            lambda: command.downgrade(config, "base"),
-            lambda: command.upgrade(config, "head"),
-            lambda: command.check(config),
-        ):
-            await to_thread.run_sync(step)
-
-
-def test_there_is_one_head() -> None:
-    assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
+from tristore.testing.stores import Servers
 
 
 async def test_migrating_drops_an_invalid_index_and_looking_at_the_schema_does_not(servers: Servers) -> None:
@@ -63,16 +34,6 @@ async def test_migrating_drops_an_invalid_index_and_looking_at_the_schema_does_n
             async with migration_engine(dsn).connect() as connection:
                 found = await connection.scalar(text("SELECT to_regclass('left_behind') IS NOT NULL"))
             assert found is is_there
-
-
-async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings:
-        config = config_for(settings.dsn("postgres_dsn"))
-        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
-        async with open_stores(settings) as stores, stores.postgres.engine.connect() as connection:
-            tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
-            assert set(tables) == {"alembic_version"}
-            assert not await schema.is_current(stores.postgres.engine)
 
 
 async def test_wrong_counts_orphans_and_sagas_are_put_right_by_the_migration(servers: Servers) -> None:
@@ -102,47 +63,12 @@ async def test_wrong_counts_orphans_and_sagas_are_put_right_by_the_migration(ser
             await query(stores, "UPDATE outbox_streams SET pending = -1")
 
 
-async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings:
-        config = config_for(settings.dsn("postgres_dsn"))
-        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
-        async with open_stores(settings) as stores:
-            await stores.mongodb.database[LEDGER].delete_many({})
-            pods = [
-                await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
-                for _ in range(3)
-            ]
-            assert [await pod.wait() for pod in pods] == [0, 0, 0]
-            assert await schema.is_current(stores.postgres.engine)
-            applied = await stores.mongodb.database[LEDGER].find().to_list(10)
-            assert [script["_id"] for script in applied] == script_names()
-
-
 async def test_a_revision_that_this_release_does_not_know_is_a_newer_one(servers: Servers) -> None:
     async with fresh_databases(servers) as settings, open_stores(settings) as stores:
         assert await schema.is_current(stores.postgres.engine)
         async with stores.postgres.engine.begin() as connection:
             await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
         assert await schema.is_current(stores.postgres.engine)
-
-
-async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
-        await migrate(settings)  # once more: nothing happens
-        indexes = await stores.mongodb.database.messages.index_information()
-        assert indexes["number"]["unique"] is True
-        activity = await stores.mongodb.database.activity.index_information()
-        assert activity["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
-
-
-async def test_migrating_with_an_older_release_leaves_a_newer_schema_alone(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
-        async with stores.postgres.engine.begin() as connection:
-            await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
-        pod = await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
-        assert await pod.wait() == 0
-        async with stores.postgres.engine.connect() as connection:
-            assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "of the next release"
 
 
 @pytest.fixture
@@ -256,40 +182,3 @@ async def test_a_missing_right_of_a_migration_is_one_line(apart: Settings) -> No
     with pytest.raises(MigrationFailed, match=r"PostgreSQL \(42501\).*must own the tables"):
         await migrate_under_lock(theirs, running("ALTER TABLE users ADD COLUMN here int"))
     await run_sql(apart, f'DROP ROLE "{name}"')
-
-
-@pytest.fixture
-async def unmigrated(apart: Settings) -> AsyncIterator[MongoStore]:
-    async with open_mongodb(apart.model_copy(update={"mongodb_timeout": 30})) as mongodb:
-        await mongodb.database[LEDGER].delete_many({})
-        await mongodb.database.messages.drop_indexes()
-        yield mongodb
-
-
-async def test_duplicates_in_mongodb_are_one_line(unmigrated: MongoStore) -> None:
-    messages = [{"conversation_id": "of-a-learner", "seq": 1} for _ in range(2)]
-    await unmigrated.database.messages.insert_many(messages)
-    with pytest.raises(MigrationFailed, match=r"MongoDB, m0001_initial \(11000.*the same values") as caught:
-        await mongodb_migrations.upgrade(unmigrated.database)
-    assert "of-a-learner" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("options", "code"), [({"name": "number"}, 86), ({"name": "mine", "unique": True}, 85)])
-async def test_an_index_with_other_options_is_one_line(unmigrated: MongoStore, options: Any, code: int) -> None:
-    keys = [("conversation_id", 1), ("seq", 1)]
-    await unmigrated.database.messages.create_index(keys, **options)
-    with pytest.raises(MigrationFailed, match=rf"MongoDB, m0001_initial \({code}\).*Drop it, then migrate again"):
-        await mongodb_migrations.upgrade(unmigrated.database)
-
-
-async def test_a_closed_port_of_mongodb_is_told_and_the_lock_given_back(apart: Settings) -> None:
-    closed = environment(apart, MONGODB_DSN="mongodb://127.0.0.1:1/?replicaSet=rs0")
-    pod = await asyncio.create_subprocess_exec(
-        sys.executable, "manage.py", "migrate", env=closed, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(60):  # an operation may take ten minutes
-        _, said = await pod.communicate()
-    assert said.decode().startswith("Not migrated: mongodb is not available (unreachable")
-    assert said.decode().endswith("Start it, or check its DSN.\n")
-    async with migration_engine(apart.dsn("postgres_dsn")).connect() as connection:
-        assert await connection.scalar(TAKE, {"key": MIGRATION_LOCK})

@@ -71,9 +71,9 @@ def test_holds_no_more_entries_than_allowed_and_lets_the_oldest_go(near: NearCac
     assert [key for key in keys if near.get(key)] == keys[-3:]
 
 
-def test_nothing_is_kept_under_a_claim_that_was_let_go(near: NearCache) -> None:
+def test_nothing_is_kept_under_a_claim_that_was_release(near: NearCache) -> None:
     claim = near.claim("a")
-    near.let_go("a", claim)
+    near.release("a", claim)
     near.keep("a", claim, b"1", 60)
     assert near.get("a") is None
     assert near.claim("a") is not claim

@@ -6,21 +6,24 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.under_test import fresh_databases
 from tristore.errors import StoreUnavailable
 from tristore.outbox.effects import Stream
 from tristore.outbox.relay import Outbox
-from tristore.outbox.repository import OutboxRepository, Outcome
+from tristore.outbox.repository import Outcome
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.stores.stores import Stores, open_stores
+from tristore.stores.stores import Stores
 from tristore.testing.outbox import (
     Journal,
     Noted,
     NotedInRedis,
     NotedLater,
+    aggregate_of,
+    empty,
     make_outbox,
+    outbox_repository,
     pass_leases,
     query,
+    stores_apart,
     until_empty,
     well,
     write,
@@ -30,15 +33,13 @@ from tristore.testing.stores import Servers
 
 @pytest.fixture(scope="module")
 async def own(servers: Servers) -> AsyncIterator[Stores]:
-    """Stores whose outbox no other relay reads. Sixty writers of one stream may wait long for each other."""
-    async with fresh_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
+    async with stores_apart(servers) as stores:
         yield stores
 
 
 @pytest.fixture
 async def fresh(own: Stores) -> Stores:
-    await query(own, "TRUNCATE outbox, outbox_streams")
-    return own
+    return await empty(own)
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ async def test_crossing_writers_of_two_streams_do_not_deadlock(fresh: Stores, jo
 
 
 async def test_who_has_lost_the_lease_settles_nothing(fresh: Stores, journal: Journal) -> None:
-    repository = OutboxRepository(fresh.postgres, 3)
+    repository = outbox_repository(fresh)
     outbox = make_outbox(fresh, journal)
     await write(outbox, fresh, numbered("a", 1), deliver=False)
     await pass_leases(fresh)
@@ -135,7 +136,7 @@ async def test_who_has_lost_the_lease_settles_nothing(fresh: Stores, journal: Jo
     await pass_leases(fresh)
     [(valid, _)] = (await repository.lease("mongodb", 10, 10)).items()
     await repository.settle([Outcome(stale, (effect.id,))])
-    await repository.settle([Outcome(Stream("a", "mongodb", uuid.uuid4()), (effect.id,))])
+    await repository.settle([Outcome(Stream(aggregate_of("a"), "mongodb", uuid.uuid4()), (effect.id,))])
     assert len(await query(fresh, "SELECT 1 FROM outbox")) == 1
     await repository.settle([Outcome(stale, (effect.id,)), Outcome(valid, (effect.id,))])
     assert await query(fresh, "SELECT 1 FROM outbox") == []
@@ -144,7 +145,7 @@ async def test_who_has_lost_the_lease_settles_nothing(fresh: Stores, journal: Jo
 
 async def test_an_effect_added_while_its_stream_is_settled_is_not_forgotten(fresh: Stores, journal: Journal) -> None:
     outbox = make_outbox(fresh, journal)
-    repository = OutboxRepository(fresh.postgres, 3)
+    repository = outbox_repository(fresh)
     await write(outbox, fresh, numbered("a", 1), deliver=False)
     await pass_leases(fresh)
     [(stream, [effect])] = (await repository.lease("mongodb", 10, 10)).items()
@@ -200,18 +201,18 @@ async def test_a_poisonous_effect_is_parked_blocks_its_own_stream_only_and_can_b
     await write(outbox, fresh, numbered("a", 15))
     state = await outbox.backlog()
     assert (state["backlog"], state["dead"], state["parked"], state["attempts"]) == (3, 1, 3, 3)
-    repository = OutboxRepository(fresh.postgres, 3)
+    repository = outbox_repository(fresh)
     [shown] = await repository.streams(dead_only=True)
-    assert (shown.aggregate, shown.pending, shown.dead, shown.last_error) == ("a", 3, True, "ValueError")
-    assert await repository.retry("a", "mongodb")
+    assert (shown.aggregate, shown.pending, shown.dead, shown.last_error) == (aggregate_of("a"), 3, True, "ValueError")
+    assert await repository.retry(aggregate_of("a"), "mongodb")
     async with asyncio.timeout(10):
         while not (await outbox.backlog())["dead"]:
             await asyncio.sleep(0.05)
     assert journal.applied["a/mongodb"] == [12]
-    assert await repository.skip("a", "mongodb")
+    assert await repository.skip(aggregate_of("a"), "mongodb")
     await until_empty(fresh)
     assert journal.applied["a/mongodb"] == [12, 14, 15]
-    assert await repository.skip("a", "mongodb") is None
+    assert await repository.skip(aggregate_of("a"), "mongodb") is None
 
 
 async def test_an_effect_of_another_release_is_not_lost(outbox: Outbox, fresh: Stores, journal: Journal) -> None:
@@ -251,7 +252,7 @@ async def test_rows_of_empty_streams_are_swept(fresh: Stores, journal: Journal) 
     await asyncio.gather(*(write(outbox, fresh, numbered(f"a{i}", 1)) for i in range(20)))
     await until_empty(fresh)
     await asyncio.sleep(1.1)
-    await OutboxRepository(fresh.postgres, 3).sweep()
+    await outbox_repository(fresh).sweep()
     assert await query(fresh, "SELECT 1 FROM outbox_streams") == []
     await outbox.close()
 
@@ -284,7 +285,7 @@ async def test_a_delayed_effect_waits_and_holds_back_nothing_else(
     [(seconds, leased)] = await query(
         fresh,
         "SELECT extract(epoch FROM due_at - clock_timestamp()), lease_token FROM outbox_streams "
-        "WHERE aggregate = 'later'",
+        "WHERE aggregate = 'noted:later'",
     )
     assert 55 < seconds < 60
     assert leased is None
@@ -300,19 +301,22 @@ async def test_what_supersedes_comes_through_dead_streams_and_leases(fresh: Stor
     await write(outbox, fresh, numbered("b", 4), deliver=False)
     await query(fresh, "UPDATE outbox_streams SET dead = true, attempts = 12 WHERE store = 'redis'")
     [late] = [
-        Outcome(Stream("a", "mongodb", token), tuple(id_ for (id_,) in await query(fresh, "SELECT id FROM outbox")))
+        Outcome(
+            Stream(aggregate_of("a"), "mongodb", token),
+            tuple(id_ for (id_,) in await query(fresh, "SELECT id FROM outbox")),
+        )
         for (token,) in await query(
-            fresh, "SELECT lease_token FROM outbox_streams WHERE aggregate = 'a' AND store = 'mongodb'"
+            fresh, "SELECT lease_token FROM outbox_streams WHERE aggregate = 'noted:a' AND store = 'mongodb'"
         )
     ]
     async with PostgresUnitOfWork(fresh.postgres, outbox.record) as uow:
-        await outbox.supersede(uow.session, "a")
+        await outbox.supersede(uow.session, aggregate_of("a"))
         uow.effects += [Noted(on="a", number=5), NotedInRedis(on="a", number=6)]
         await uow.commit()
-    await OutboxRepository(fresh.postgres, 3).settle([late])  # whoever held the lease before changes nothing
+    await outbox_repository(fresh).settle([late])  # whoever held the lease before changes nothing
     await outbox.deliver(uow.owed)
     assert journal.applied == {"a/mongodb": [5], "a/redis": [6]}
-    await query(fresh, "UPDATE outbox_streams SET due_at = clock_timestamp() WHERE aggregate = 'b'")
+    await query(fresh, "UPDATE outbox_streams SET due_at = clock_timestamp() WHERE aggregate = 'noted:b'")
     outbox.start()
     await until_empty(fresh)
     await outbox.close()

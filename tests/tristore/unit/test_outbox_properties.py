@@ -21,17 +21,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.under_test import fresh_databases
 from tristore.outbox.effects import Stream
-from tristore.outbox.repository import OutboxRepository, Outcome
+from tristore.outbox.repository import Outcome
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.outbox import Noted, NotedLater, pass_leases, query
-from tristore.testing.stores import Servers
+from tristore.testing.outbox import Noted, NotedLater, outbox_repository, pass_leases, query
+from tristore.testing.stores import Servers, own_databases
 
 T = TypeVar("T")
 EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 15
 AGGREGATES = st.sampled_from(["a", "b", "c"])
+
+
+def on_of(aggregate: str) -> str:
+    """What `Noted.on` was."""
+    return aggregate.partition(":")[2]
 
 
 @dataclass(eq=False)
@@ -50,7 +54,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.repository = OutboxRepository(self.stores.postgres, max_attempts=1000)
+        self.repository = outbox_repository(self.stores, 1000)
         self.committed: dict[str, list[int]] = defaultdict(list)
         self.applied: dict[str, list[int]] = defaultdict(list)
         self.later: set[int] = set()
@@ -69,10 +73,10 @@ class OutboxMachine(RuleBasedStateMachine):
 
         async def transaction() -> list[Work]:
             async with PostgresUnitOfWork(self.stores.postgres, self.repository.record) as uow:
-                uow.effects += effects
                 if not commits:
                     await self.repository.record(uow.session, effects)
                     return []
+                uow.effects += effects
                 await uow.commit()
             stream = uow.owed[0].stream
             numbered = [(owed.id, effect.number) for owed, effect in zip(uow.owed, effects, strict=True)]
@@ -108,7 +112,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def apply_next(self, work: Work) -> None:
         if len(work.done) < len(work.effects):
             id_, number = work.effects[len(work.done)]
-            self.applied[work.stream.aggregate].append(number)
+            self.applied[on_of(work.stream.aggregate)].append(number)
             work.done.append(id_)
 
     @rule(work=consumes(work), error=st.sampled_from([None, "ValueError"]))
@@ -141,7 +145,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_that_was_not_applied_is_forgotten(self) -> None:
         rows = self.wait(query(self.stores, "SELECT aggregate, payload->>'number' FROM outbox"))
-        owed = {(aggregate, int(number)) for aggregate, number in rows}
+        owed = {(on_of(aggregate), int(number)) for aggregate, number in rows}
         for aggregate, numbers in self.committed.items():
             assert {(aggregate, n) for n in numbers if n not in self.applied[aggregate]} <= owed
 
@@ -169,7 +173,9 @@ class OutboxMachine(RuleBasedStateMachine):
         self.wait(pass_leases(self.stores))
         while leased := self.wait(self.repository.lease("mongodb", 10, 10)):
             for stream, items in leased.items():
-                self.applied[stream.aggregate] += [Noted.model_validate_json(item.payload).number for item in items]
+                self.applied[on_of(stream.aggregate)] += [
+                    Noted.model_validate_json(item.payload).number for item in items
+                ]
                 self.wait(self.repository.settle([Outcome(stream, tuple(item.id for item in items))]))
 
 
@@ -177,7 +183,7 @@ class OutboxMachine(RuleBasedStateMachine):
 def machine(servers: Servers) -> Iterator[type[OutboxMachine]]:
     with asyncio.Runner() as runner:
         exits = AsyncExitStack()
-        own = runner.run(exits.enter_async_context(fresh_databases(servers)))
+        own = runner.run(exits.enter_async_context(own_databases(servers)))
         OutboxMachine.runner = runner
         OutboxMachine.stores = runner.run(exits.enter_async_context(open_stores(own)))
         yield OutboxMachine

@@ -3,38 +3,37 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.under_test import fresh_databases
 from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import Outbox
-from tristore.outbox.repository import EXACT, STUCK, OutboxRepository, Outcome
+from tristore.outbox.repository import EXACT, STUCK, Outcome
 from tristore.outbox.statements import BACKLOG
-from tristore.outbox.tables import TargetStore
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.stores.stores import Stores, open_stores
+from tristore.stores.stores import Stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import (
     Journal,
     Noted,
     NotedInRedis,
+    NotedInSaga,
     NotedLater,
+    aggregate_of,
+    empty,
     make_outbox,
+    outbox_repository,
     pass_leases,
     query,
+    stores_apart,
     well,
     write,
 )
 from tristore.testing.stores import Servers
 
 STREAM = "SELECT * FROM outbox_streams WHERE aggregate = :on AND store = :store"
-
-
-class NotedInSaga(Noted):
-    store: ClassVar[TargetStore] = "sagas"
 
 
 class MongoDB:
@@ -54,15 +53,13 @@ class MongoDB:
 
 @pytest.fixture(scope="module")
 async def own(servers: Servers) -> AsyncIterator[Stores]:
-    """Stores whose outbox no other relay reads."""
-    async with fresh_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
+    async with stores_apart(servers) as stores:
         yield stores
 
 
 @pytest.fixture
 async def fresh(own: Stores) -> Stores:
-    await query(own, "TRUNCATE outbox, outbox_streams")
-    return own
+    return await empty(own)
 
 
 @pytest.fixture
@@ -85,7 +82,7 @@ async def outbox(fresh: Stores, journal: Journal, mongodb: MongoDB) -> AsyncIter
 
 
 async def row(stores: Stores, on: str, store: str = "mongodb") -> dict[str, object]:
-    [found] = await query(stores, STREAM, on=on, store=store)
+    [found] = await query(stores, STREAM, on=aggregate_of(on), store=store)
     return dict(found._mapping)
 
 
@@ -115,19 +112,19 @@ async def test_what_a_store_refuses_while_its_probe_passes_is_stuck_and_never_pa
     backlog = await outbox.backlog()
     assert (backlog["stuck"], backlog["dead"], backlog["parked"], backlog["attempts"]) == (1, 0, 0, 0)
     assert outbox.counts["stuck"] == 1
-    repository = OutboxRepository(fresh.postgres, 2)
+    repository = outbox_repository(fresh, 2)
     [shown] = await repository.streams(dead_only=False)
     assert (shown.stuck, shown.refusals >= STUCK) == (True, True)
     await outbox.close()
     await query(fresh, "UPDATE outbox_streams SET lease_until = NULL")
-    assert await repository.skip("a", "mongodb")
+    assert await repository.skip(aggregate_of("a"), "mongodb")
     assert [n for (n,) in await query(fresh, "SELECT payload->>'number' FROM outbox")] == ["14"]
-    assert await repository.skip("a", "mongodb") is None
+    assert await repository.skip(aggregate_of("a"), "mongodb") is None
 
 
 async def test_a_refused_stream_waits_longer_and_longer(fresh: Stores, mongodb: MongoDB, outbox: Outbox) -> None:
     await write(outbox, fresh, [Noted(on="a", number=13)], deliver=False)
-    repository = OutboxRepository(fresh.postgres, 2)
+    repository = outbox_repository(fresh, 2)
     waits = []
     for _ in range(9):
         await pass_leases(fresh)
@@ -170,7 +167,7 @@ async def nothing_is_owed(stores: Stores) -> bool:
 
 async def park(stores: Stores, on: str, error: str) -> None:
     dead = "UPDATE outbox_streams SET dead = true, attempts = 12, last_error = :error, lease_until = NULL"
-    await query(stores, f"{dead} WHERE aggregate = :on", on=on, error=error)
+    await query(stores, f"{dead} WHERE aggregate = :on", on=aggregate_of(on), error=error)
 
 
 async def test_what_was_parked_for_a_stores_fault_is_revived_at_the_start(
@@ -185,7 +182,7 @@ async def test_what_was_parked_for_a_stores_fault_is_revived_at_the_start(
     outbox.start()
 
     async def only_one_is_left() -> bool:
-        return [on for (on,) in await query(fresh, "SELECT aggregate FROM outbox")] == ["c"]
+        return [on for (on,) in await query(fresh, "SELECT aggregate FROM outbox")] == [aggregate_of("c")]
 
     await until(only_one_is_left, 5)
     assert (await row(fresh, "c"))["dead"]
@@ -223,7 +220,7 @@ async def test_sagas_are_not_held_back_by_a_store_that_they_do_not_need(
 
 
 async def test_retry_of_all_that_has_failed_or_of_one_store(fresh: Stores, outbox: Outbox) -> None:
-    repository = OutboxRepository(fresh.postgres, 2)
+    repository = outbox_repository(fresh, 2)
     for on in ("a", "b", "well"):
         await write(outbox, fresh, [Noted(on=on, number=1), NotedInRedis(on=on, number=1)], deliver=False)
     await pass_leases(fresh)
@@ -234,7 +231,7 @@ async def test_retry_of_all_that_has_failed_or_of_one_store(fresh: Stores, outbo
     assert await repository.retry(None, None) == 2
     assert await repository.retry(None, None) == 0
     due = await query(fresh, "SELECT aggregate FROM outbox_streams WHERE due_at <= clock_timestamp() AND NOT dead")
-    assert sorted(on for (on,) in due) == ["a", "a", "b", "b"]
+    assert sorted(on for (on,) in due) == [aggregate_of(on) for on in ("a", "a", "b", "b")]
 
 
 async def test_an_inline_delivery_that_fails_gives_its_lease_back_at_once(
@@ -272,8 +269,10 @@ async def test_a_second_pass_waits_for_the_first_and_counts_its_delay_from_then(
     SELECT extract(epoch FROM s.due_at - clock_timestamp()), s.due_at = o.due_at FROM outbox_streams s, outbox o"""
     [(seconds, same)] = await query(fresh, left)
     assert (55 < seconds <= 60, same) == (True, True)
-    repository = OutboxRepository(fresh.postgres, 2)
-    assert await repository.retry("a", "mongodb")  # an operator, or an older release, who makes it due too early
+    repository = outbox_repository(fresh, 2)
+    assert await repository.retry(
+        aggregate_of("a"), "mongodb"
+    )  # an operator, or an older release, who makes it due too early
 
     async def waits_again() -> bool:
         return float((await query(fresh, left))[0][0]) > 50
@@ -323,7 +322,7 @@ async def test_what_was_committed_while_supersede_waited_is_superseded(
 
     async def erase() -> None:
         async with erasure:
-            await outbox.supersede(erasure.session, "a")
+            await outbox.supersede(erasure.session, aggregate_of("a"))
             erasure.effects.append(Noted(on="a", number=2))
             await erasure.commit()
 
@@ -341,14 +340,18 @@ async def test_what_was_committed_while_supersede_waited_is_superseded(
 
 
 async def test_a_stream_whose_count_is_wrong_is_recounted_and_harms_no_other(fresh: Stores, outbox: Outbox) -> None:
-    repository = OutboxRepository(fresh.postgres, 2)
+    repository = outbox_repository(fresh, 2)
     owed = [await write(outbox, fresh, [Noted(on=on, number=n) for n in (1, 2, 3)], deliver=False) for on in "abc"]
-    await query(fresh, "UPDATE outbox_streams SET pending = 1 WHERE aggregate = 'b'")
+    await query(fresh, "UPDATE outbox_streams SET pending = 1 WHERE aggregate = 'noted:b'")
     await repository.settle(
         [Outcome(stream, tuple(item.id for item in items[:2])) for items in owed if (stream := items[0].stream)]
     )
     pending = await query(fresh, "SELECT aggregate, pending FROM outbox_streams ORDER BY aggregate")
-    assert [tuple(found) for found in pending] == [("a", 1), ("b", 1), ("c", 1)]
+    assert [tuple(found) for found in pending] == [
+        (aggregate_of("a"), 1),
+        (aggregate_of("b"), 1),
+        (aggregate_of("c"), 1),
+    ]
     assert len(await query(fresh, "SELECT 1 FROM outbox")) == 3
 
 

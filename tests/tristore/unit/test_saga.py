@@ -10,36 +10,34 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.under_test import fresh_databases
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.effects import Effect, NotYet
 from tristore.outbox.relay import Outbox
-from tristore.outbox.repository import OutboxRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.saga.engine import Record, Refused, Sagas, Step, TooLate
+from tristore.saga.engine import PostgresStep, Refused, RemoteStep, Sagas, TooLate
 from tristore.saga.repository import SagaRepository
-from tristore.saga.tables import SagaState
+from tristore.saga.tables import Progress
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
-from tristore.testing.outbox import make_outbox, pass_leases, query, well
-from tristore.testing.stores import Servers
+from tristore.testing.outbox import make_outbox, outbox_repository, pass_leases, query, well
+from tristore.testing.stores import Servers, own_databases
 
 STEPS = ("A", "b", "C", "d")
 """In capitals those in another store."""
 
 
 class Diary:
-    """A saga that writes down what is done and undone: two steps in another store and two records, by turns."""
+    """A saga that writes down what is done and undone: two steps in another store and two in PostgreSQL, by turns."""
 
     name = "diary"
     seconds = 0.3
 
     def __init__(self) -> None:
-        self.steps: Sequence[Step | Record] = tuple(
-            Step(name, do=partial(self._do, name), undo=partial(self._undo, name))
+        self.steps: Sequence[RemoteStep | PostgresStep] = tuple(
+            RemoteStep(name, do=partial(self._do, name), undo=partial(self._undo, name))
             if name.isupper()
-            else Record(name, do=partial(self._record, f"+{name}"), undo=partial(self._record, f"-{name}"))
+            else PostgresStep(name, do=partial(self._record, f"+{name}"), undo=partial(self._record, f"-{name}"))
             for name in STEPS
         )
         self.written: list[str] = []
@@ -47,7 +45,7 @@ class Diary:
         self.refused = ""
         self.errors: dict[str, list[Exception]] = {}
 
-    async def turned_round(self, uow: PostgresUnitOfWork, saga: SagaState, reason: str) -> None:
+    async def turned_round(self, uow: PostgresUnitOfWork, saga: Progress, reason: str) -> None:
         self.reasons.append(reason)
 
     def fail(self, what: str) -> None:
@@ -56,16 +54,16 @@ class Diary:
         if what == f"+{self.refused}":
             raise Refused("no more")
 
-    async def _do(self, name: str, saga: SagaState) -> None:
+    async def _do(self, name: str, saga: Progress) -> None:
         self.fail(f"+{name}")
         self.written.append(f"+{name}")
 
-    async def _undo(self, name: str, saga: SagaState) -> Sequence[Effect]:
+    async def _undo(self, name: str, saga: Progress) -> Sequence[Effect]:
         self.fail(f"-{name}")
         self.written.append(f"-{name}")
         return ()
 
-    async def _record(self, entry: str, uow: PostgresUnitOfWork, saga: SagaState) -> None:
+    async def _record(self, entry: str, uow: PostgresUnitOfWork, saga: Progress) -> None:
         await uow.session.execute(text("INSERT INTO diary VALUES (:id, :entry)"), {"id": saga.id, "entry": entry})
         self.fail(entry)
         self.written.append(entry)
@@ -75,7 +73,7 @@ class Scene:
     def __init__(self, stores: Stores, max_attempts: int = 3) -> None:
         self.stores = stores
         self.saga = Diary()
-        self.repository = OutboxRepository(stores.postgres, max_attempts)
+        self.repository = outbox_repository(stores, max_attempts)
         self.unit_of_work = partial(PostgresUnitOfWork, stores.postgres, self.repository.record)
         self.sagas = Sagas(
             unit_of_work=self.unit_of_work,
@@ -119,7 +117,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 async def own(servers: Servers) -> AsyncIterator[Stores]:
-    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+    async with own_databases(servers) as settings, open_stores(settings) as stores:
         await query(stores, "CREATE TABLE diary (id uuid, entry text, UNIQUE (id, entry))")
         yield stores
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from tristore.bounds.turnstile import Turnstile
 from tristore.errors import NotAuthenticated, Overloaded, StoreUnavailable
-from tristore.http.turnstile import Turnstile
 
 
 async def until_waiting(turnstile: Turnstile, number: int) -> None:
@@ -15,7 +15,7 @@ async def until_waiting(turnstile: Turnstile, number: int) -> None:
 
 
 async def test_lets_in_as_many_as_there_are_places_in_the_order_they_came() -> None:
-    turnstile, leave = Turnstile(2, patience=60), asyncio.Event()
+    turnstile, leave = Turnstile(2, patience_seconds=60), asyncio.Event()
     came_in = []
 
     async def come(number: int) -> None:
@@ -41,7 +41,7 @@ async def test_those_in_line_are_told_at_once_of_a_store_that_is_unavailable(
     error: Exception, served: list[int]
 ) -> None:
     """And of nothing else that went wrong before them."""
-    turnstile, fail = Turnstile(1, patience=60), asyncio.Event()
+    turnstile, fail = Turnstile(1, patience_seconds=60), asyncio.Event()
     let_in = []
 
     async def first() -> None:
@@ -66,7 +66,7 @@ async def test_those_in_line_are_told_at_once_of_a_store_that_is_unavailable(
 
 
 async def test_who_has_waited_long_enough_is_sent_away_and_takes_no_place() -> None:
-    turnstile = Turnstile(1, patience=0.05)
+    turnstile = Turnstile(1, patience_seconds=0.05)
 
     async def come() -> None:
         async with turnstile.turn():

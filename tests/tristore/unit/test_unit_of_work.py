@@ -6,14 +6,14 @@ import pytest
 from sqlalchemy import text
 
 from tristore.errors import StoreUnavailable
-from tristore.outbox.repository import OutboxRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores.postgres import pool_use, start_budget
 from tristore.stores.stores import Stores
+from tristore.testing.outbox import Noted, outbox_repository, query
 
 
 def unit_of_work(stores: Stores) -> PostgresUnitOfWork:
-    return PostgresUnitOfWork(stores.postgres, OutboxRepository(stores.postgres, 5).record)
+    return PostgresUnitOfWork(stores.postgres, outbox_repository(stores).record)
 
 
 @pytest.fixture
@@ -71,3 +71,24 @@ async def test_a_request_waits_for_postgresql_no_longer_than_its_budget(stores: 
         return asyncio.get_running_loop().time() - started
 
     assert await asyncio.create_task(request()) < 0.5
+
+
+async def test_leaving_with_effects_and_without_commit_is_an_error_that_names_the_cure(stores: Stores) -> None:
+    with pytest.raises(RuntimeError, match=r"without a commit, so Noted will not be applied.*`await uow.commit\(\)`"):
+        async with unit_of_work(stores) as uow:
+            uow.effects.append(Noted(on="left", number=1))
+
+
+async def test_what_was_recorded_early_must_be_committed_too(stores: Stores) -> None:
+    with pytest.raises(RuntimeError, match="Noted will not be applied"):
+        async with unit_of_work(stores) as uow:
+            uow.effects.append(Noted(on="left", number=1))
+            await uow.record()
+    assert await query(stores, "SELECT 1 FROM outbox WHERE aggregate = 'noted:left'") == []
+
+
+async def test_an_error_on_its_way_is_not_hidden_by_what_was_owed(stores: Stores) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with unit_of_work(stores) as uow:
+            uow.effects.append(Noted(on="left", number=1))
+            raise ZeroDivisionError

@@ -8,25 +8,23 @@ from math import ceil
 
 from limits import RateLimitItem
 
+from tristore.bounds.rate_counters import RateCounters
 from tristore.errors import TooManyRequests
-from tristore.http.rate_counters import RateLimitRepository
-
-Limits = tuple[RateLimitItem, ...]
 
 
-class RateLimits:
+class RateLimitService:
     """Every method counts one request, and raises TooManyRequests above the limit."""
 
     def __init__(
         self,
         *,
-        repository: RateLimitRepository,
-        sign_in_address: Limits,
-        sign_in_account: Limits,
-        registration: Limits,
-        requests: Limits,
+        counters: RateCounters,
+        sign_in_address: tuple[RateLimitItem, ...],
+        sign_in_account: tuple[RateLimitItem, ...],
+        registration: tuple[RateLimitItem, ...],
+        requests: tuple[RateLimitItem, ...],
     ) -> None:
-        self._repository = repository
+        self._counters = counters
         self._sign_in_address = sign_in_address
         self._sign_in_account = sign_in_account
         self._registration = registration
@@ -35,8 +33,8 @@ class RateLimits:
         """How often each limit refused."""
 
     async def sign_in(self, address: str, account: str) -> None:
-        """By address, and more strictly by account from that address. Never by account alone: then anybody could lock
-        the owner out by guessing."""
+        """By address, and more strictly by account from that address. Never by account alone, or anybody could lock the
+        owner out by guessing."""
         await self._count("sign_in_address", self._sign_in_address, network(address))
         # Hashed: a name or an email in a key would outlive its user's erasure.
         name = hashlib.sha256(account.lower().encode()).hexdigest()
@@ -48,11 +46,11 @@ class RateLimits:
     def request(self, user_id: uuid.UUID) -> None:
         """In this process alone: a round trip to Redis for each request would halve the speed of a cached read."""
         for limit in self._requests:
-            self._refuse("requests", self._repository.count_here(limit, "requests", str(user_id)))
+            self._refuse("requests", self._counters.count_here(limit, "requests", str(user_id)))
 
-    async def _count(self, name: str, limits: Limits, *who: str) -> None:
+    async def _count(self, name: str, limits: tuple[RateLimitItem, ...], *who: str) -> None:
         for limit in limits:
-            self._refuse(name, await self._repository.count(limit, name, *who))
+            self._refuse(name, await self._counters.count(limit, name, *who))
 
     def _refuse(self, name: str, seconds: float | None) -> None:
         if seconds is not None:

@@ -13,8 +13,8 @@ from tristore.errors import StoreUnavailable
 from tristore.stores.redis import RedisStore, within_timeout
 
 
-class RateLimitRepository:
-    """Both ways of counting return None within the limit, else the seconds until the window ends."""
+class RateCounters:
+    """Both ways of counting return None within the limit. Above it they return the seconds until the window ends."""
 
     def __init__(self, redis: RedisStore, breaker: CircuitBreaker) -> None:
         self._redis = redis
@@ -26,7 +26,7 @@ class RateLimitRepository:
         self._here: dict[RateLimitItem, tuple[float, Counter[tuple[str, ...]]]] = {}
 
     async def count(self, limit: RateLimitItem, *who: str) -> float | None:
-        """Count for all processes together. When Redis is down: in this process."""
+        """Count for all processes together. When Redis is down, count in this process."""
         try:
             with self._breaker:
                 async with within_timeout(self._redis):
@@ -38,8 +38,8 @@ class RateLimitRepository:
 
     def count_here(self, limit: RateLimitItem, *who: str) -> float | None:
         """Count in this process alone, without a round trip."""
-        # Not in the library's memory storage, which looks through all its keys every 10 ms, in a thread. Here
-        # a limit has one window for everybody, so that what was counted in it ends as a whole.
+        # The library's memory storage looks through all its keys every 10 ms, in a thread. Here a limit has one window
+        # for everybody, and all that was counted in it ends at once.
         now = time.monotonic()
         window = self._here.get(limit)
         if window is None or now >= window[0]:

@@ -28,19 +28,15 @@ COMMON = frozenset(
     asdfasdf abcd1234 abc12345 a1b2c3d4 iloveyou iloveyou1 sunshine princess princess1 football football1 baseball
     baseball1 superman superman1 trustno1 starwars whatever welcome1 welcome123 letmein1 letmein123 dragon123 monkey123
     master123 shadow123 michael1 jennifer computer internet samsung1 changeme changeme1 changeme123 adminadmin admin123
-    administrator secret123 test1234 testtest chatlingo chatlingo1 zxcvbnm1 zxcvbnm123 11111111111 aaaaaaaa""".split()
+    administrator secret123 test1234 testtest zxcvbnm1 zxcvbnm123 11111111111 aaaaaaaa""".split()
 )
 
 
-def refuse_common(password: SecretStr, field: str) -> None:
-    """Raises InvalidInput naming the field when a password is among the first that attackers try."""
-    if password.get_secret_value().lower() in COMMON:
-        raise InvalidInput(field, "is too common; choose one that nobody would guess first")
-
-
 class PasswordHasher:
-    def __init__(self, context: CryptContext = CONTEXT) -> None:
+    def __init__(self, own_name: str, context: CryptContext = CONTEXT) -> None:
+        """`own_name`: of the service. Who attacks it tries that as well."""
         self._context = context
+        self._common = COMMON | {own_name, f"{own_name}1", f"{own_name}123"}
         # Made here: made at the first unknown name, it would double the time of that answer, and so tell.
         self._hash_of_nobody: str = context.hash(secrets.token_urlsafe())
         # One core is left to the loop. More threads would make each hash slower, and the loop wait for a core.
@@ -54,6 +50,11 @@ class PasswordHasher:
     def waiting(self) -> int:
         """Requests that wait for a thread to hash in."""
         return self._limiter.statistics().tasks_waiting
+
+    def refuse_common(self, password: SecretStr, field: str) -> None:
+        """Raises InvalidInput naming the field when a password is among the first that attackers try."""
+        if password.get_secret_value().lower() in self._common:
+            raise InvalidInput(field, "is too common; choose one that nobody would guess first")
 
     async def hash(self, password: SecretStr) -> str:
         """The Argon2id hash, as a self-describing string."""

@@ -1,4 +1,4 @@
-"""WakeUpRepository on fakeredis and on Redis: the same bodies."""
+"""Feed on fakeredis and on Redis: the same bodies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from tests.under_test import settings_for
 from tristore.cache.breaker import CircuitBreaker
-from tristore.cache.feed import BEAT_SECONDS, WakeUpRepository
+from tristore.cache.feed import BEAT_SECONDS, Feed
+from tristore.settings import TristoreSettings
 from tristore.stores.redis import RedisStore, open_redis
-from tristore.testing.stores import Servers
+from tristore.testing.stores import Servers, settings_on
 
 
 class Process:
     """Stands for an app process: notes what wakes it."""
 
     def __init__(self, redis: RedisStore) -> None:
-        self.wake_ups = WakeUpRepository(redis, CircuitBreaker("redis", 3, 1))
+        self.feed = Feed(redis, CircuitBreaker("redis", 3, 1))
         self.names: list[str] = []
         self.subscribed = 0
         self._news = asyncio.Event()
@@ -41,11 +41,11 @@ class Process:
 @asynccontextmanager
 async def running(redis: RedisStore) -> AsyncIterator[Process]:
     process = Process(replace(redis, subscriber=redis.client))  # a process has one connection to subscribe with
-    process.wake_ups.listen(process.receive, process.missed)
-    process.wake_ups.start()
+    process.feed.listen(process.receive, process.missed)
+    process.feed.start()
     await process.until(subscribed=1)
     yield process
-    await process.wake_ups.close()
+    await process.feed.close()
 
 
 @pytest.fixture
@@ -61,26 +61,26 @@ async def there(redis_store: RedisStore) -> AsyncIterator[Process]:
 
 
 async def test_a_name_reaches_every_process_once(here: Process, there: Process) -> None:
-    here.wake_ups.send("conversation:1")
-    assert here.names == ["conversation:1"]  # at once
+    here.feed.send("list:1")
+    assert here.names == ["list:1"]  # at once
     await there.until(names=1)
-    there.wake_ups.send("session:2")
+    there.feed.send("caller:2")
     await here.until(names=2)
-    assert here.names == there.names == ["conversation:1", "session:2"]
+    assert here.names == there.names == ["list:1", "caller:2"]
 
 
 async def test_names_that_come_together_go_together(here: Process, there: Process) -> None:
     for i in range(100):
-        here.wake_ups.send(f"conversation:{i % 10}")
+        here.feed.send(f"list:{i % 10}")
     await there.until(names=10)
-    here.wake_ups.send("last")
+    here.feed.send("last")
     await there.until(names=11)
-    assert sorted(there.names) == sorted([*(f"conversation:{i}" for i in range(10)), "last"])
+    assert sorted(there.names) == sorted([*(f"list:{i}" for i in range(10)), "last"])
 
 
 async def test_what_is_waiting_is_sent_before_closing(redis_store: RedisStore, there: Process) -> None:
-    sender = WakeUpRepository(redis_store, CircuitBreaker("redis", 3, 1))
-    sender.send("conversation:1")
+    sender = Feed(redis_store, CircuitBreaker("redis", 3, 1))
+    sender.send("list:1")
     await sender.close()
     await there.until(names=1)
 
@@ -91,8 +91,8 @@ async def test_after_a_silence_redis_is_believed_once_it_was_told_what_it_was_ow
     async def all_is_told() -> None:
         await told.wait()
 
-    async with open_redis(settings_for(servers, redis_timeout=2)) as redis:
-        feed = WakeUpRepository(redis, CircuitBreaker("redis", 3, 1), all_is_told)
+    async with open_redis(settings_on(servers, TristoreSettings, redis_timeout=2)) as redis:
+        feed = Feed(redis, CircuitBreaker("redis", 3, 1), all_is_told)
         feed.start()
         try:
             await asyncio.wait_for(feed.prove(), 5)
@@ -113,17 +113,17 @@ async def test_after_a_silence_redis_is_believed_once_it_was_told_what_it_was_ow
             await feed.close()
 
 
-async def until_alive(feed: WakeUpRepository, alive: bool = True) -> None:
+async def until_alive(feed: Feed, alive: bool = True) -> None:
     async with asyncio.timeout(5):
         while feed.is_alive() != alive:
             await asyncio.sleep(0.01)
 
 
 async def test_a_connection_that_was_cut_is_made_anew_and_said_to_have_missed_some(servers: Servers) -> None:
-    async with open_redis(settings_for(servers, redis_timeout=2)) as redis, running(redis) as here:
+    async with open_redis(settings_on(servers, TristoreSettings, redis_timeout=2)) as redis, running(redis) as here:
         for subscribed in (2, 3):
             assert await redis.client.client_kill_filter(_type="pubsub") >= 1  # an app of other tests may listen too
             await here.until(subscribed=subscribed)
         async with running(redis) as there:
-            there.wake_ups.send("conversation:1")
+            there.feed.send("list:1")
             await here.until(names=1)

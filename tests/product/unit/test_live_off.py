@@ -1,0 +1,35 @@
+"""Live messages are a part of their own: nothing else stops when they do."""
+
+import asyncio
+from dataclasses import replace
+
+from config import Settings
+from models.conversation import Message
+from models.user import Registration
+from tests.product.people import account
+from tristore.live.listeners import LiveService
+from tristore.stores.stores import Stores
+from wiring import wire
+
+
+class Off(LiveService[Message]):
+    def __init__(self) -> None:
+        """Without anything."""
+
+    def start(self) -> None:
+        """Starts nothing."""
+
+    async def close(self) -> None:
+        """Has nothing to stop."""
+
+
+async def test_the_near_cache_works_with_live_messages_off(settings: Settings, stores: Stores) -> None:
+    services = replace(wire(settings, stores), live=Off())
+    services.start()
+    try:
+        registered = await services.users.register_user(Registration(**account()))
+        async with asyncio.timeout(10):
+            while services.cache.counts["near"] < 10:
+                await services.users.get_user_profile(registered.user_id)
+    finally:
+        await services.close()

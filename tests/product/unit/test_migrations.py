@@ -1,0 +1,124 @@
+"""The product's migrations on real databases."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from alembic import command
+from anyio import to_thread
+from sqlalchemy import text
+
+from config import Settings
+from database.mongodb import MongoStore, open_mongodb
+from database.stores import open_stores
+from migrations import REVISIONS, SCRIPTS
+from tests.under_test import fresh_databases, migrate
+from tristore.migrations.failures import MigrationFailed
+from tristore.migrations.history import is_current
+from tristore.migrations.lock import TAKE, migration_engine
+from tristore.testing.stores import Servers, environment
+
+
+async def test_up_down_and_up_again_leaves_nothing_to_generate(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = REVISIONS.config(settings.dsn("postgres_dsn"))
+        for step in (
+            lambda: command.downgrade(config, "base"),
+            lambda: command.upgrade(config, "head"),
+            lambda: command.check(config),
+        ):
+            await to_thread.run_sync(step)
+
+
+def test_there_is_one_head() -> None:
+    assert len(REVISIONS.scripts().get_heads()) == 1
+
+
+async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = REVISIONS.config(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
+        async with open_stores(settings) as stores, stores.postgres.engine.connect() as connection:
+            tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+            assert set(tables) == {"alembic_version"}
+            assert not await is_current(stores.postgres.engine, REVISIONS)
+
+
+async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings:
+        config = REVISIONS.config(settings.dsn("postgres_dsn"))
+        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
+        async with open_stores(settings) as stores:
+            await stores.mongodb.database[SCRIPTS.ledger].delete_many({})
+            pods = [
+                await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
+                for _ in range(3)
+            ]
+            assert [await pod.wait() for pod in pods] == [0, 0, 0]
+            assert await is_current(stores.postgres.engine, REVISIONS)
+            applied = await stores.mongodb.database[SCRIPTS.ledger].find().to_list(10)
+            assert [script["_id"] for script in applied] == SCRIPTS.names()
+
+
+async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        await migrate(settings)  # once more: nothing happens
+        indexes = await stores.mongodb.database.messages.index_information()
+        assert indexes["number"]["unique"] is True
+        activity = await stores.mongodb.database.activity.index_information()
+        assert activity["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
+
+
+async def test_migrating_with_an_older_release_leaves_a_newer_schema_alone(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        async with stores.postgres.engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = 'of the next release'"))
+        pod = await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", env=environment(settings))
+        assert await pod.wait() == 0
+        async with stores.postgres.engine.connect() as connection:
+            assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "of the next release"
+
+
+@pytest.fixture
+async def apart(servers: Servers) -> AsyncIterator[Settings]:
+    async with fresh_databases(servers) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def unmigrated(apart: Settings) -> AsyncIterator[MongoStore]:
+    async with open_mongodb(apart.model_copy(update={"mongodb_timeout": 30})) as mongodb:
+        await mongodb.database[SCRIPTS.ledger].delete_many({})
+        await mongodb.database.messages.drop_indexes()
+        yield mongodb
+
+
+async def test_duplicates_in_mongodb_are_one_line(unmigrated: MongoStore) -> None:
+    messages = [{"conversation_id": "of-a-learner", "seq": 1} for _ in range(2)]
+    await unmigrated.database.messages.insert_many(messages)
+    with pytest.raises(MigrationFailed, match=r"MongoDB, m0001_initial \(11000.*the same values") as caught:
+        await SCRIPTS.upgrade(unmigrated.database)
+    assert "of-a-learner" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "code"), [({"name": "number"}, 86), ({"name": "mine", "unique": True}, 85)])
+async def test_an_index_with_other_options_is_one_line(unmigrated: MongoStore, options: Any, code: int) -> None:
+    keys = [("conversation_id", 1), ("seq", 1)]
+    await unmigrated.database.messages.create_index(keys, **options)
+    with pytest.raises(MigrationFailed, match=rf"MongoDB, m0001_initial \({code}\).*Drop it, then migrate again"):
+        await SCRIPTS.upgrade(unmigrated.database)
+
+
+async def test_a_closed_port_of_mongodb_is_told_and_the_lock_given_back(apart: Settings) -> None:
+    closed = environment(apart, MONGODB_DSN="mongodb://127.0.0.1:1/?replicaSet=rs0")
+    pod = await asyncio.create_subprocess_exec(
+        sys.executable, "manage.py", "migrate", env=closed, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):  # an operation may take ten minutes
+        _, said = await pod.communicate()
+    assert said.decode().startswith("Not migrated: mongodb is not available (unreachable")
+    assert said.decode().endswith("Start it, or check its DSN.\n")
+    async with migration_engine(apart.dsn("postgres_dsn")).connect() as connection:
+        assert await connection.scalar(TAKE, {"key": MIGRATION_LOCK})

@@ -1,0 +1,1 @@
+"""How much one caller, and all callers together, may ask of the service."""

@@ -1,0 +1,47 @@
+"""Routes for probes: of Kubernetes, and one for people. They ask `app.state.health`."""
+
+from fastapi import Request, Response
+
+from tristore.http.prefixed import PrefixedRouter
+from tristore.http.problems import Responses
+from tristore.ops.health import Health, HealthService, Probe
+
+router = PrefixedRouter(prefix="/health", tags=["health"])
+
+NOT_NOW: Responses = {503: {"description": "Not now", "model": Probe}}
+WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "model": Health}}
+
+
+@router.get("", summary="The state of the three stores", response_model=Health, responses=WITHOUT_POSTGRESQL)
+async def read_health(request: Request) -> Response:
+    """`degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
+    report = await _health(request).report()
+    status = 503 if report.status == "unavailable" else 200
+    return Response(report.as_json, status_code=status, media_type="application/json")
+
+
+@router.get("/live", summary="Is the process alive?")
+async def live() -> Probe:
+    """Asks no store: an outage must not restart every pod."""
+    return Probe(status="ok")
+
+
+@router.get("/ready", summary="May requests be sent here?", responses=NOT_NOW)
+async def ready(request: Request, response: Response) -> Probe:
+    """PostgreSQL answers, and the process is not shutting down."""
+    return _answer(response, await _health(request).is_ready())
+
+
+@router.get("/startup", summary="Is the database's schema at this release or beyond?", responses=NOT_NOW)
+async def startup(request: Request, response: Response) -> Probe:
+    return _answer(response, await _health(request).has_started())
+
+
+def _health(request: Request) -> HealthService:
+    health: HealthService = request.app.state.health
+    return health
+
+
+def _answer(response: Response, good: bool) -> Probe:
+    response.status_code = 200 if good else 503
+    return Probe(status="ok" if good else "unavailable")

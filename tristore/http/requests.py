@@ -1,0 +1,14 @@
+"""What a request says of where it comes from."""
+
+from starlette.requests import HTTPConnection
+
+
+def address_of(request: HTTPConnection) -> str:
+    """The address of the peer, or what a trusted proxy says of it."""
+    return request.client.host if request.client else "unknown"
+
+
+def bearer_token(request: HTTPConnection) -> str:
+    """The token that the request came with. It is empty if the request came with none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
