@@ -197,9 +197,9 @@ async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_a
 async def test_an_index_that_somebody_is_building_is_left_alone(apart: TristoreSettings) -> None:
     dsn, state = apart.dsn("postgres_dsn"), "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('by_hand')"
     async with migration_engine(dsn).connect() as writer:
-        await writer.execute(text("INSERT INTO alembic_version VALUES ('not yet')"))
+        await writer.execute(text("INSERT INTO tristore_version VALUES ('not yet')"))
         building = asyncio.create_task(
-            run_sql(apart, "CREATE INDEX CONCURRENTLY by_hand ON alembic_version (version_num)")
+            run_sql(apart, "CREATE INDEX CONCURRENTLY by_hand ON tristore_version (version_num)")
         )
         while await run_sql(apart, state) != [(False,)]:  # it waits for the writer
             await asyncio.sleep(0.1)
