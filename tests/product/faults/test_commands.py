@@ -10,11 +10,12 @@ from models.course import EXAMPLE, CourseIn
 from models.order import Order, OrderIn
 from models.user import Registration
 from tests.product.people import account, register, sign_in
+from tests.under_test import Lab, fresh_databases
 from tristore.models import new_id
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import PROJECT, App, Lab
+from tristore.testing.lab import PROJECT, App
 from tristore.testing.outbox import Noted, make_outbox, query, write
-from tristore.testing.stores import environment, fresh_databases
+from tristore.testing.stores import environment
 from wiring import Services
 
 
@@ -22,7 +23,7 @@ from wiring import Services
 async def apart(lab: Lab) -> AsyncIterator[Lab]:
     """The lab's servers with databases that no app uses: its relay would lease what these tests look at."""
     async with fresh_databases(lab.servers) as settings:
-        yield Lab(lab.embedded, lab.servers, settings)
+        yield lab.on(settings)
 
 
 @pytest.fixture

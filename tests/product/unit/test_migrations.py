@@ -14,10 +14,11 @@ from config import Settings
 from database.mongodb import MongoStore, open_mongodb
 from database.stores import open_stores
 from migrations import REVISIONS, SCRIPTS
+from tests.under_test import fresh_databases, migrate
 from tristore.migrations.failures import MigrationFailed
 from tristore.migrations.history import OWN, History, is_current
 from tristore.migrations.lock import MIGRATION_LOCK, TAKE, migration_engine
-from tristore.testing.stores import Servers, environment, fresh_databases, migrate
+from tristore.testing.stores import Servers, environment
 
 
 async def test_up_down_and_up_again_leaves_nothing_to_generate(servers: Servers) -> None:

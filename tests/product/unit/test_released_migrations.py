@@ -10,10 +10,11 @@ from anyio import to_thread
 
 from config import Settings
 from migrations import REVISIONS
+from tests.under_test import fresh_databases
 from tristore.migrations import own
 from tristore.migrations.lock import migration_engine
 from tristore.testing.catalog import catalog
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers
 
 FIRST, *STEPS = re.split(
     r"-- Running upgrade .*-> \d{4}\n", Path(__file__).with_name("released.sql").read_text().replace("BEGIN;", "")

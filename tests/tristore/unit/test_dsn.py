@@ -11,7 +11,7 @@ from tristore.errors import StoreUnavailable
 from tristore.settings import DsnField, TristoreSettings
 from tristore.stores.dsn import asyncpg_arguments
 from tristore.stores.postgres import connect, open_postgres
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers, own_databases
 
 ENCODE = "write it as %2F, %3F, %23 or %40"
 
@@ -138,7 +138,7 @@ async def test_the_second_host_is_taken_when_the_first_does_not_answer(settings:
 
 
 async def test_hosts_that_all_take_no_writes_are_read_only_and_not_down(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings:
+    async with own_databases(servers) as settings:
         dsn = f"{settings.dsn('postgres_dsn')}?target_session_attrs=read-write"
         async with open_postgres(settings) as postgres, postgres.engine.begin() as connection:
             name = dsn.rpartition("/")[2].partition("?")[0]

@@ -9,20 +9,20 @@ from anyio import to_thread
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from config import Settings
 from tristore.migrations import own
 from tristore.migrations.failures import MigrationFailed
 from tristore.migrations.history import OWN
 from tristore.migrations.lock import MIGRATION_LOCK, migration_engine, migration_lock
 from tristore.migrations.patience import migrate_under_lock
+from tristore.settings import TristoreSettings
 from tristore.stores.stores import open_stores
 from tristore.testing.catalog import catalog
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers, own_databases
 
 
 async def test_migrating_drops_an_invalid_index_and_looking_at_the_schema_does_not(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings:
+    async with own_databases(servers) as settings:
         dsn = settings.dsn("postgres_dsn")
         async with migration_engine(dsn).begin() as connection:
             await connection.execute(text("CREATE INDEX left_behind ON outbox (created_at)"))
@@ -39,7 +39,7 @@ async def test_migrating_drops_an_invalid_index_and_looking_at_the_schema_does_n
 
 
 async def test_wrong_counts_orphans_and_sagas_are_put_right_by_the_migration(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+    async with own_databases(servers) as settings, open_stores(settings) as stores:
         config = OWN.config(settings.dsn("postgres_dsn"))
         await to_thread.run_sync(lambda: command.downgrade(config, "0002"))
         streams = [("at-rest", -1), ("wrong", 5), ("saga:1", 1), ("saga:1:undo", 0)]
@@ -65,7 +65,7 @@ async def test_wrong_counts_orphans_and_sagas_are_put_right_by_the_migration(ser
             await query(stores, "UPDATE outbox_streams SET pending = -1")
 
 
-async def test_the_machinerys_migrations_make_what_its_models_say(apart: Settings) -> None:
+async def test_the_machinerys_migrations_make_what_its_models_say(apart: TristoreSettings) -> None:
     config = OWN.config(apart.dsn("postgres_dsn"))
     for step in (
         lambda: command.downgrade(config, "base"),
@@ -77,7 +77,7 @@ async def test_the_machinerys_migrations_make_what_its_models_say(apart: Setting
 
 @pytest.mark.parametrize("revision", ["base", "0001", "0002", "0003"])
 async def test_tables_of_an_earlier_release_are_adopted_at_the_revision_that_they_are_like(
-    apart: Settings, revision: str
+    apart: TristoreSettings, revision: str
 ) -> None:
     dsn = apart.dsn("postgres_dsn")
     fresh = await catalog(dsn)
@@ -91,7 +91,7 @@ async def test_tables_of_an_earlier_release_are_adopted_at_the_revision_that_the
     assert await catalog(dsn) == fresh
 
 
-async def test_tables_that_an_earlier_release_has_migrated_meanwhile_are_adopted_anew(apart: Settings) -> None:
+async def test_tables_that_an_earlier_release_has_migrated_meanwhile_are_adopted_anew(apart: TristoreSettings) -> None:
     dsn = apart.dsn("postgres_dsn")
     fresh = await catalog(dsn)
     await run_sql(apart, "UPDATE tristore_version SET version_num = '0001'")
@@ -100,7 +100,7 @@ async def test_tables_that_an_earlier_release_has_migrated_meanwhile_are_adopted
     assert await catalog(dsn) == fresh
 
 
-async def test_the_machinerys_tables_of_a_newer_release_are_left_alone(apart: Settings) -> None:
+async def test_the_machinerys_tables_of_a_newer_release_are_left_alone(apart: TristoreSettings) -> None:
     newer = [("of the next release",)]
     await run_sql(apart, f"UPDATE tristore_version SET version_num = '{newer[0][0]}'")
     await migrate_under_lock(apart.dsn("postgres_dsn"), own.upgrade)
@@ -108,12 +108,12 @@ async def test_the_machinerys_tables_of_a_newer_release_are_left_alone(apart: Se
 
 
 @pytest.fixture
-async def apart(servers: Servers) -> AsyncIterator[Settings]:
-    async with fresh_databases(servers) as settings:
+async def apart(servers: Servers) -> AsyncIterator[TristoreSettings]:
+    async with own_databases(servers) as settings:
         yield settings
 
 
-async def run_sql(settings: Settings, *statements: str) -> list[tuple[object, ...]]:
+async def run_sql(settings: TristoreSettings, *statements: str) -> list[tuple[object, ...]]:
     """The rows of the last statement."""
     async with migration_engine(settings.dsn("postgres_dsn")).connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -132,7 +132,7 @@ def running(statement: str) -> Callable[[Connection], None]:
 
 
 async def test_an_index_is_built_concurrently_while_another_pod_waits_for_the_lock(
-    apart: Settings, capsys: pytest.CaptureFixture[str]
+    apart: TristoreSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dsn, build = apart.dsn("postgres_dsn"), running("CREATE INDEX CONCURRENTLY IF NOT EXISTS here ON outbox (name)")
     async with migration_lock(dsn):
@@ -153,7 +153,7 @@ async def until_said(capsys: pytest.CaptureFixture[str], text: str) -> str:
     return said
 
 
-async def test_time_outs_of_the_database_end_neither_the_lock_nor_a_migration(apart: Settings) -> None:
+async def test_time_outs_of_the_database_end_neither_the_lock_nor_a_migration(apart: TristoreSettings) -> None:
     dsn = apart.dsn("postgres_dsn")
     name = dsn.rpartition("/")[2]
     limits = await run_sql(
@@ -168,7 +168,7 @@ async def test_time_outs_of_the_database_end_neither_the_lock_nor_a_migration(ap
 
 
 async def test_a_migration_gives_up_a_table_that_is_locked_and_comes_back(
-    apart: Settings, capsys: pytest.CaptureFixture[str]
+    apart: TristoreSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dsn = apart.dsn("postgres_dsn")
     async with migration_engine(dsn).connect() as reader:
@@ -179,7 +179,7 @@ async def test_a_migration_gives_up_a_table_that_is_locked_and_comes_back(
     assert await run_sql(apart, "SELECT here FROM outbox") == []
 
 
-async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_anew(apart: Settings) -> None:
+async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_anew(apart: TristoreSettings) -> None:
     dsn, build = apart.dsn("postgres_dsn"), running("CREATE UNIQUE INDEX CONCURRENTLY only_one ON doubles (email)")
     await run_sql(
         apart, "CREATE TABLE doubles (email text)", "INSERT INTO doubles VALUES ('a@b.example'), ('a@b.example')"
@@ -194,12 +194,12 @@ async def test_duplicates_are_named_by_their_index_and_an_invalid_one_is_built_a
     assert await run_sql(apart, valid) == [(True,)]
 
 
-async def test_an_index_that_somebody_is_building_is_left_alone(apart: Settings) -> None:
+async def test_an_index_that_somebody_is_building_is_left_alone(apart: TristoreSettings) -> None:
     dsn, state = apart.dsn("postgres_dsn"), "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('by_hand')"
     async with migration_engine(dsn).connect() as writer:
-        await writer.execute(text("INSERT INTO alembic_version VALUES ('not yet')"))
+        await writer.execute(text("INSERT INTO tristore_version VALUES ('not yet')"))
         building = asyncio.create_task(
-            run_sql(apart, "CREATE INDEX CONCURRENTLY by_hand ON alembic_version (version_num)")
+            run_sql(apart, "CREATE INDEX CONCURRENTLY by_hand ON tristore_version (version_num)")
         )
         while await run_sql(apart, state) != [(False,)]:  # it waits for the writer
             await asyncio.sleep(0.1)
@@ -209,7 +209,7 @@ async def test_an_index_that_somebody_is_building_is_left_alone(apart: Settings)
     assert await run_sql(apart, state) == [(True,)]
 
 
-async def test_a_missing_right_of_a_migration_is_one_line(apart: Settings) -> None:
+async def test_a_missing_right_of_a_migration_is_one_line(apart: TristoreSettings) -> None:
     dsn = apart.dsn("postgres_dsn")
     name = dsn.rpartition("/")[2]
     await run_sql(apart, f'CREATE ROLE "{name}" LOGIN')
