@@ -30,6 +30,7 @@ from services.effects import QUEUES, Targets
 from services.live_conversations import LiveConversations
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
+from services.personal import Sources, erase_documents
 from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
@@ -84,6 +85,10 @@ class _Shared:
         )
 
     @cached_property
+    def _personal(self) -> Sources:
+        return Sources(self._stores, self._sessions, page_seconds=self._settings.postgres_request_deadline)
+
+    @cached_property
     def _messages(self) -> ConversationRepository:
         return ConversationRepository(self._stores.mongodb, self.feed.send)
 
@@ -131,7 +136,14 @@ class _Shared:
         return Outbox(
             repository=self._owed,
             targets=Targets(
-                self.cache, self._messages, self._activity, self.feed, self._seats, self.sagas, self._sessions
+                self.cache,
+                self._messages,
+                self._activity,
+                self.feed,
+                self._seats,
+                self.sagas,
+                self._sessions,
+                partial(erase_documents, self._personal),
             ),
             pings={"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb},
             deadline=self._settings.effects_deadline,
@@ -213,15 +225,11 @@ class Services(_Shared):
         return PrivacyService(
             unit_of_work=self._unit_of_work,
             users=self._users,
-            sessions=self._sessions,
-            orders=self._orders,
-            idempotency=self._idempotency,
-            conversations=self._messages,
             activity=self._activity,
+            sources=self._personal,
             outbox=self.outbox,
             invalidation=self._invalidation,
             purge_seconds=self._settings.purge_seconds,
-            page_seconds=self._settings.postgres_request_deadline,
         )
 
     @cached_property

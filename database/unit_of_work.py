@@ -3,10 +3,13 @@
 import uuid
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession as Transaction
 
 from models.user import User
 from tristore.errors import NotFound
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
+
+__all__ = ["Transaction", "UnitOfWork"]
 
 
 class UnitOfWork(PostgresUnitOfWork):

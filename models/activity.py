@@ -4,10 +4,10 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import new_id, now
+from tristore.models import Page, new_id, now
 
 ACTIVITY_KEPT = timedelta(days=90)
 ACTIVITY_INDEXES = [
@@ -35,9 +35,8 @@ class Activity(BaseModel):
     at: datetime
 
 
-class ActivityPage(BaseModel):
-    items: list[Activity]
-    next_cursor: str | None = Field(description="`cursor` of the next page, null on the last")
+class ActivityPage(Page[Activity]):
+    pass
 
 
 def happened(user_id: uuid.UUID, action: Action) -> Activity:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import Model, Storable, at_most, check_json, example, new_id
+from tristore.models import Model, Page, Storable, at_most, check_json, example, new_id
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
@@ -77,9 +77,12 @@ class ConversationWithMessages(Conversation):
     messages: list[Message] = Field(description="the last ones, oldest first")
 
 
-class ConversationPage(BaseModel):
-    items: list[Conversation]
-    next_cursor: str | None = Field(description="`cursor` of the next page, null on the last")
+class ExportedConversation(Conversation):
+    messages: list[Message]
+
+
+class ConversationPage(Page[Conversation]):
+    pass
 
 
 class MessagePage(BaseModel):

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index,
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.course import CourseBrief, CourseRow
-from tristore.models import Model, Number, Table, example
+from tristore.models import Model, Number, Page, Table, example
 
 Status = Literal["pending", "confirmed", "cancelled"]
 CancelReason = Literal["sold out", "course deleted", "deadline", "erased", "by the user", "by an operator"]
@@ -83,9 +83,7 @@ class Order(BaseModel):
     created_at: datetime
 
 
-class OrderPage(BaseModel):
-    items: list[Order]
-    next_cursor: uuid.UUID | None
+class OrderPage(Page[Order]):
     points: int = Field(description="the caller's balance: what all orders earned")
 
 

@@ -9,11 +9,8 @@ from pydantic import AliasChoices, BaseModel, EmailStr, Field, StringConstraints
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.activity import Activity
 from models.base import LEVELS, CefrLevel, Language
-from models.conversation import Conversation, Message
-from models.order import Order
-from models.session import NewPassword, SessionInfo
+from models.session import NewPassword
 from tristore.models import Model, PartialUpdate, Storable, Table, at_most, example, storable
 
 Role = Literal["learner", "admin"]
@@ -133,20 +130,6 @@ class FullProfile(PublicProfile):
     role: Role
     version: int
     updated_at: datetime
-
-
-class ExportedConversation(Conversation):
-    messages: list[Message]
-
-
-class Export(BaseModel):
-    """All that the stores hold of a user."""
-
-    profile: FullProfile
-    sessions: list[SessionInfo]
-    orders: list[Order]
-    activity: list[Activity]
-    conversations: list[ExportedConversation]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import uuid
 
 from database.mongodb import MongoStore
 from models.activity import Activity
+from tristore.models import Page, cursor_page
 
 
 class ActivityRepository:
@@ -18,13 +19,12 @@ class ActivityRepository:
         del document["id"]
         await self._mongodb.insert_once("activity", document)
 
-    async def page(self, user_id: uuid.UUID, limit: int, before: uuid.UUID | None) -> list[Activity]:
-        """Up to `limit`, newest first, all older than the one named by `before`."""
-        query = {"user_id": str(user_id)} | ({"_id": {"$lt": str(before)}} if before else {})
+    async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Activity]:
+        query = {"user_id": str(user_id)} | ({"_id": {"$lt": str(cursor)}} if cursor else {})
         async with self._mongodb.reading() as database:
-            found = await database.activity.find(query).sort("_id", -1).limit(limit).to_list(limit)
-        return [Activity(id=document["_id"], **document) for document in found]
+            found = await database.activity.find(query).sort("_id", -1).limit(limit + 1).to_list(None)
+        return cursor_page([Activity(id=document["_id"], **document) for document in found], limit)
 
-    async def erase(self, user_id: uuid.UUID) -> None:
-        """Delete all of a user's."""
+    async def erase(self, user_id: uuid.UUID, *, for_good: bool) -> None:
+        """Delete all of a user's, in the first pass and in the second (`for_good`)."""
         await self._mongodb.delete_all("activity", {"user_id": str(user_id)})

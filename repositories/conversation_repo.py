@@ -8,7 +8,7 @@ from pymongo import ReturnDocument
 from database.mongodb import Document, MongoStore
 from models.conversation import Conversation, Message, NewMessage
 from tristore.errors import InvalidInput
-from tristore.models import now
+from tristore.models import Page, cursor_page, now
 from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
 MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id")
@@ -81,14 +81,14 @@ class ConversationRepository:
             found = await database.conversations.find(query, {"_id": 1}).sort("_id", 1).limit(500).to_list(500)
         return [document["_id"] for document in found]
 
-    async def page(self, owner: uuid.UUID, limit: int, before: uuid.UUID | None) -> list[Conversation]:
-        """Up to `limit` conversations, newest first by creation, all older than the one named by `before`."""
+    async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Conversation]:
+        """Newest first by creation."""
         query: Document = {"user_id": str(owner), **LIVING}
-        if before:
-            query["_id"] = {"$lt": str(before)}
+        if cursor:
+            query["_id"] = {"$lt": str(cursor)}
         async with self._mongodb.reading() as database:
-            found = await database.conversations.find(query).sort("_id", -1).limit(limit).to_list(limit)
-        return [_conversation(document) for document in found]
+            found = await database.conversations.find(query).sort("_id", -1).limit(limit + 1).to_list(None)
+        return cursor_page([_conversation(document) for document in found], limit)
 
     async def messages(
         self, conversation_id: uuid.UUID, limit: int, *, after: int | None = None, before: int | None = None

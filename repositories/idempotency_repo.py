@@ -40,7 +40,7 @@ class IdempotencyRepository:
         answer: dict[str, Any] = row.answer
         return answer
 
-    async def forget(self, session: AsyncSession, user_id: uuid.UUID) -> None:
+    async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> None:
         """All keys of a user: a fast hash of name and email tells who it was."""
         await session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.user_id == user_id))
 

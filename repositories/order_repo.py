@@ -12,6 +12,7 @@ from database.postgres import Postgres, connect
 from models.course import CourseBrief, CourseRow
 from models.order import CENTS_PER_POINT, CancelReason, LedgerEntry, Order, OrderIn, OrderRow
 from models.user import User
+from tristore.models import Page, cursor_page
 
 COURSE: tuple[Any, ...] = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
 ORDER: tuple[Any, ...] = (
@@ -72,10 +73,10 @@ class OrderRepository:
         found = await self._read(_orders(user_id).where(OrderRow.id == order_id))
         return found[0] if found else None
 
-    async def page(self, user_id: uuid.UUID, limit: int, before: uuid.UUID | None) -> list[Order]:
-        """Up to `limit`, newest first, all older than `before`. As many statements for one as for a hundred."""
-        query = _orders(user_id).order_by(OrderRow.id.desc()).limit(limit)
-        return await self._read(query.where(OrderRow.id < before) if before else query)
+    async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Order]:
+        """As many statements for one as for a hundred."""
+        query = _orders(user_id).order_by(OrderRow.id.desc()).limit(limit + 1)
+        return cursor_page(await self._read(query.where(OrderRow.id < cursor) if cursor else query), limit)
 
     async def points(self, user_id: uuid.UUID) -> int:
         """What the user's orders have earned, less what was taken back."""
@@ -124,9 +125,10 @@ class OrderRepository:
         query = update(OrderRow).where(OrderRow.id == order_id, OrderRow.status != "cancelled")
         await session.execute(query.values(status="cancelled", reason=reason))
 
-    async def cancel_pending_of(self, session: AsyncSession, user_id: uuid.UUID, reason: CancelReason) -> None:
+    async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> None:
+        """Cancel what is pending. Orders and points stay."""
         query = update(OrderRow).where(OrderRow.user_id == user_id, OrderRow.status == "pending")
-        await session.execute(query.values(status="cancelled", reason=reason))
+        await session.execute(query.values(status="cancelled", reason="erased"))
 
     async def revoke_points(self, session: AsyncSession, order_id: uuid.UUID) -> None:
         """Take back what the order earned."""

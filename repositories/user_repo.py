@@ -92,16 +92,17 @@ class UserRepository:
         return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)
 
     async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> int | None:
-        """Leave nothing but the id and the time. Returns the new version, None for an unknown user."""
+        """Leave nothing of the row but the id and the time. Returns the new version, None for an unknown user."""
         # The update alone takes a lock that does not wait for whoever holds the user.
         await session.execute(select(User.id).where(User.id == user_id).with_for_update())
         gone = {"username": None, "email": None, "password_hash": None, "role": "learner"}
         defaults = {"language_preference": "en", "cefr_level": "A1", "updated_at": func.now()}
         times = {"version": User.version + 1, "erased_at": func.coalesce(User.erased_at, func.now())}
         query = update(User).where(User.id == user_id).values(**gone, **defaults, **times).returning(User.version)
-        version = await session.scalar(query)
+        return await session.scalar(query)
+
+    async def erase_profile(self, session: AsyncSession, user_id: uuid.UUID) -> None:
         await session.execute(delete(Profile).where(Profile.user_id == user_id))
-        return version
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from dependencies import (
 )
 from models.activity import ActivityPage
 from models.session import PasswordChange
-from models.user import Export, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
+from models.user import FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
+from services.personal import Export
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems

@@ -77,9 +77,7 @@ class ConversationService:
 
     async def recent(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> ConversationPage:
         """Newest first by creation. The cursor is the id of the last one seen: pages neither miss nor repeat."""
-        found = await self._conversations.page(owner, limit + 1, cursor)
-        more = len(found) > limit
-        return ConversationPage(items=found[:limit], next_cursor=str(found[limit - 1].id) if more else None)
+        return ConversationPage(**vars(await self._conversations.page(owner, limit, cursor)))
 
     async def read(self, conversation_id: uuid.UUID, owner: uuid.UUID, messages: int) -> ConversationWithMessages:
         """The conversation with its last messages."""

@@ -4,6 +4,7 @@ Each is applied at least once, perhaps twice, perhaps late. So `apply` must be i
 """
 
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -37,6 +38,8 @@ class Targets:
     seats: SeatRepository
     sagas: GoOn
     sessions: SessionRepository
+    erase_documents: Callable[[uuid.UUID, bool], Awaitable[None]]
+    """Of a user, and whether for good."""
 
 
 class CreateConversation(Effect):
@@ -101,8 +104,7 @@ class EraseDocuments(Effect):
         return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
-        await to.conversations.erase(self.user_id, for_good=False)
-        await to.activity.erase(self.user_id)
+        await to.erase_documents(self.user_id, False)
 
 
 class EraseDocumentsAgain(Later):
@@ -114,8 +116,7 @@ class EraseDocumentsAgain(Later):
         return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
-        await to.conversations.erase(self.user_id, for_good=True)
-        await to.activity.erase(self.user_id)
+        await to.erase_documents(self.user_id, True)
 
 
 class ForgetProfile(Later):

@@ -81,10 +81,8 @@ class OrderService:
 
     async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> OrderPage:
         """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""
-        found = await self._orders.page(user_id, limit + 1, cursor)
-        more = len(found) > limit
-        points = await self._orders.points(user_id)
-        return OrderPage(items=found[:limit], next_cursor=found[limit - 1].id if more else None, points=points)
+        page = await self._orders.page(user_id, limit, cursor)
+        return OrderPage(**vars(page), points=await self._orders.points(user_id))
 
     async def cancel(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:
         """Undo a confirmed order; asked again, it is undone. Raises NotFound, Conflict when it is neither confirmed nor

@@ -1,8 +1,9 @@
 """What all tables and API models share."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 
 import uuid_utils.compat
 from pydantic import (
@@ -10,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetJsonSchemaHandler,
     model_validator,
 )
@@ -48,6 +50,28 @@ class Model(BaseModel):
     """Base of what clients send: unknown fields are refused, so that a typo is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class HasId(Protocol):
+    @property
+    def id(self) -> uuid.UUID: ...
+
+
+Item = TypeVar("Item")
+Identified = TypeVar("Identified", bound=HasId)
+
+
+class Page(BaseModel, Generic[Item]):
+    """A part of a list, newest first. The cursor is the id of its last item, so pages neither miss nor repeat any."""
+
+    items: list[Item]
+    next_cursor: uuid.UUID | None = Field(description="`cursor` of the next page, null on the last")
+
+
+def cursor_page(found: Sequence[Identified], limit: int) -> "Page[Identified]":
+    """The page of up to `limit` items, made of one item more: that one tells whether there is a next page."""
+    items = list(found[:limit])  # the annotation is quoted: pydantic would look for a schema of HasId
+    return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
 
 class PartialUpdate(Model):

@@ -39,7 +39,7 @@ async def test_returns_what_was_added(repository: ConversationRepository) -> Non
 async def test_adding_twice_is_adding_once(repository: ConversationRepository) -> None:
     conversation = await started(repository)
     await repository.add(conversation.model_copy(update={"title": "late"}))
-    assert await repository.page(OWNER, 10, None) == [conversation]
+    assert (await repository.page(OWNER, 10, None)).items == [conversation]
 
 
 async def test_nobody_else_sees_or_appends_to_a_conversation(repository: ConversationRepository) -> None:
@@ -52,8 +52,9 @@ async def test_nobody_else_sees_or_appends_to_a_conversation(repository: Convers
 async def test_pages_are_newest_first_and_do_not_overlap(repository: ConversationRepository) -> None:
     all_of_them = [await started(repository, f"t{i}") for i in range(5)]
     first = await repository.page(OWNER, 2, None)
-    second = await repository.page(OWNER, 10, first[-1].id)
-    assert [c.id for c in first + second] == [c.id for c in reversed(all_of_them)]
+    second = await repository.page(OWNER, 10, first.next_cursor)
+    assert (len(first.items), second.next_cursor) == (2, None)
+    assert [c.id for c in first.items + second.items] == [c.id for c in reversed(all_of_them)]
 
 
 async def test_numbers_messages_without_gaps_under_concurrent_writers(mongo_store: MongoStore) -> None:
@@ -185,7 +186,7 @@ async def test_a_deleted_conversation_is_gone_for_its_owner(repository: Conversa
     assert await repository.get(conversation.id, OWNER) is None
     assert await repository.rename(conversation.id, OWNER, "back") is None
     assert await repository.append(conversation.id, OWNER, NewMessage(content="hi")) is None
-    assert await repository.page(OWNER, 10, None) == [await repository.get(other.id, OWNER)]
+    assert (await repository.page(OWNER, 10, None)).items == [await repository.get(other.id, OWNER)]
     assert await repository.messages(conversation.id, 10) == []
     assert len(await repository.messages(other.id, 10)) == 1
 
@@ -212,7 +213,7 @@ async def test_erasing_a_user_takes_all_conversations_and_no_other(
     await repository.add(theirs)
     await repository.append(theirs.id, STRANGER, NewMessage(content="kept"))
     await repository.erase(OWNER, for_good=False)
-    assert await repository.page(OWNER, 10, None) == []
+    assert (await repository.page(OWNER, 10, None)).items == []
     assert await mongo_store.database.conversations.count_documents({"title": "secret"}) == 0
     await repository.erase(OWNER, for_good=True)
     assert await mongo_store.database.conversations.count_documents({}) == 1
