@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Request
 from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
 from pydantic import TypeAdapter
@@ -86,8 +86,6 @@ class CallerOfToken(_OfToken):
 
 CurrentSession = Annotated[SignedIn, Depends(SessionOfToken())]
 CurrentUser = Annotated[Caller, Depends(CallerOfToken())]
-
-PageSize = Annotated[int, Query(ge=1, le=100)]
 
 KeyHeader = Annotated[
     str | None,

@@ -17,7 +17,7 @@ from tristore.http.middleware import add_middleware
 from tristore.http.problems import add_error_handlers
 from tristore.ops.process import configure_logging, draining, spare_collections
 from tristore.settings import MissingDSN
-from wiring import wire
+from wiring import Services
 
 # FastAPI's own OpenTelemetry. Even unused it is looked for in each request; and it logs what exceptions say, which may
 # hold data. To use it, change what you need here, and install opentelemetry-sdk.
@@ -48,7 +48,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if app.state.given_stores is None:
             configure_logging(settings)
         stores = app.state.given_stores or await exits.enter_async_context(open_stores(settings))
-        services = app.state.services = wire(settings, stores)
+        services = app.state.services = Services(settings, stores)
         app.state.health, app.state.metrics = services.health, services.metrics
         exits.push_async_callback(services.close)
         services.start()

@@ -1,10 +1,12 @@
-"""Builds the services from the settings and the open stores."""
+"""Builds the services from the settings and the open stores. Each part is built once, when it is first asked for.
 
+To add a service, add a property to `Services`. What several services share stands in `_Shared`."""
+
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 
 from config import NAME, Settings
 from database import mongodb, postgres, redis
@@ -48,24 +50,97 @@ from tristore.passwords import PasswordHasher
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 
+LONGEST = 1 + JITTER
+"""How many times its lifetime an entry stays in Redis at most."""
 
-@dataclass(frozen=True)
-class Services:
-    auth: AuthService
-    users: UserService
-    conversations: ConversationService
-    courses: CourseService
-    orders: OrderService
-    sagas: Sagas
-    privacy: PrivacyService
-    live: LiveService[Message]
-    health: HealthService
-    rate_limits: RateLimitService
-    metrics: Metrics
-    feed: Feed
-    cache: FencedCache
-    messages: ConversationRepository
-    outbox: Outbox
+
+class _Shared:
+    """What the services stand on."""
+
+    def __init__(self, settings: Settings, stores: Stores) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._users = UserRepository(stores.postgres)
+        self._orders = OrderRepository(stores.postgres)
+        self._idempotency = IdempotencyRepository()
+        self._activity = ActivityRepository(stores.mongodb)
+        self._seats = SeatRepository(stores.mongodb)
+        self._breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
+        self._hasher = PasswordHasher(settings.app_name)
+        self._owed = OutboxRepository(stores.postgres, QUEUES, settings.outbox_max_attempts)
+        self._unit_of_work = partial(UnitOfWork, stores.postgres, self._owed.record)
+        self._ping_mongodb = partial(mongodb.ping, stores.mongodb)
+        self._entry_seconds = LONGEST * max(settings.cache_profile_ttl, settings.cache_session_ttl)
+
+    @cached_property
+    def _sessions(self) -> SessionRepository:
+        settings = self._settings
+        # First the longest life in Redis. Then more than the 30 s that a near copy has: the COMMIT may come late.
+        copies_last = LONGEST * settings.cache_session_ttl + 2 * settings.near_session_seconds
+        return SessionRepository(
+            self._stores.postgres,
+            timedelta(seconds=settings.session_idle_seconds),
+            copies_last=timedelta(seconds=copies_last),
+        )
+
+    @cached_property
+    def _messages(self) -> ConversationRepository:
+        return ConversationRepository(self._stores.mongodb, self.feed.send)
+
+    @cached_property
+    def feed(self) -> Feed:
+        return Feed(self._stores.redis, self._breaker, lambda: self.outbox.caught_up("redis"), self._entry_seconds)
+
+    @cached_property
+    def cache(self) -> FencedCache:
+        settings = self._settings
+        return FencedCache(
+            Fence(self._stores.redis, self._breaker, FORMAT, settings.cache_load_lease),
+            near=NearCache(settings.near_cache_entries, self.feed.is_alive) if settings.near_cache else None,
+            feed=self.feed,
+            entry_seconds=self._entry_seconds,
+            absent_seconds=settings.cache_absent_ttl,
+            fallback_concurrency=settings.cache_fallback_concurrency,
+        )
+
+    @cached_property
+    def _copies(self) -> CacheRepository:
+        settings, near = self._settings, self._settings.near_cache
+        return CacheRepository(
+            self.cache,
+            profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds if near else 0),
+            sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds if near else 0),
+        )
+
+    @cached_property
+    def _invalidation(self) -> Invalidation:
+        near_doubt = ALIVE_SECONDS if self._settings.near_cache else 0
+        return Invalidation(outbox=self.outbox, cache=self.cache, near_doubt=near_doubt)
+
+    @cached_property
+    def sagas(self) -> Sagas:
+        return Sagas(
+            unit_of_work=self._unit_of_work,
+            repository=SagaRepository(self._stores.postgres),
+            supersede=self._owed.supersede,
+            kinds=[OrderSaga(orders=self._orders, seats=self._seats, seconds=self._settings.order_deadline)],
+        )
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(
+            repository=self._owed,
+            targets=Targets(
+                self.cache, self._messages, self._activity, self.feed, self._seats, self.sagas, self._sessions
+            ),
+            pings={"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb},
+            deadline=self._settings.effects_deadline,
+            poll_seconds=self._settings.outbox_poll_seconds,
+        )
+
+
+class Services(_Shared):
+    """All that routers, commands and the lifespan ask for."""
 
     def start(self) -> None:
         """Start what runs beside the requests."""
@@ -79,176 +154,145 @@ class Services:
         await self.metrics.close()
         await self.outbox.close()
         await self.cache.close()
-        await self.messages.close()
+        await self._messages.close()
         await self.live.close()
         await self.feed.close()
         await self.health.close()
+
+    @cached_property
+    def auth(self) -> AuthService:
+        return AuthService(
+            unit_of_work=self._unit_of_work,
+            sessions=self._sessions,
+            cache=self._copies,
+            outbox=self.outbox,
+            invalidation=self._invalidation,
+            hasher=self._hasher,
+            lasts=timedelta(seconds=self._settings.session_seconds),
+        )
+
+    @cached_property
+    def users(self) -> UserService:
+        return UserService(
+            unit_of_work=self._unit_of_work,
+            users=self._users,
+            idempotency=self._idempotency,
+            cache=self._copies,
+            outbox=self.outbox,
+            invalidation=self._invalidation,
+            hasher=self._hasher,
+        )
+
+    @cached_property
+    def conversations(self) -> ConversationService:
+        return ConversationService(
+            unit_of_work=self._unit_of_work,
+            conversations=self._messages,
+            activity=self._activity,
+            outbox=self.outbox,
+            purge_seconds=self._settings.purge_seconds,
+        )
+
+    @cached_property
+    def courses(self) -> CourseService:
+        courses = CourseRepository(self._stores.postgres)
+        return CourseService(unit_of_work=self._unit_of_work, courses=courses, seats=self._seats, outbox=self.outbox)
+
+    @cached_property
+    def orders(self) -> OrderService:
+        return OrderService(
+            unit_of_work=self._unit_of_work,
+            orders=self._orders,
+            idempotency=self._idempotency,
+            sagas=self.sagas,
+            outbox=self.outbox,
+        )
+
+    @cached_property
+    def privacy(self) -> PrivacyService:
+        return PrivacyService(
+            unit_of_work=self._unit_of_work,
+            users=self._users,
+            sessions=self._sessions,
+            orders=self._orders,
+            idempotency=self._idempotency,
+            conversations=self._messages,
+            activity=self._activity,
+            outbox=self.outbox,
+            invalidation=self._invalidation,
+            purge_seconds=self._settings.purge_seconds,
+            page_seconds=self._settings.postgres_request_deadline,
+        )
+
+    @cached_property
+    def live(self) -> LiveService[Message]:
+        settings = self._settings
+        return LiveService(
+            source=LiveConversations(self._messages),
+            feed=self.feed,
+            poll_seconds=settings.live_poll_seconds,
+            heartbeat_seconds=settings.live_heartbeat_seconds,
+            send_seconds=settings.live_send_seconds,
+            verify_seconds=settings.postgres_request_deadline,
+            max_per_caller=settings.live_max_per_user,
+            max_listeners=settings.live_max_listeners,
+        )
+
+    @cached_property
+    def rate_limits(self) -> RateLimitService:
+        counters = RateCounters(self._stores.redis, self._breaker)
+        return RateLimitService(counters=counters, limits_of=self._settings.rate_limit)
+
+    @cached_property
+    def health(self) -> HealthService:
+        probes: dict[StoreName, Callable[[], Awaitable[None]]] = {
+            "postgresql": partial(postgres.ping, self._stores.postgres),
+            "redis": self.feed.prove,
+            "mongodb": self._ping_mongodb,
+        }
+        return HealthService(
+            postgres=self._stores.postgres,
+            probes=probes,
+            outbox=self.outbox,
+            breaker=self._breaker,
+            revisions=REVISIONS,
+            timeout=self._settings.health_timeout,
+        )
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return Metrics(
+            stores=self._stores,
+            breaker=self._breaker,
+            health=self.health,
+            counts=self._counts,
+            gauges=self._gauges,
+            folder=f"{NAME}-metrics",
+        )
+
+    @property
+    def _counts(self) -> dict[str, Counter[str]]:
+        return {
+            "cache_events": self.cache.counts,
+            "outbox_events": self.outbox.counts,
+            "sign_ins": self.auth.counts,
+            "rate_limited": self.rate_limits.counts,
+            "live_events": self.live.counts,
+            "wake_ups": self.feed.counts,
+            "sagas": self.sagas.counts,
+        }
+
+    @property
+    def _gauges(self) -> dict[str, tuple[str, Callable[[], int]]]:
+        hashing = "Requests that wait for their turn to hash a password"
+        return {
+            "password_hashing_waiting": (hashing, lambda: self._hasher.waiting + self.auth.waiting),
+            "live_listeners": ("Open streams of messages", lambda: self.live.listening),
+        }
 
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """The services on stores of their own, for a command. Nothing runs beside it."""
     async with open_stores(settings) as stores:
-        yield wire(settings, stores)
-
-
-def wire(settings: Settings, stores: Stores) -> Services:
-    """Build every service once; they live as long as the stores."""
-    breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
-    longest = 1 + JITTER
-    entry_seconds = longest * max(settings.cache_profile_ttl, settings.cache_session_ttl)
-    feed = Feed(stores.redis, breaker, lambda: outbox.caught_up("redis"), entry_seconds)
-    near = NearCache(settings.near_cache_entries, feed.is_alive) if settings.near_cache else None
-    cache = FencedCache(
-        Fence(stores.redis, breaker, FORMAT, settings.cache_load_lease),
-        near=near,
-        feed=feed,
-        entry_seconds=entry_seconds,
-        absent_seconds=settings.cache_absent_ttl,
-        fallback_concurrency=settings.cache_fallback_concurrency,
-    )
-    copies = CacheRepository(
-        cache,
-        profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds if near else 0),
-        sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds if near else 0),
-    )
-    conversations = ConversationRepository(stores.mongodb, feed.send)
-    activity = ActivityRepository(stores.mongodb)
-    seats = SeatRepository(stores.mongodb)
-    owed = OutboxRepository(stores.postgres, QUEUES, settings.outbox_max_attempts)
-    unit_of_work = partial(UnitOfWork, stores.postgres, owed.record)
-    orders = OrderRepository(stores.postgres)
-    users = UserRepository(stores.postgres)
-    sessions = SessionRepository(
-        stores.postgres,
-        timedelta(seconds=settings.session_idle_seconds),
-        # The former with its jitter. More than the 30 s that a copy has in all: the COMMIT may come late.
-        copies_last=timedelta(seconds=longest * settings.cache_session_ttl + 2 * settings.near_session_seconds),
-    )
-    sagas = Sagas(
-        unit_of_work=unit_of_work,
-        repository=SagaRepository(stores.postgres),
-        supersede=owed.supersede,
-        kinds=[OrderSaga(orders=orders, seats=seats, seconds=settings.order_deadline)],
-    )
-    outbox = Outbox(
-        repository=owed,
-        targets=Targets(cache, conversations, activity, feed, seats, sagas, sessions),
-        pings={"redis": partial(redis.ping, stores.redis), "mongodb": partial(mongodb.ping, stores.mongodb)},
-        deadline=settings.effects_deadline,
-        poll_seconds=settings.outbox_poll_seconds,
-    )
-    hasher = PasswordHasher(settings.app_name)
-    probes: dict[StoreName, Callable[[], Awaitable[None]]] = {
-        "postgresql": partial(postgres.ping, stores.postgres),
-        "redis": feed.prove,
-        "mongodb": partial(mongodb.ping, stores.mongodb),
-    }
-    health = HealthService(
-        postgres=stores.postgres,
-        probes=probes,
-        outbox=outbox,
-        breaker=breaker,
-        revisions=REVISIONS,
-        timeout=settings.health_timeout,
-    )
-    rate_limits = RateLimitService(
-        counters=RateCounters(stores.redis, breaker),
-        sign_in_address=settings.rate_limit("sign_in_address"),
-        sign_in_account=settings.rate_limit("sign_in_account"),
-        registration=settings.rate_limit("registration"),
-        requests=settings.rate_limit("requests"),
-    )
-    invalidation = Invalidation(outbox=outbox, cache=cache, near_doubt=ALIVE_SECONDS if near else 0)
-    auth = AuthService(
-        unit_of_work=unit_of_work,
-        sessions=sessions,
-        cache=copies,
-        outbox=outbox,
-        invalidation=invalidation,
-        hasher=hasher,
-        lasts=timedelta(seconds=settings.session_seconds),
-    )
-    live = LiveService(
-        source=LiveConversations(conversations),
-        feed=feed,
-        poll_seconds=settings.live_poll_seconds,
-        heartbeat_seconds=settings.live_heartbeat_seconds,
-        send_seconds=settings.live_send_seconds,
-        verify_seconds=settings.postgres_request_deadline,
-        max_per_caller=settings.live_max_per_user,
-        max_listeners=settings.live_max_listeners,
-    )
-    counts = {
-        "cache_events": cache.counts,
-        "outbox_events": outbox.counts,
-        "sign_ins": auth.counts,
-        "rate_limited": rate_limits.counts,
-        "live_events": live.counts,
-        "wake_ups": feed.counts,
-        "sagas": sagas.counts,
-    }
-    return Services(
-        auth=auth,
-        users=UserService(
-            unit_of_work=unit_of_work,
-            users=users,
-            idempotency=IdempotencyRepository(),
-            cache=copies,
-            outbox=outbox,
-            invalidation=invalidation,
-            hasher=hasher,
-        ),
-        conversations=ConversationService(
-            unit_of_work=unit_of_work,
-            conversations=conversations,
-            activity=activity,
-            outbox=outbox,
-            purge_seconds=settings.purge_seconds,
-        ),
-        courses=CourseService(
-            unit_of_work=unit_of_work, courses=CourseRepository(stores.postgres), seats=seats, outbox=outbox
-        ),
-        orders=OrderService(
-            unit_of_work=unit_of_work,
-            orders=orders,
-            idempotency=IdempotencyRepository(),
-            sagas=sagas,
-            outbox=outbox,
-        ),
-        sagas=sagas,
-        privacy=PrivacyService(
-            unit_of_work=unit_of_work,
-            users=users,
-            sessions=sessions,
-            orders=orders,
-            idempotency=IdempotencyRepository(),
-            conversations=conversations,
-            activity=activity,
-            outbox=outbox,
-            invalidation=invalidation,
-            purge_seconds=settings.purge_seconds,
-            page_seconds=settings.postgres_request_deadline,
-        ),
-        live=live,
-        health=health,
-        rate_limits=rate_limits,
-        metrics=Metrics(
-            stores=stores,
-            breaker=breaker,
-            health=health,
-            counts=counts,
-            gauges={
-                "password_hashing_waiting": (
-                    "Requests that wait for their turn to hash a password",
-                    lambda: hasher.waiting + auth.waiting,
-                ),
-                "live_listeners": ("Open streams of messages", lambda: live.listening),
-            },
-            folder=f"{NAME}-metrics",
-        ),
-        feed=feed,
-        cache=cache,
-        messages=conversations,
-        outbox=outbox,
-    )
+        yield Services(settings, stores)

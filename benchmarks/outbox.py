@@ -28,6 +28,7 @@ from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
 from services.effects import QUEUES
 from services.user_service import UserService
+from tests.under_test import fresh_databases
 from tristore.embedded.servers import EmbeddedServers
 from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
@@ -36,8 +37,7 @@ from tristore.outbox.statements import LEASE
 from tristore.passwords import PasswordHasher
 from tristore.stores import mongodb, redis
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.stores import fresh_databases
-from wiring import wire
+from wiring import Services
 
 OWE = text("""
 WITH users AS (SELECT gen_random_uuid() AS id FROM generate_series(1, :users)), streams AS (
@@ -61,7 +61,7 @@ async def main(effects: int) -> None:
             fresh_databases(embedded.start_all(), mongodb_timeout=5) as settings,
             open_stores(settings) as stores,
         ):
-            results = await measure(stores, wire(settings, stores), effects)
+            results = await measure(stores, Services(settings, stores), effects)
     finally:
         for store in ("postgresql", "redis", "mongodb"):
             embedded.stop(store)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from dependencies import CurrentUser, PageSize, services_of
+from dependencies import CurrentUser, services_of
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -17,9 +17,9 @@ from models.conversation import (
     NewMessage,
 )
 from services.conversation_service import ConversationService
+from tristore.http.parameters import Number, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
-from tristore.models import INT64
 
 router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
 
@@ -32,7 +32,6 @@ async def get_conversations(request: Request) -> ConversationService:
 
 Conversations = Annotated[ConversationService, Depends(get_conversations)]
 LastMessages = Annotated[int, Query(ge=0, le=100)]
-Number = Annotated[int | None, Query(ge=0, le=INT64)]
 
 
 @router.post("", status_code=201, summary="Start a conversation")

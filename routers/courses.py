@@ -5,9 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
-from dependencies import Admin, PageSize, services_of
+from dependencies import Admin, services_of
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
 from services.course_service import CourseService
+from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 

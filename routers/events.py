@@ -5,17 +5,17 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 
 from dependencies import Auth, CurrentSession, services_of
 from models.conversation import Message
 from services.live_conversations import listen
 from tristore.http.event_stream import EventStream, documented_events
+from tristore.http.parameters import LastEventId
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import bearer_token
 from tristore.live.listeners import Listener, LiveService
-from tristore.models import INT64
 
 router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
 
@@ -25,7 +25,6 @@ async def get_live(request: Request) -> LiveService[Message]:
 
 
 Live = Annotated[LiveService[Message], Depends(get_live)]
-LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64)]
 
 
 async def get_listener(

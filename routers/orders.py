@@ -5,9 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
-from dependencies import CurrentUser, KeyOfCaller, PageSize, services_of
+from dependencies import CurrentUser, KeyOfCaller, services_of
 from models.order import Order, OrderIn, OrderPage
 from services.order_service import OrderService
+from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 

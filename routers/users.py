@@ -11,7 +11,6 @@ from dependencies import (
     CurrentSession,
     CurrentUser,
     KeyOfAnybody,
-    PageSize,
     Privacy,
     RateLimits,
     Users,
@@ -20,6 +19,7 @@ from dependencies import (
 from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import Export, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
+from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import address_of

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from database.postgres import start_budget
 from database.unit_of_work import UnitOfWork
 from models.activity import Activity, ActivityPage
 from models.conversation import Conversation
@@ -23,7 +24,6 @@ from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile,
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotFound
 from tristore.outbox.relay import Outbox
-from tristore.stores.postgres import start_budget
 
 PAGE = 500
 PAGE_OF_ORDERS = 100

@@ -3,13 +3,18 @@
 import hashlib
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
+from typing import Literal, get_args
 
 from limits import RateLimitItem
 
 from tristore.bounds.rate_counters import RateCounters
 from tristore.errors import TooManyRequests
+
+Kind = Literal["sign_in_address", "sign_in_account", "registration", "requests"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class RateLimitService:
@@ -19,42 +24,37 @@ class RateLimitService:
         self,
         *,
         counters: RateCounters,
-        sign_in_address: tuple[RateLimitItem, ...],
-        sign_in_account: tuple[RateLimitItem, ...],
-        registration: tuple[RateLimitItem, ...],
-        requests: tuple[RateLimitItem, ...],
+        limits_of: Callable[[Kind], tuple[RateLimitItem, ...]],
     ) -> None:
         self._counters = counters
-        self._sign_in_address = sign_in_address
-        self._sign_in_account = sign_in_account
-        self._registration = registration
-        self._requests = requests
+        self._limits = {kind: limits_of(kind) for kind in KINDS}
+        self._requests = self._limits["requests"]
         self.counts: Counter[str] = Counter()
         """How often each limit refused."""
 
     async def sign_in(self, address: str, account: str) -> None:
         """By address, and more strictly by account from that address. Never by account alone, or anybody could lock the
         owner out by guessing."""
-        await self._count("sign_in_address", self._sign_in_address, network(address))
+        await self._count("sign_in_address", network(address))
         # Hashed: a name or an email in a key would outlive its user's erasure.
         name = hashlib.sha256(account.lower().encode()).hexdigest()
-        await self._count("sign_in_account", self._sign_in_account, network(address), name)
+        await self._count("sign_in_account", network(address), name)
 
     async def registration(self, address: str) -> None:
-        await self._count("registration", self._registration, network(address))
+        await self._count("registration", network(address))
 
     def request(self, user_id: uuid.UUID) -> None:
         """In this process alone: a round trip to Redis for each request would halve the speed of a cached read."""
         for limit in self._requests:
             self._refuse("requests", self._counters.count_here(limit, "requests", str(user_id)))
 
-    async def _count(self, name: str, limits: tuple[RateLimitItem, ...], *who: str) -> None:
-        for limit in limits:
-            self._refuse(name, await self._counters.count(limit, name, *who))
+    async def _count(self, kind: Kind, *who: str) -> None:
+        for limit in self._limits[kind]:
+            self._refuse(kind, await self._counters.count(limit, kind, *who))
 
-    def _refuse(self, name: str, seconds: float | None) -> None:
+    def _refuse(self, kind: Kind, seconds: float | None) -> None:
         if seconds is not None:
-            self.counts[name] += 1
+            self.counts[kind] += 1
             raise TooManyRequests(ceil(seconds))
 
 

@@ -71,7 +71,7 @@ def _lock_no_user(engine: AsyncEngine) -> None:
 
 
 def break_wiring(variant: str) -> None:
-    """Let `wiring.wire` build the broken class in place of the right one."""
+    """Let `wiring.Services` build the broken class in place of the right one."""
     for name, broken in WIRING.get(variant, {}).items():
         setattr(wiring, name, broken)
     if variant in CODE:

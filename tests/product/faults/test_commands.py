@@ -10,19 +10,20 @@ from models.course import EXAMPLE, CourseIn
 from models.order import Order, OrderIn
 from models.user import Registration
 from tests.product.people import account, register, sign_in
+from tests.under_test import Lab, fresh_databases
 from tristore.models import new_id
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import PROJECT, App, Lab
+from tristore.testing.lab import PROJECT, App
 from tristore.testing.outbox import Noted, make_outbox, query, write
-from tristore.testing.stores import environment, fresh_databases
-from wiring import wire
+from tristore.testing.stores import environment
+from wiring import Services
 
 
 @pytest.fixture
 async def apart(lab: Lab) -> AsyncIterator[Lab]:
     """The lab's servers with databases that no app uses: its relay would lease what these tests look at."""
     async with fresh_databases(lab.servers) as settings:
-        yield Lab(lab.embedded, lab.servers, settings)
+        yield lab.on(settings)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_an_admin_is_created_and_sees_every_profile_in_full(lab: Lab, app:
 @pytest.fixture
 async def order(stores: Stores, apart: Lab) -> AsyncIterator[Order]:
     """Pending, because its seats are not counted yet; no relay runs that could go on with it."""
-    services = wire(apart.settings, stores)
+    services = Services(apart.settings, stores)
     user_id = (await services.users.register_user(Registration.model_validate(account()))).user_id
     [course] = await services.courses.create([CourseIn.model_validate(EXAMPLE)])
     await stores.mongodb.database.seats.delete_one({"_id": str(course.id)})

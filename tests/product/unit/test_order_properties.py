@@ -24,6 +24,7 @@ from repositories.seat_repo import SeatRepository
 from services.effects import QUEUES, ForgetMarker
 from services.order_saga import OrderSaga
 from tests.product.people import account
+from tests.under_test import fresh_databases
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.effects import NotYet
@@ -32,8 +33,8 @@ from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, fresh_databases
-from wiring import Services, wire
+from tristore.testing.stores import Servers
+from wiring import Services
 
 T = TypeVar("T")
 SECONDS, TIMEOUT = 2.0, 0.5
@@ -234,7 +235,7 @@ def machine(servers: Servers) -> Iterator[type[OrderMachine]]:
         own = runner.run(exits.enter_async_context(fresh_databases(servers, mongodb_timeout=TIMEOUT)))
         OrderMachine.runner = runner
         OrderMachine.stores = runner.run(exits.enter_async_context(open_stores(own)))
-        OrderMachine.services = wire(own, OrderMachine.stores)
+        OrderMachine.services = Services(own, OrderMachine.stores)
         yield OrderMachine
         runner.run(OrderMachine.services.close())
         runner.run(exits.aclose())

@@ -17,7 +17,7 @@ from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated
 from tristore.passwords import CONTEXT, PasswordHasher
 from tristore.stores.stores import Stores
-from wiring import wire
+from wiring import Services
 
 
 class Counting(CryptContext):  # type: ignore[misc]  # it has no types
@@ -48,7 +48,7 @@ def parameters(hash: str) -> str:
 
 
 def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthService:
-    services = wire(settings, stores)
+    services = Services(settings, stores)
     return AuthService(
         unit_of_work=partial(UnitOfWork, stores.postgres, services.outbox.record),
         sessions=SessionRepository(stores.postgres, timedelta(days=1), copies_last=timedelta(seconds=30)),

@@ -21,7 +21,7 @@ from tristore.saga.tables import Progress
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import make_outbox, outbox_repository, pass_leases, query, well
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers, own_databases
 
 STEPS = ("A", "b", "C", "d")
 """In capitals those in another store."""
@@ -117,7 +117,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 async def own(servers: Servers) -> AsyncIterator[Stores]:
-    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+    async with own_databases(servers) as settings, open_stores(settings) as stores:
         await query(stores, "CREATE TABLE diary (id uuid, entry text, UNIQUE (id, entry))")
         yield stores
 

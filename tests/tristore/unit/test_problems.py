@@ -1,0 +1,59 @@
+"""Errors as problem details."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tristore.errors import Conflict, NotFound, TristoreError
+from tristore.http.problems import Answer, add_error_handlers
+
+
+class Unpaid(TristoreError):
+    """Pay first."""
+
+    def __init__(self, cents: int) -> None:
+        super().__init__()
+        self.cents = cents
+
+
+class Sold(Conflict):
+    """Somebody else has it."""
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    unpaid = Answer(402, "Unpaid", lambda error: {"cents": error.cents}, lambda error: {"X-Pay": "here"})
+    add_error_handlers(app, {Unpaid: unpaid})
+
+    @app.get("/unpaid")
+    async def raise_unpaid() -> None:
+        raise Unpaid(250)
+
+    @app.get("/sold")
+    async def raise_sold() -> None:
+        raise Sold
+
+    @app.get("/gone")
+    async def raise_gone() -> None:
+        raise NotFound
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        yield client
+
+
+async def test_an_error_of_the_product_brings_its_status_title_fields_and_headers(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/unpaid")
+    assert (answer.status_code, answer.headers["X-Pay"]) == (402, "here")
+    expected = {"title": "Unpaid", "status": 402, "detail": "Pay first.", "cents": 250}
+    assert expected.items() <= answer.json().items()
+
+
+@pytest.mark.parametrize(("path", "status", "title"), [("/sold", 409, "Conflict"), ("/gone", 404, "Not found")])
+async def test_an_error_without_an_answer_of_its_own_gets_that_of_its_base(
+    client: httpx.AsyncClient, path: str, status: int, title: str
+) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.json()["title"]) == (status, title)
