@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     app.state.given_stores = stores
     add_middleware(app, settings)
     add_error_handlers(app)
-    for module in (probes, metrics, auth, users, conversations, events, courses, orders):
+    for module in (users, auth, conversations, events, courses, orders, probes, metrics):
         app.include_router(module.router)
     if settings.docs:
         app.serve_document()

@@ -47,9 +47,7 @@ async def real_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
 @asynccontextmanager
 async def mongomock(settings: Settings) -> AsyncIterator[MongoStore]:
     client: Any = AsyncMongoMockClient(tz_aware=True)
-    yield await _migrated(
-        MongoStore(client.fake, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest())
-    )
+    yield await _migrated(MongoStore(client.fake, client, timeout=5, pool_size=1, required_scripts=SCRIPTS.newest()))
 
 
 def real_mongodb(driver: str) -> Callable[[Settings], AbstractAsyncContextManager[MongoStore]]:
