@@ -1,4 +1,4 @@
-"""Every setting of the service. Those that the machinery needs are in `tristore/settings.py`."""
+"""The settings of the product. Those of the machinery are in `tristore/settings.py`. `.env.example` explains all."""
 
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -9,14 +9,14 @@ from pydantic import Field, field_validator
 from tristore.settings import TristoreSettings, load
 
 NAME = "chatlingo"
-"""Of the service to its stores: their clients, databases and embedded servers have it."""
+"""What the stores know the service by: clients, databases and embedded servers have this name."""
 
 
 class Settings(TristoreSettings):
     """Environment variables are the upper-case names. Times are seconds unless the name says otherwise."""
 
     known_passwords: ClassVar = frozenset({NAME})
-    own_loggers: ClassVar = ("main", "commands", "database", "repositories", "services", "routers")
+    own_loggers: ClassVar = ("main", "commands", "database", "models", "repositories", "services", "routers")
 
     app_name: str = NAME
     mongodb_database: str = NAME

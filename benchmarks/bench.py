@@ -31,13 +31,13 @@ import psutil
 from benchmarks.comparison import Bar, Comparisons, Contestant, load_some, ratios_of, send
 from benchmarks.load import OTHER_CORES, SERVER_CORES, Request, load, pin, require_wrk, write_requests
 from benchmarks.users import User, add_users, draw, fill_caches
+from tests.under_test import Lab, fresh_databases, lab_on
 from tristore.embedded.servers import STORES, EmbeddedServers
 from tristore.embedded.servers import Server as Served
 from tristore.models import now
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import PROJECT, App, Lab, answers, free_port, until
-from tristore.testing.log_of_run import LOG
-from tristore.testing.stores import fresh_databases
+from tristore.testing import log_of_run
+from tristore.testing.lab import PROJECT, App, answers, free_port, until
 
 PLACE = "#" * 12
 """Where wrk.lua puts the number of the request."""
@@ -135,7 +135,7 @@ async def measure(size: Size, compare: Comparisons, rows: Iterable["Row"]) -> No
         for pid in [os.getpid(), *(pid for store in STORES for pid in embedded.pids(store))]:
             pin(pid, OTHER_CORES)
         async with fresh_databases(servers) as settings, AsyncExitStack() as exits:
-            lab = Lab(embedded, servers, settings)
+            lab = lab_on(embedded, servers, settings)
             users = await add_users(settings, size.users)
             apps = {server.name: await exits.enter_async_context(serving(lab, server)) for server in SERVERS}
             bench = Bench(size, lab, apps, users, folder, compare)
@@ -144,7 +144,7 @@ async def measure(size: Size, compare: Comparisons, rows: Iterable["Row"]) -> No
     finally:
         for store in STORES:
             embedded.stop(store)
-        LOG.unlink(missing_ok=True)
+        log_of_run.path().unlink(missing_ok=True)
 
 
 async def count_statements(postgres: Served) -> None:

@@ -20,11 +20,11 @@ from benchmarks.comparison import Comparisons, Contestant, median
 from benchmarks.load import Request, require_wrk, write_requests
 from benchmarks.users import User, add_users
 from config import Settings
+from tests.under_test import fresh_databases, lab_on
 from tristore.embedded.servers import STORES, EmbeddedServers
 from tristore.models import new_id, now
 from tristore.stores.stores import open_stores
-from tristore.testing.lab import App, Lab
-from tristore.testing.stores import fresh_databases
+from tristore.testing.lab import App
 
 SMOKE = bool(os.environ.get("SMOKE"))
 MESSAGES = (0, 20, 1_000) if SMOKE else (0, 20, 1_000, 10_000, 100_000)
@@ -51,7 +51,7 @@ async def main(compare: Comparisons) -> None:
             talkers = {size: await add_users(settings, max(1, 5_000 // max(size, 25))) for size in MESSAGES}
             owners = {size: await add_users(settings, 1) for size in CONVERSATIONS}
             await add_documents(settings, talkers, owners)
-            lab = Lab(embedded, servers, settings)
+            lab = lab_on(embedded, servers, settings)
             wiring = Server(WIRING, "benchmarks.straightforward:app")
             apps = [await exits.enter_async_context(serving(lab, server)) for server in (Server("app"), wiring)]
 

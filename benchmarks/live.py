@@ -28,11 +28,11 @@ import psutil
 from benchmarks.growth import plot
 from tests.product.people import register
 from tests.product.things import start_conversation
+from tests.under_test import Lab, fresh_databases, lab_on
 from tristore.embedded.servers import EmbeddedServers
-from tristore.testing.lab import App, Lab, RawConnection, percentile
+from tristore.testing import log_of_run
+from tristore.testing.lab import App, RawConnection, percentile
 from tristore.testing.live import listening
-from tristore.testing.log_of_run import LOG
-from tristore.testing.stores import fresh_databases
 
 MESSAGES_A_SECOND = 100
 POSTERS = 20
@@ -56,13 +56,13 @@ async def main(listeners: int, seconds: float) -> bool:
     try:
         servers = embedded.start_all()
         async with fresh_databases(servers) as settings:
-            lab = Lab(embedded, servers, settings)
+            lab = lab_on(embedded, servers, settings)
             sizes = sorted({1, max(1, listeners // 10), listeners})
             results = {f"{size:,}": await measure(lab, size, seconds) for size in sizes}
     finally:
         for store in ("postgresql", "redis", "mongodb"):
             embedded.stop(store)
-        LOG.unlink(missing_ok=True)
+        log_of_run.path().unlink(missing_ok=True)
     print(json.dumps(results, indent=2))
     costs = [{size: of_size[way]["cpu_ms_a_message"] for size, of_size in results.items()} for way in WAYS]
     print(plot("Processor time for a message, by listeners", costs))

@@ -28,6 +28,7 @@ from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
 from services.effects import QUEUES
 from services.user_service import UserService
+from tests.under_test import fresh_databases
 from tristore.embedded.servers import EmbeddedServers
 from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
@@ -36,7 +37,6 @@ from tristore.outbox.statements import LEASE
 from tristore.passwords import PasswordHasher
 from tristore.stores import mongodb, redis
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.stores import fresh_databases
 from wiring import Services
 
 OWE = text("""

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.under_test import Lab, fresh_databases, lab_on
 from tristore.embedded.servers import STORES, EmbeddedServers
-from tristore.testing.lab import App, Lab, percentile
-from tristore.testing.stores import fresh_databases
+from tristore.testing.lab import App, percentile
 
 AT_ONCE = 40
 APART = 0.005
@@ -55,7 +55,7 @@ async def main(attempts: int) -> None:
     try:
         servers = embedded.start_all()
         async with fresh_databases(servers) as settings:
-            lab = Lab(embedded, servers, settings)
+            lab = lab_on(embedded, servers, settings)
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
             await compare_times(lab, attempts)
             await compare_first_times(lab, starts=few)

@@ -1,40 +1,84 @@
-"""Real servers for the whole run, and an application on databases of its own."""
+"""Real servers for the whole run, and an application on databases of its own.
 
-from collections.abc import AsyncIterator, Iterator
+With several workers (pytest-xdist) PostgreSQL and MongoDB are shared, and each worker has databases of its own there.
+Each has its own Redis, because its channels are shared by all databases of a server, and its own lab.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from config import Settings
 from main import create_app
+from tests.under_test import SECRETS, Lab, fresh_databases, lab_on, migrated_mongodb, settings_for
 from tristore.embedded.servers import EmbeddedServers
+from tristore.ops.process import configure_logging
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.redis import RedisStore
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing import log_of_run
-from tristore.testing.lab import App, Lab
-from tristore.testing.stores import MONGODB, REDIS, Servers, client_of, fresh_databases, settings_for
+from tristore.testing.guarded import guarded_folder, hold
+from tristore.testing.lab import App
+from tristore.testing.stores import MONGODB, REDIS, Servers, client_of
+
+FOLDER = pytest.StashKey[Path]()
+"""Of the run. All its servers and logs are in there, and nothing of it is left at the end."""
+LEAKS = pytest.StashKey[list[str]]()
 
 
-def pytest_configure() -> None:
-    log_of_run.start()
+def pytest_configure(config: pytest.Config) -> None:
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    exits = ExitStack()
+    config.add_cleanup(exits.close)
+    if worker:
+        folder = Path(worker["folder"])
+        exits.enter_context(hold(folder))
+    else:
+        folder = exits.enter_context(guarded_folder("tristore-tests-"))
+        config.option.basetemp = config.option.basetemp or folder / "tmp"
+    config.stash[FOLDER] = folder
+    # As in production, at the level that tells most.
+    configure_logging(Settings(_env_file=None, environment="test", log_level="DEBUG"))
+    log_of_run.write_to(folder / f"{worker['workerid'] if worker else 'main'}.log")
 
 
-def pytest_unconfigure() -> None:
-    log_of_run.LOG.unlink(missing_ok=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["folder"] = str(node.config.stash[FOLDER])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "test_log_of_run" in item.nodeid)  # what it reads must have been written
+@pytest.hookimpl(trylast=True)  # all workers have ended by then
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a secret is in its logs."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        return
+    logs = [log.read_text(errors="replace") for log in config.stash[FOLDER].glob("*.log")]
+    config.stash[LEAKS] = [leak for log in logs for leak in log_of_run.secrets_in(log, SECRETS)]
+    if config.stash[LEAKS]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if leaks := config.stash.get(LEAKS, []):
+        terminalreporter.section("SECRETS in what this run logged, or answered as errors", red=True)
+        for leak in leaks:
+            terminalreporter.write_line(leak)
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    embedded = EmbeddedServers(tmp_path_factory.mktemp("stores"))
-    started = embedded.start_all()
-    yield started
-    for store in started.values():
-        embedded.stop(store.store)
+def run_folder(pytestconfig: pytest.Config) -> Path:
+    return pytestconfig.stash[FOLDER]
+
+
+@pytest.fixture(scope="session")
+def servers(run_folder: Path, worker_id: str) -> Servers:
+    shared = EmbeddedServers(run_folder / "shared").start_all(("postgresql", "mongodb"))
+    return shared | EmbeddedServers(run_folder / worker_id).start_all(["redis"])
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +109,16 @@ async def redis_store(request: pytest.FixtureRequest, servers: Servers) -> Async
 
 @pytest.fixture(params=MONGODB)
 async def mongo_store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[MongoStore]:
-    async with MONGODB[request.param](settings_for(servers)) as store:
+    async with migrated_mongodb(request.param, servers) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
-async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
-    embedded = EmbeddedServers(tmp_path_factory.mktemp("lab"))
+async def lab(run_folder: Path, worker_id: str) -> AsyncIterator[Lab]:
+    embedded = EmbeddedServers(run_folder / f"lab-{worker_id}")
     servers = embedded.start_all()
     async with fresh_databases(servers) as settings:
-        yield Lab(embedded, servers, settings)
-    for store in servers.values():
-        embedded.stop(store.store)
+        yield lab_on(embedded, servers, settings)
 
 
 @pytest.fixture(scope="session")

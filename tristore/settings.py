@@ -214,7 +214,8 @@ def _line(error: ErrorDetails) -> str:
 
 
 def load(cls: type[S]) -> S:
-    """Read them. Raises SystemExit with a line for each mistake, without the values."""
+    """Read the settings from the environment, the secrets' files and `.env`. Raises SystemExit with a line for each
+    mistake, without the values."""
     folder = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
     try:
         return cls(_secrets_dir=folder if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else None)

@@ -13,14 +13,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from config import Settings
 from tests.chaos.replica_set import ReplicaSet, three_nodes_in
 from tests.chaos.schedule import APPS, TAKES_AWAY, AppName, Fault, Kind, Target
 from tests.chaos.strikes import strike
+from tests.under_test import Lab, fresh_databases, lab_on, migrate
 from tristore.embedded.servers import STORES, EmbeddedServers, Store
-from tristore.testing.lab import PROJECT, Lab, RawConnection, free_port, until
+from tristore.settings import DsnField
+from tristore.testing.lab import PROJECT, RawConnection, free_port, until
 from tristore.testing.proxy import Proxy, proxy_to
-from tristore.testing.stores import environment, fresh_databases, migrate
+from tristore.testing.stores import environment
 
 PURGE_SECONDS = 7
 """Longer than anything hangs: nothing that was under way at a first pass may land after the second."""
@@ -233,9 +237,9 @@ async def arena_in(folder: Path, variant: str, seed: int, *, three_nodes: bool) 
             settings = await exits.enter_async_context(fresh_databases(servers))
             replica_set = await exits.enter_async_context(three_nodes_in(folder)) if three_nodes else None
             if replica_set:
-                settings = Settings(_env_file=None, **settings.model_dump() | {"mongodb_dsn": replica_set.dsn})
+                settings = settings.model_copy(update={"mongodb_dsn": SecretStr(replica_set.dsn)})
                 await migrate(settings)
-            lab = Lab(embedded, servers, settings)
+            lab = lab_on(embedded, servers, settings)
             share = partial(random.Random(seed).uniform, 0, 1)
             proxies = {store: await exits.enter_async_context(proxy_to(servers[store].port, share)) for store in STORES}
             more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **LAB_SETTINGS}
@@ -251,9 +255,7 @@ async def arena_in(folder: Path, variant: str, seed: int, *, three_nodes: bool) 
 
 
 def _behind(settings: Settings, lab: Lab, proxies: Mapping[Store, Proxy]) -> Settings:
-    values = settings.model_dump()
-    names: dict[Store, str] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
-    for store, name in names.items():
-        port = lab.servers[store].port
-        values[name] = values[name].get_secret_value().replace(f":{port}", f":{proxies[store].port}")
-    return Settings(_env_file=None, **values)
+    names: dict[Store, DsnField] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
+    ports = {store: (f":{lab.servers[store].port}", f":{proxies[store].port}") for store in names}
+    behind = {str(name): SecretStr(settings.dsn(name).replace(*ports[store])) for store, name in names.items()}
+    return settings.model_copy(update=behind)

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from config import Settings
 from tests.chaos.schedule import Fault, Kind
+from tests.under_test import Lab
 from tristore.embedded.servers import Store
-from tristore.testing.lab import Lab, until
+from tristore.testing.lab import until
 from tristore.testing.proxy import Proxy
 
 DECISIVE: dict[Store, bytes] = {"postgresql": b"COMMIT;", "redis": b"EVALSHA", "mongodb": b"writeConcern"}

@@ -1,10 +1,11 @@
 """Lets the database refuse what a service does for a user without `UnitOfWork.for_user`.
 
 A trigger on every table that refers to users, and on the outbox, looks whether the transaction has locked the user: by
-a lock on the row, or because it has just written it. An erasure cannot come in between then.
+a lock on the row, or because it has just written it. An erasure cannot come in between then. What tests write on the
+connections for background work is not looked at.
 """
 
-from sqlalchemy import text
+from sqlalchemy import ExceptionContext, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 CHECK = """
@@ -15,6 +16,9 @@ DECLARE
   locker xid;
   is_mine boolean := false;
 BEGIN
+  IF current_setting('application_name') NOT LIKE '%-app' THEN
+    RETURN;
+  END IF;
   SELECT xmin, xmax INTO writer, locker FROM users WHERE id = who;
   IF who IS NULL OR NOT FOUND OR writer = me OR locker = me THEN
     RETURN;
@@ -53,8 +57,18 @@ FOR EACH ROW EXECUTE FUNCTION demand_lock_of_row('{column}')
 """
 
 
+REFUSED: list[str] = []
+"""What the triggers have said. A test has to look: the client sees only a response with status 500."""
+
+
+def note_refusal(context: ExceptionContext) -> None:
+    if "whom this transaction has not locked" in str(context.original_exception):
+        REFUSED.append(str(context.original_exception))
+
+
 async def demand_locks(engine: AsyncEngine) -> list[str]:
     """Set the triggers. Returns the names of the tables that refer to users."""
+    event.listen(engine.sync_engine, "handle_error", note_refusal)
     async with engine.begin() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver

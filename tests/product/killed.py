@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 
-from tristore.testing.lab import Lab, answers
+from tests.under_test import Lab, doomed_app
+from tristore.testing.lab import answers
 
 # Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every fifth.
 STRIDE = 1 if os.environ.get("FAULTS") == "all" else 5
@@ -14,7 +15,7 @@ STRIDE = 1 if os.environ.get("FAULTS") == "all" else 5
 
 async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str, str], body: Any) -> bool:
     """Send one request to an app that dies at its n-th call to a store. Returns whether it died."""
-    async with lab.doomed_app(OUTBOX_POLL_SECONDS="30") as doomed:  # its relay's calls count too: few of them
+    async with doomed_app(lab, OUTBOX_POLL_SECONDS="30") as doomed:  # its relay's calls count too: few of them
         try:
             await doomed.client.request(method, path, headers={**headers, "X-Kill-At": str(n)}, json=body)
             await asyncio.sleep(0.3)  # what goes on after the answer counts too

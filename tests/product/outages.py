@@ -6,9 +6,10 @@ import httpx
 from redis.asyncio import Redis
 
 from tests.product.people import account
+from tests.under_test import Lab
 from tristore.embedded.servers import Store
 from tristore.errors import Reason
-from tristore.testing.lab import Lab, timed, until
+from tristore.testing.lab import timed, until
 
 STATES = {"connected", *(f"error: {reason}" for reason in get_args(Reason))}
 

@@ -137,11 +137,13 @@ class Fence:
             lambda _, run_id: script(keys=[name for key in keys for name in self._keys_of(run_id, key)], args=arguments)
         )
 
-    async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[Any]]) -> Any:
+    async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[object]]) -> None:
+        """The operation gets the names of the entry and of its lease."""
         with self.breaker:
-            return await self._on_server(lambda client, run_id: operation(client, self._keys_of(run_id, key)))
+            await self._on_server(lambda client, run_id: operation(client, self._keys_of(run_id, key)))
 
     async def _on_server(self, operation: Callable[[Redis, str], Awaitable[Any]]) -> Any:
+        """The operation gets the server's run id."""
         identity = self._redis.identity
         async with within_timeout(self._redis):
             if not identity.run_id:

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 
 class PrefixedRouter(APIRouter):
-    """FastAPI asks each included router in turn, and a router each of its routes, twice. This router says no at once when
+    """FastAPI asks each included router in turn, and a router each of its routes, twice. This one says no at once when
     its prefix is not in the path, and yes when it has exactly this path. Without it a cached read takes a quarter
     longer (docs/performance.md)."""
 

@@ -42,7 +42,7 @@ def _is_own(name: str | None, kind: str, parents: object) -> bool:
 def _run(options: dict[str, Any], before: Callable[[Connection], object], settings: ReadSettings) -> None:
     options |= {"transaction_per_migration": True}
     if context.is_offline_mode():
-        context.configure(dialect_name="postgresql", **options)
+        context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, **options)
         with context.begin_transaction():
             context.run_migrations()
         return

@@ -1,6 +1,7 @@
 """A new migration: what the models say and the migrations do not."""
 
 import asyncio
+import os
 import secrets
 from argparse import Namespace
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ def _empty_database(settings: TristoreSettings) -> Iterator[str]:
         with _embedded_server() as dsn:
             yield dsn
         return
-    dsn, name = settings.dsn("postgres_dsn"), f"migration_{secrets.token_hex(4)}"
+    dsn, name = settings.dsn("postgres_dsn"), f"migration_{os.getpid()}_{secrets.token_hex(4)}"
     asyncio.run(_administer(dsn, f"CREATE DATABASE {name}"))
     try:
         yield make_url(dsn).set(database=name).render_as_string(hide_password=False)

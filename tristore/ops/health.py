@@ -56,8 +56,7 @@ class HealthService:
         timeout: float,
     ) -> None:
         """A probe returns when its store takes the service's own kind of write, and raises StoreUnavailable when it
-        does not. `revisions`: the product's
-        migrations of PostgreSQL. `timeout`: seconds that each may take."""
+        does not. `revisions`: the product's migrations of PostgreSQL. `timeout`: seconds that each may take."""
         self._postgres = postgres
         self._probes = probes
         self._outbox = outbox

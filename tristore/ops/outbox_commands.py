@@ -33,7 +33,7 @@ def outbox_commands(service: Service[S]) -> click.Group:
     @outbox.command()
     @click.argument("aggregate")
     def show(aggregate: str) -> None:
-        """The effects owed to an aggregate such as user:<id>, in order, with their payloads (personal data)."""
+        """The effects owed to an aggregate such as saga:<id>, in order, with their payloads (personal data)."""
         for row in run(lambda repository, _: repository.effects(aggregate)):
             click.echo(f"{row.id}  {row.store}  {row.name}  {row.created_at:%F %T}Z  {row.payload}")
 

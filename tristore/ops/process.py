@@ -55,8 +55,8 @@ def _rendering(settings: TristoreSettings) -> list[structlog.typing.Processor]:
 
 
 def spare_collections() -> None:
-    """Fewer garbage collections, of less. What exists now stays as long as the process: looking through all of it, as
-    every full one does, stopped the loop for 65 ms. And what hundreds of requests in flight hold is more than Python's
+    """Make garbage collections fewer and smaller. What exists now stays as long as the process: each full collection
+    looked through all of it, and stopped the loop for 65 ms. Hundreds of requests in flight hold more than Python's
     threshold of 700 objects: it looked at them over and over, for 6 % of the processor time."""
     gc.collect()  # what is garbage already would stay for good
     gc.freeze()
@@ -65,9 +65,9 @@ def spare_collections() -> None:
 
 @contextmanager
 def draining(start: Callable[[], None], end_streams: Callable[[], None], seconds: float) -> Iterator[None]:
-    """On SIGTERM, start draining and let the server stop accepting only `seconds` later: load balancers need that long
-    to see that the process is no longer ready. A second SIGTERM, or SIGINT, ends the wait. Streams are ended when the
-    server stops: it would wait for them, and their clients would come back here any earlier."""
+    """On SIGTERM, call `start`, and let the server stop `seconds` later: load balancers need that long to see that the
+    process is no longer ready. A second SIGTERM, or SIGINT, ends the wait. `end_streams` is called when the server
+    stops, because it would wait for open streams. Earlier, their clients would only come back to this process."""
     loop = asyncio.get_running_loop()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if not callable(handlers[signal.SIGTERM]):  # no server runs us: a test does

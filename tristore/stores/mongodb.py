@@ -70,7 +70,7 @@ class MongoStore:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncDatabase[Document]]:
-        """As `operation`, for what somebody is shown: it is never what a failover takes back."""
+        """As `operation`, for what somebody is shown: a failover never takes it back."""
         async with self.operation() as database:
             yield database if self.majority is None else self.majority
 

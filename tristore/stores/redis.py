@@ -109,9 +109,10 @@ def pool_use(redis: RedisStore) -> tuple[int, int]:
 
 @asynccontextmanager
 async def within_timeout(redis: RedisStore) -> AsyncIterator[None]:
-    """Bound one operation in all, and translate its errors. When it is the event loop that comes late, because of a
-    thousand requests in it, the answer may be here and not yet read: then the operation gets its time once more, up to
-    TIMES_MORE times. A breaker that opened for this would send all of them to PostgreSQL. Raises StoreUnavailable."""
+    """Bound the time of one operation, and translate its errors. The event loop may be what is late, for example with
+    a thousand requests in it: the answer is here, and not yet read. Then the operation gets its time again, up to
+    TIMES_MORE times. A breaker that opened for this would send all those requests to PostgreSQL. Raises
+    StoreUnavailable."""
     with translate_errors(raise_unknown=redis.raise_unknown):
         async with asyncio.timeout(None) as scope:
             deadline = _Deadline(scope, redis.timeout)

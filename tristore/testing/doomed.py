@@ -1,25 +1,19 @@
-"""An app that kills itself (SIGKILL) at its n-th call to a store after a request with `X-Kill-At: n`, or, after one
-with `X-Kill-After-Insert: messages`, once that collection has taken an insert and before anybody is told.
+"""Makes an app kill itself (SIGKILL): at its n-th call to a store after a request with `X-Kill-At: n`, or, after one
+with `X-Kill-After-Insert: COLLECTION`, once that collection has taken an insert and before anybody is told.
 
-The lab's own entry point: it wraps the stores that the app is given, so nothing of this is in the shipped code.
-Run as `python -m tristore.testing.doomed PORT`.
+It wraps the stores that the app is given, so nothing of this is in the shipped code.
 """
 
-import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import uvicorn
 from pymongo import monitoring
 from sqlalchemy import event
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from config import get_settings
-from main import create_app
-from tristore.stores.stores import Stores, open_stores
+from tristore.stores.stores import Stores
 
 COUNTED_COMMANDS = {"insert", "update", "delete", "find", "findAndModify", "aggregate"}
 
@@ -101,18 +95,3 @@ class Arm:
             elif name == b"x-kill-after-insert":
                 self._doom.collection = value.decode()
         await self._app(scope, receive, send)
-
-
-async def main(port: int) -> None:
-    doom = Doom()
-    monitoring.register(MongoCalls(doom))
-    settings = get_settings()
-    async with open_stores(settings) as stores:
-        watch(stores, doom)
-        app = create_app(settings, stores)
-        app.add_middleware(Arm, doom=doom)
-        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_keep_alive=75)).serve()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))

@@ -8,18 +8,17 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import httpx
 from anyio import to_thread
 
-from config import Settings
 from tristore.embedded.servers import EmbeddedServers, Store
-from tristore.testing.log_of_run import LOG
-from tristore.testing.stores import HOOKS, Servers, environment
-from tristore.testing.warm import WarmProcess
+from tristore.settings import TristoreSettings
+from tristore.testing import log_of_run, warm
+from tristore.testing.stores import Servers, environment
 
 PROJECT = Path(__file__).parents[2]
 Fault = Literal["stopped", "killed"]
@@ -27,10 +26,46 @@ FAULTS: tuple[Fault, ...] = ("stopped", "killed")
 
 
 @dataclass(frozen=True)
-class Lab:
+class Apps:
+    """Runs processes of the app that uvicorn finds at `app_path`, such as main:app, on the databases of `settings`."""
+
+    settings: TristoreSettings
+    app_path: str
+    folder: Path
+    """Where they work: one that has no .env."""
+
+    def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
+        """An app process of its own, stopped with SIGTERM at the end. `more` is for its environment."""
+        uvicorn = ("uvicorn", "--app-dir", str(PROJECT), self.app_path, "--log-level", "warning")
+        return self.running(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
+
+    @asynccontextmanager
+    async def running(self, *module: str, **more: str) -> AsyncIterator["App"]:
+        """A module that serves on the port that comes as its last argument."""
+        port = free_port()
+        env = environment(self.settings, PYTHONPATH=str(PROJECT), **more)
+        warm.preload(self.app_path.partition(":")[0])
+        process = warm.WarmProcess(*module, str(port), cwd=self.folder, env=env, log=log_of_run.path())
+        base = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=log_of_run.HOOKS) as client:
+            try:
+                await until(lambda: answers(client, "/health/live"), 60)
+                yield App(process, client)
+            finally:
+                process.terminate()
+                await process.wait()
+
+
+@dataclass(frozen=True)
+class Lab(Apps):
+    """Such apps, and servers of their own to stop and kill."""
+
     embedded: EmbeddedServers
     servers: Servers
-    settings: Settings
+
+    def on(self, settings: TristoreSettings) -> Self:
+        """The same servers with other databases."""
+        return replace(self, settings=settings)
 
     @asynccontextmanager
     async def without(self, store: Store, fault: Fault) -> AsyncIterator[None]:
@@ -52,35 +87,10 @@ class Lab:
             with suppress(ProcessLookupError):  # a child may have ended meanwhile
                 os.kill(pid, number)
 
-    def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
-        """An app process of its own, stopped with SIGTERM at the end."""
-        uvicorn = ("uvicorn", "--app-dir", str(PROJECT), "main:app", "--log-level", "warning")
-        return self.running(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
-
-    def doomed_app(self, **more: str) -> AbstractAsyncContextManager["App"]:
-        """An app process that kills itself when told: see doomed.py."""
-        return self.running("tristore.testing.doomed", **more)
-
-    @asynccontextmanager
-    async def running(self, *module: str, **more: str) -> AsyncIterator["App"]:
-        """A module that serves on the port that comes as its last argument."""
-        port = free_port()
-        env = environment(self.settings, PYTHONPATH=str(PROJECT), **more)
-        no_env_file_there = self.servers["redis"].data
-        process = WarmProcess(*module, str(port), cwd=no_env_file_there, env=env, log=LOG)
-        base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=HOOKS) as client:
-            try:
-                await until(lambda: answers(client, "/health/live"), 60)
-                yield App(process, client)
-            finally:
-                process.terminate()
-                await process.wait()
-
 
 @dataclass(frozen=True)
 class App:
-    process: WarmProcess
+    process: warm.WarmProcess
     client: httpx.AsyncClient
 
 

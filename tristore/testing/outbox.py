@@ -15,7 +15,7 @@ from tristore.outbox.repository import OutboxRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.effects import QUEUE
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers, own_databases
 
 QUEUES = ("redis", "mongodb", QUEUE)
 
@@ -88,7 +88,7 @@ def make_outbox(
     targets: object,
     *,
     max_attempts: int = 3,
-    deadline: float = 0.5,
+    deadline: float = 3,
     pings: Mapping[str, Ping] | None = None,
 ) -> Outbox:
     return Outbox(
@@ -103,7 +103,7 @@ def make_outbox(
 @asynccontextmanager
 async def stores_apart(servers: Servers) -> AsyncIterator[Stores]:
     """Stores whose outbox no other relay reads. Many writers of one stream may wait long for each other."""
-    async with fresh_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
+    async with own_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
         yield stores
 
 

@@ -12,7 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["main", "uvicorn"])
+
+
+def preload(*modules: str) -> None:
+    """What processes that are forked from now on have imported. It has no effect once the first one has started."""
+    _forkserver.set_forkserver_preload([*modules, "uvicorn"])
 
 
 class WarmProcess:

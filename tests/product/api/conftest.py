@@ -1,13 +1,22 @@
 """What holds for all tests of the API."""
 
-import pytest
+from collections.abc import AsyncIterator
 
-from tests.product.for_user import demand_locks
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.product.for_user import REFUSED, demand_locks
 from tristore.stores.stores import Stores
 
+_watched: dict[AsyncEngine, list[str]] = {}
 
-@pytest.fixture(scope="session", autouse=True)
-async def tables_of_users(stores: Stores) -> list[str]:
-    """Whatever a test makes the service write for a user must be under the user's lock. The tables that refer to
-    users."""
-    return await demand_locks(stores.postgres.engine)
+
+@pytest.fixture(autouse=True)
+async def tables_of_users(stores: Stores) -> AsyncIterator[list[str]]:
+    """The tables that refer to users. Fails when the service writes for a user without a lock on the user."""
+    engine = stores.postgres.engine
+    if engine not in _watched:
+        _watched[engine] = await demand_locks(engine)
+    REFUSED.clear()
+    yield _watched[engine]
+    assert REFUSED == []

@@ -13,10 +13,11 @@ from main import create_app
 from tests.product.orders import order
 from tests.product.people import account, register_admin, sign_in
 from tests.product.things import new_course
+from tests.under_test import fresh_databases
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, client_of, fresh_databases
+from tristore.testing.stores import Servers, client_of
 
 pytestmark = pytest.mark.timeout(120)
 ROUNDS = 40

@@ -10,7 +10,7 @@ from config import Settings
 from main import create_app
 from tristore.stores.postgres import connect
 from tristore.stores.stores import Stores
-from tristore.testing.log_of_run import LOG
+from tristore.testing import log_of_run
 from tristore.testing.stores import client_of
 
 
@@ -50,7 +50,7 @@ async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(sett
         answer = await client.get("/bug")
     assert answer.status_code == 500
     assert "secret" not in answer.text
-    logged = LOG.read_text().partition(f"request_id={answer.json()['request_id']}")[2]
+    logged = log_of_run.path().read_text().partition(f"request_id={answer.json()['request_id']}")[2]
     assert "ZeroDivisionError" in logged
 
 
@@ -67,6 +67,10 @@ async def test_operators_are_told_the_servers_code_and_nobody_its_text(settings:
         answer = await client.get("/full")
     assert answer.status_code == 503
     assert answer.json()["detail"] == "postgresql is not available at the moment (refuses writes)."
-    logged = [line for line in LOG.read_text().splitlines() if f"request_id={answer.json()['request_id']}" in line]
+    logged = [
+        line
+        for line in log_of_run.path().read_text().splitlines()
+        if f"request_id={answer.json()['request_id']}" in line
+    ]
     assert any("cause=53100" in line for line in logged)
     assert not any("secret" in line for line in logged)

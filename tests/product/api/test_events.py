@@ -14,11 +14,10 @@ from tests.product.live import listeners_are
 from tests.product.metrics import scrape, value
 from tests.product.people import account, register, sign_in
 from tests.product.things import post, start_conversation
-from tristore.embedded.servers import EmbeddedServers
+from tests.under_test import apps_on
 from tristore.stores.stores import Stores
-from tristore.testing.lab import App, Lab, until
+from tristore.testing.lab import App, Apps, until
 from tristore.testing.live import Stream, listening
-from tristore.testing.stores import Servers
 
 Open = Callable[..., AbstractAsyncContextManager[Stream]]
 QUIET = {"LIVE_HEARTBEAT_SECONDS": "60", "LIVE_POLL_SECONDS": "60"}
@@ -26,13 +25,13 @@ QUIET = {"LIVE_HEARTBEAT_SECONDS": "60", "LIVE_POLL_SECONDS": "60"}
 
 
 @pytest.fixture(scope="module")
-def lab(servers: Servers, settings: Settings) -> Lab:
-    return Lab(EmbeddedServers(servers["redis"].data.parent), servers, settings)
+def apps(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Apps:
+    return apps_on(settings, tmp_path_factory.mktemp("app"))
 
 
 @pytest.fixture(scope="module")
-async def app(lab: Lab) -> AsyncIterator[App]:
-    async with lab.app(**QUIET) as app:
+async def app(apps: Apps) -> AsyncIterator[App]:
+    async with apps.app(**QUIET) as app:
         yield app
 
 
@@ -104,14 +103,14 @@ async def test_nobody_else_may_listen(client: httpx.AsyncClient, ana: dict[str, 
 
 
 @pytest.mark.parametrize("way", ["this session", "all sessions", "a new password"])
-async def test_a_session_that_ends_in_another_process_ends_its_streams(lab: Lab, app: App, way: str) -> None:
+async def test_a_session_that_ends_in_another_process_ends_its_streams(apps: Apps, app: App, way: str) -> None:
     body = account()
     registered = await app.client.post("/users/register", json=body)
     assert registered.status_code == 201
     here, there = [await sign_in(app.client, body["username"], body["password"]) for _ in range(2)]
     path = f"/conversations/{registered.json()['welcome_conversation_id']}/events"
     async with (
-        lab.app(**QUIET) as other,
+        apps.app(**QUIET) as other,
         listening(app.client.base_url, path, here) as ends,
         listening(app.client.base_url, path, there) as other_session,
     ):
@@ -132,8 +131,8 @@ async def test_a_session_that_ends_in_another_process_ends_its_streams(lab: Lab,
             await other_session.until(events=1)
 
 
-async def test_a_session_that_ended_unheard_is_found_at_the_next_heartbeat(lab: Lab, stores: Stores) -> None:
-    async with lab.app(LIVE_HEARTBEAT_SECONDS="0.5", NEAR_SESSION_SECONDS="1") as app:
+async def test_a_session_that_ended_unheard_is_found_at_the_next_heartbeat(apps: Apps, stores: Stores) -> None:
+    async with apps.app(LIVE_HEARTBEAT_SECONDS="0.5", NEAR_SESSION_SECONDS="1") as app:
         ana = await register(app.client)
         path = f"{await start_conversation(app.client, ana)}/events"
         async with listening(app.client.base_url, path, ana) as stream:
@@ -146,8 +145,8 @@ async def test_a_session_that_ended_unheard_is_found_at_the_next_heartbeat(lab: 
             assert stream.ended
 
 
-async def test_a_deleted_conversation_ends_its_streams(lab: Lab) -> None:
-    async with lab.app(LIVE_POLL_SECONDS="0.2") as app:
+async def test_a_deleted_conversation_ends_its_streams(apps: Apps) -> None:
+    async with apps.app(LIVE_POLL_SECONDS="0.2") as app:
         ana = await register(app.client)
         conversation, other = [await start_conversation(app.client, ana) for _ in range(2)]
         async with (
@@ -161,8 +160,8 @@ async def test_a_deleted_conversation_ends_its_streams(lab: Lab) -> None:
             await goes_on.until(events=1)
 
 
-async def test_open_streams_are_limited_by_user_and_in_all(lab: Lab) -> None:
-    async with lab.app(LIVE_MAX_PER_USER="2", LIVE_MAX_LISTENERS="3") as app:
+async def test_open_streams_are_limited_by_user_and_in_all(apps: Apps) -> None:
+    async with apps.app(LIVE_MAX_PER_USER="2", LIVE_MAX_LISTENERS="3") as app:
         ana, ben = await register(app.client), await register(app.client)
         path, bens = [f"{await start_conversation(app.client, who)}/events" for who in (ana, ben)]
         base = app.client.base_url
@@ -182,8 +181,8 @@ async def test_open_streams_are_limited_by_user_and_in_all(lab: Lab) -> None:
         await until(partial(listeners_are, app, 0), 5)
 
 
-async def test_a_refused_listener_takes_no_place(lab: Lab) -> None:
-    async with lab.app(LIVE_MAX_PER_USER="1", LIVE_MAX_LISTENERS="1") as app:
+async def test_a_refused_listener_takes_no_place(apps: Apps) -> None:
+    async with apps.app(LIVE_MAX_PER_USER="1", LIVE_MAX_LISTENERS="1") as app:
         ana, ben = await register(app.client), await register(app.client)
         path = f"{await start_conversation(app.client, ana)}/events"
         answers = await asyncio.gather(*(app.client.get(path, headers=ben) for _ in range(5)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Iterator
 from functools import partial
 
 import httpx
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from services.effects import QUEUES, RecordActivity
+from tests.product.for_user import REFUSED
 from tests.product.people import register
 from tristore.errors import NotFound
 from tristore.outbox.repository import OutboxRepository
@@ -22,6 +24,14 @@ ADD_SESSION = text(
     "INSERT INTO sessions (id, user_id, token_hash, expires_at)"
     " VALUES (gen_random_uuid(), :user, sha256(gen_random_uuid()::text::bytea), now())"
 )
+
+
+@pytest.fixture
+def refused() -> Iterator[list[str]]:
+    """What the database has refused, which is meant here."""
+    yield REFUSED
+    assert len(REFUSED) == 1
+    REFUSED.clear()
 
 
 @pytest.fixture
@@ -39,7 +49,7 @@ def test_each_table_that_refers_to_users_is_watched(tables_of_users: list[str]) 
 
 
 async def test_a_row_without_the_lock_is_refused_in_words(
-    unit_of_work: partial[UnitOfWork], user_id: uuid.UUID
+    unit_of_work: partial[UnitOfWork], user_id: uuid.UUID, refused: list[str]
 ) -> None:
     with pytest.raises(DBAPIError, match=r"A row of sessions .* Begin it with `await uow.for_user\(user_id\)`"):
         async with unit_of_work() as uow:
@@ -47,7 +57,7 @@ async def test_a_row_without_the_lock_is_refused_in_words(
 
 
 async def test_an_effect_without_the_lock_is_refused_in_words(
-    unit_of_work: partial[UnitOfWork], user_id: uuid.UUID
+    unit_of_work: partial[UnitOfWork], user_id: uuid.UUID, refused: list[str]
 ) -> None:
     with pytest.raises(DBAPIError, match=r"The effect RecordActivity .* `await uow.for_user\(user_id\)`"):
         async with unit_of_work() as uow:
@@ -56,7 +66,7 @@ async def test_an_effect_without_the_lock_is_refused_in_words(
 
 
 async def test_the_lock_of_another_transaction_or_user_does_not_count(
-    client: httpx.AsyncClient, unit_of_work: partial[UnitOfWork], user_id: uuid.UUID
+    client: httpx.AsyncClient, unit_of_work: partial[UnitOfWork], user_id: uuid.UUID, refused: list[str]
 ) -> None:
     other = uuid.UUID((await register(client))["X-User-Id"])
     async with unit_of_work() as first:

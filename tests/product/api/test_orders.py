@@ -249,6 +249,6 @@ async def test_the_ledger_takes_an_entry_of_a_kind_once(
 ) -> None:
     placed = (await order(client, learner, await new_course(client, admin))).json()
     again = "INSERT INTO points_ledger (user_id, order_id, kind, points) SELECT user_id, id, 'earned', 1 FROM orders"
-    async with stores.postgres.engine.connect() as connection:
+    async with stores.postgres.background.connect() as connection:
         with pytest.raises(Exception, match="uq_points_ledger_order_id_kind"):
             await connection.execute(text(f"{again} WHERE id = :id"), {"id": placed["id"]})

@@ -15,12 +15,13 @@ from models.session import SignedIn
 from tests.product.people import account, register, register_admin, sign_in
 from tests.product.things import new_course
 from tests.product.traces import traces
+from tests.under_test import fresh_databases
 from tristore.models import new_id
 from tristore.stores.postgres import start_budget
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, client_of, fresh_databases
+from tristore.testing.stores import Servers, client_of
 
 
 async def test_activity_tells_what_the_user_did_newest_first(client: httpx.AsyncClient) -> None:

@@ -4,13 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tristore.embedded.servers import EmbeddedServers
-from tristore.testing.lab import App, Lab
-from tristore.testing.stores import Servers, fresh_databases
+from tests.under_test import apps_on, fresh_databases
+from tristore.testing.lab import App
+from tristore.testing.stores import Servers
 
 
 @pytest.fixture(scope="session")
-async def app(servers: Servers) -> AsyncIterator[App]:
-    embedded = EmbeddedServers(servers["redis"].data.parent)
-    async with fresh_databases(servers) as settings, Lab(embedded, servers, settings).app() as app:
+async def app(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
+    async with fresh_databases(servers) as settings, apps_on(settings, tmp_path_factory.mktemp("app")).app() as app:
         yield app

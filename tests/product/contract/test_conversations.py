@@ -9,11 +9,12 @@ from pymongo.errors import OperationFailure
 
 from models.conversation import Conversation, NewMessage
 from repositories.conversation_repo import MESSAGES, ConversationRepository
+from tests.under_test import migrated_mongodb
 from tristore.errors import InvalidInput, StoreUnavailable
 from tristore.models import new_id, now
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.numbered_log import NumberedLog
-from tristore.testing.stores import REAL_MONGODB, Servers, settings_for
+from tristore.testing.stores import REAL_MONGODB, Servers
 
 OWNER, STRANGER = new_id(), new_id()
 
@@ -222,7 +223,7 @@ async def test_erasing_a_user_takes_all_conversations_and_no_other(
 async def test_what_somebody_is_shown_is_what_the_majority_has(servers: Servers, driver: str) -> None:
     """What one member alone has may be rolled back. The number of the next message is asked of that member: the unique
     index decides."""
-    async with REAL_MONGODB[driver](settings_for(servers)) as store:
+    async with migrated_mongodb(driver, servers) as store:
         repository = ConversationRepository(store)
         conversation = await started(repository)
         await store.database.command({"profile": 2})

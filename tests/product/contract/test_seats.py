@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from repositories.seat_repo import IN_FLIGHT, SeatRepository
+from tests.under_test import migrated_mongodb
 from tristore.models import new_id
 from tristore.stores.mongodb import MongoStore
-from tristore.testing.stores import REAL_MONGODB, Servers, settings_for
+from tristore.testing.stores import REAL_MONGODB, Servers
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def now() -> datetime:
 
 @pytest.fixture(params=REAL_MONGODB)
 async def real(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[MongoStore]:
-    async with REAL_MONGODB[request.param](settings_for(servers)) as store:
+    async with migrated_mongodb(request.param, servers) as store:
         store.timeout = TIMEOUT.total_seconds()
         yield store
 

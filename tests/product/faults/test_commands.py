@@ -10,11 +10,12 @@ from models.course import EXAMPLE, CourseIn
 from models.order import Order, OrderIn
 from models.user import Registration
 from tests.product.people import account, register, sign_in
+from tests.under_test import Lab, fresh_databases
 from tristore.models import new_id
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import PROJECT, App, Lab
+from tristore.testing.lab import PROJECT, App
 from tristore.testing.outbox import Noted, make_outbox, query, write
-from tristore.testing.stores import environment, fresh_databases
+from tristore.testing.stores import environment
 from wiring import Services
 
 
@@ -22,7 +23,7 @@ from wiring import Services
 async def apart(lab: Lab) -> AsyncIterator[Lab]:
     """The lab's servers with databases that no app uses: its relay would lease what these tests look at."""
     async with fresh_databases(lab.servers) as settings:
-        yield Lab(lab.embedded, lab.servers, settings)
+        yield lab.on(settings)
 
 
 @pytest.fixture
@@ -51,27 +52,27 @@ async def test_a_dead_effect_is_shown_retried_and_skipped(apart: Lab, stores: St
     recorded = [Noted(on="a-dead-one", number=number) for number in (1, 2)]
     await write(make_outbox(stores, None), stores, recorded, deliver=False)
     make_dead = (
-        "UPDATE outbox_streams SET dead = true, attempts = 12, lease_until = NULL WHERE aggregate = 'a-dead-one'"
+        "UPDATE outbox_streams SET dead = true, attempts = 12, lease_until = NULL WHERE aggregate = 'noted:a-dead-one'"
     )
     await query(stores, make_dead)
     code, listed = await outbox(apart, "list", "--dead")
     assert code == 0
-    assert "a-dead-one  mongodb  dead  2 pending" in listed
-    assert '"number": 1' in (await outbox(apart, "show", "a-dead-one"))[1]
-    assert (await outbox(apart, "skip", "a-dead-one", "mongodb"))[1].startswith("Dropped effect")
-    remaining = await query(stores, "SELECT payload->>'number' FROM outbox WHERE aggregate = 'a-dead-one'")
+    assert "noted:a-dead-one  mongodb  dead  2 pending" in listed
+    assert '"number": 1' in (await outbox(apart, "show", "noted:a-dead-one"))[1]
+    assert (await outbox(apart, "skip", "noted:a-dead-one", "mongodb"))[1].startswith("Dropped effect")
+    remaining = await query(stores, "SELECT payload->>'number' FROM outbox WHERE aggregate = 'noted:a-dead-one'")
     assert [row[0] for row in remaining] == ["2"]
-    assert (await outbox(apart, "skip", "a-dead-one", "mongodb"))[0] == 1  # it is not dead any more
+    assert (await outbox(apart, "skip", "noted:a-dead-one", "mongodb"))[0] == 1  # it is not dead any more
     await query(stores, make_dead)
-    assert await outbox(apart, "retry", "a-dead-one", "mongodb") == (0, "Due now.\n")
+    assert await outbox(apart, "retry", "noted:a-dead-one", "mongodb") == (0, "Due now.\n")
     assert (await outbox(apart, "retry", "nobody", "redis"))[0] == 1
     await query(stores, make_dead)
     assert await outbox(apart, "retry", "--all", "--store", "redis") == (0, "0 streams are due now.\n")
     assert await outbox(apart, "retry", "--all") == (0, "1 streams are due now.\n")
-    assert (await outbox(apart, "retry", "a-dead-one"))[0] == 2
+    assert (await outbox(apart, "retry", "noted:a-dead-one"))[0] == 2
     await query(stores, "UPDATE outbox_streams SET refusals = 5, waits_for = 'mongodb', last_error = 'timeout (50)'")
     listed = (await outbox(apart, "list"))[1]
-    assert "a-dead-one  mongodb  stuck  1 pending" in listed
+    assert "noted:a-dead-one  mongodb  stuck  1 pending" in listed
     assert "5 refusals, last: timeout (50)" in listed
     await query(stores, "UPDATE outbox_streams SET refusals = 0, waits_for = NULL")
     await query(stores, make_dead)

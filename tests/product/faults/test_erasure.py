@@ -7,8 +7,9 @@ import pytest
 
 from tests.product.people import account, sign_in
 from tests.product.traces import traces
+from tests.under_test import Lab
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import Lab, until
+from tristore.testing.lab import until
 from tristore.testing.outbox import query
 from tristore.testing.proxy import proxy_to
 

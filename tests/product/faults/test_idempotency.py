@@ -6,7 +6,8 @@ import pytest
 
 from tests.product.killed import STRIDE, killed_at
 from tests.product.people import account
-from tristore.testing.lab import App, Lab
+from tests.under_test import Lab
+from tristore.testing.lab import App
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.product.metrics import SCRAPER, TOKEN, Samples, scrape, value
 from tests.product.people import attempt, register
-from tristore.testing.lab import FAULTS, Fault, Lab, until
+from tests.under_test import Lab
+from tristore.testing.lab import FAULTS, Fault, until
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -16,8 +16,9 @@ from tests.product.metrics import scrape, value
 from tests.product.outages import connected_redis
 from tests.product.people import register
 from tests.product.things import post, start_conversation
+from tests.under_test import Lab, doomed_app
 from tristore.cache.feed import CHANNEL
-from tristore.testing.lab import FAULTS, App, Fault, Lab, until
+from tristore.testing.lab import FAULTS, App, Fault, until
 from tristore.testing.live import Stream, connect, listening
 
 POLL = Settings.model_fields["live_poll_seconds"].default
@@ -69,7 +70,7 @@ class Writer:
 
 
 async def test_a_day_of_dropped_listeners_a_dead_redis_and_a_dead_app(lab: Lab, app: App) -> None:
-    async with lab.doomed_app() as two, AsyncExitStack() as exits:
+    async with doomed_app(lab) as two, AsyncExitStack() as exits:
         ana = await register(app.client)
         assert (await app.client.patch("/users/me", headers=ana, json={"level": "B2"})).json()["level"] == "B2"
         conversation = await start_conversation(app.client, ana)
@@ -101,7 +102,7 @@ async def test_a_day_of_dropped_listeners_a_dead_redis_and_a_dead_app(lab: Lab, 
 
 
 async def test_a_message_whose_app_died_before_its_wake_up_comes_with_the_next_poll(lab: Lab) -> None:
-    async with lab.app() as one, lab.doomed_app() as two:
+    async with lab.app() as one, doomed_app(lab) as two:
         ana = await register(one.client)
         conversation = await start_conversation(one.client, ana)
         async with listening(one.client.base_url, f"{conversation}/events", ana) as stream:

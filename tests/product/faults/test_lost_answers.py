@@ -25,11 +25,11 @@ from tests.product.sessions import (
     warm,
 )
 from tests.product.things import new_course
+from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import Lab, until
+from tristore.testing.lab import until
 from tristore.testing.outbox import query
 from tristore.testing.proxy import Proxy, proxy_to
-from tristore.testing.stores import fresh_databases
 
 # Nobody else delivers what a request has left, nor does any copy end by itself.
 ALONE = {**PATIENT, **CEILINGS, "OUTBOX_POLL_SECONDS": "600"}

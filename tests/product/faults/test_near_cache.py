@@ -14,12 +14,13 @@ from sqlalchemy import text
 
 from tests.product.people import register, register_admin
 from tests.product.sessions import CEILINGS, ENDINGS, LOGOUT, PATIENT, Clients, Ending, Headers, Member, join, warm
+from tests.under_test import Lab
 from tristore.cache.feed import ALIVE_SECONDS
 from tristore.models import new_id
 from tristore.stores.redis import open_redis
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.cache import Rows, running
-from tristore.testing.lab import Lab, percentile, timed, until
+from tristore.testing.lab import percentile, timed, until
 
 AT_ONCE = 2
 """Seconds, for a busy machine. It takes a few milliseconds."""

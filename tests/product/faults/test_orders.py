@@ -13,10 +13,10 @@ from tests.product.killed import STRIDE, killed_at
 from tests.product.orders import order, seats
 from tests.product.people import register, register_admin
 from tests.product.things import new_course
+from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import App, Lab, RawConnection, until
+from tristore.testing.lab import App, RawConnection, until
 from tristore.testing.outbox import query
-from tristore.testing.stores import fresh_databases
 
 pytestmark = pytest.mark.timeout(300)
 Headers = dict[str, str]
@@ -29,7 +29,7 @@ PATIENT = {"ORDER_DEADLINE": "120"}
 async def shop(lab: Lab) -> AsyncIterator[Lab]:
     """Databases of its own: for as long as orders may take, other tests would find something owed."""
     async with fresh_databases(lab.servers) as settings:
-        yield Lab(lab.embedded, lab.servers, settings)
+        yield lab.on(settings)
 
 
 @pytest.fixture(scope="module")

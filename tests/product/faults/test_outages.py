@@ -11,9 +11,10 @@ from pymongo.errors import PyMongoError
 from tests.product.outages import assert_unavailable, every_route, forget, health, wait_until_well
 from tests.product.people import account, register, register_admin
 from tests.product.things import new_course
+from tests.under_test import Lab
 from tristore.embedded.servers import Store
 from tristore.stores.stores import open_stores
-from tristore.testing.lab import FAULTS, App, Fault, Lab, answers, percentile, post_repeatedly, timed, until
+from tristore.testing.lab import FAULTS, App, Fault, answers, percentile, post_repeatedly, timed, until
 from tristore.testing.proxy import proxy_to
 
 

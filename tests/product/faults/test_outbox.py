@@ -15,11 +15,11 @@ from config import Settings
 from main import create_app
 from tests.product.killed import STRIDE, killed_at
 from tests.product.people import account, register
+from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import FAULTS, App, Fault, Lab, until
+from tristore.testing.lab import FAULTS, App, Fault, until
 from tristore.testing.outbox import Journal, Noted, make_outbox, query, until_empty, well, write
 from tristore.testing.proxy import proxy_to
-from tristore.testing.stores import fresh_databases
 
 pytestmark = pytest.mark.timeout(300)
 

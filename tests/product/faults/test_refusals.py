@@ -18,8 +18,9 @@ from redis.asyncio import Redis
 from tests.product.outages import assert_unavailable, every_route, forget, health, wait_until_well
 from tests.product.people import account, register
 from tests.product.sessions import LOGOUT, join
+from tests.under_test import Lab
 from tristore.stores.stores import open_stores
-from tristore.testing.lab import Lab, answers, free_port, until
+from tristore.testing.lab import answers, free_port, until
 from tristore.testing.outbox import query
 
 Refusal = Callable[[Redis], AbstractAsyncContextManager[None]]

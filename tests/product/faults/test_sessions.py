@@ -32,12 +32,12 @@ from tests.product.sessions import (
     each_ending,
     join,
 )
+from tests.under_test import Lab, fresh_databases
 from tristore.passwords import CONTEXT
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import Lab, until
+from tristore.testing.lab import until
 from tristore.testing.outbox import query
 from tristore.testing.proxy import Proxy, proxy_to
-from tristore.testing.stores import fresh_databases
 
 SOON = 4
 """Seconds. A relay takes about one; a lease that was not given back would take five."""

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from config import Settings
 from tests.chaos.strikes import mongodb_locked, postgresql_read_only, redis_demoted, redis_without_replicas
-from tristore.testing.lab import Lab
+from tests.under_test import Lab
 
 Client = Any
 

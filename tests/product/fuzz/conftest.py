@@ -7,9 +7,8 @@ import pytest
 
 from tests.product.fuzz.run import ROLES, SEED, Run, accepted
 from tests.product.fuzz.visitors import Role, Site, Visitor
-from tristore.embedded.servers import EmbeddedServers
-from tristore.testing.lab import Lab
-from tristore.testing.stores import Servers, fresh_databases
+from tests.under_test import apps_on, fresh_databases
+from tristore.testing.stores import Servers
 
 # A busy machine is no finding.
 PATIENT = {
@@ -23,9 +22,9 @@ RUNS = pytest.StashKey[list[Run]]()
 
 
 @pytest.fixture(scope="session")
-async def site(servers: Servers) -> AsyncIterator[Site]:
-    embedded = EmbeddedServers(servers["redis"].data.parent)
-    async with fresh_databases(servers) as settings, Lab(embedded, servers, settings).app(**PATIENT, **LIVELY) as app:
+async def site(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    folder = tmp_path_factory.mktemp("app")
+    async with fresh_databases(servers) as settings, apps_on(settings, folder).app(**PATIENT, **LIVELY) as app:
         yield Site(str(app.client.base_url).rstrip("/"), settings)
 
 

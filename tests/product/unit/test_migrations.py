@@ -14,10 +14,11 @@ from config import Settings
 from database.mongodb import MongoStore, open_mongodb
 from database.stores import open_stores
 from migrations import REVISIONS, SCRIPTS
+from tests.under_test import fresh_databases, migrate
 from tristore.migrations.failures import MigrationFailed
-from tristore.migrations.history import is_current
-from tristore.migrations.lock import TAKE, migration_engine
-from tristore.testing.stores import Servers, environment, fresh_databases, migrate
+from tristore.migrations.history import OWN, History, is_current
+from tristore.migrations.lock import MIGRATION_LOCK, TAKE, migration_engine
+from tristore.testing.stores import Servers, environment
 
 
 async def test_up_down_and_up_again_leaves_nothing_to_generate(servers: Servers) -> None:
@@ -35,14 +36,27 @@ def test_there_is_one_head() -> None:
     assert len(REVISIONS.scripts().get_heads()) == 1
 
 
-async def test_downgrade_leaves_no_table_behind(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings:
-        config = REVISIONS.config(settings.dsn("postgres_dsn"))
-        await to_thread.run_sync(lambda: command.downgrade(config, "base"))
-        async with open_stores(settings) as stores, stores.postgres.engine.connect() as connection:
-            tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
-            assert set(tables) == {"alembic_version"}
+async def test_downgrades_leave_no_table_behind(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        for history in (REVISIONS, OWN):  # the other way round than they were made
+            config = history.config(settings.dsn("postgres_dsn"))
+            await to_thread.run_sync(command.downgrade, config, "base")
             assert not await is_current(stores.postgres.engine, REVISIONS)
+        async with stores.postgres.engine.connect() as connection:
+            tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+            assert set(tables) == {"alembic_version", "tristore_version"}
+
+
+@pytest.mark.parametrize("history", [REVISIONS, OWN], ids=["the product's", "the machinery's"])
+async def test_a_database_is_current_when_neither_is_behind(servers: Servers, history: History) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        engine = stores.postgres.engine
+        for recorded, current in (("'0001'", False), ("'of the next release'", True), (None, False)):
+            async with engine.begin() as connection:
+                table = history.version_table
+                change = f"UPDATE {table} SET version_num = {recorded}" if recorded else f"DELETE FROM {table}"
+                await connection.execute(text(change))
+            assert await is_current(engine, REVISIONS) is current
 
 
 async def test_several_pods_may_migrate_at_once(servers: Servers) -> None:

@@ -24,6 +24,7 @@ from repositories.seat_repo import SeatRepository
 from services.effects import QUEUES, ForgetMarker
 from services.order_saga import OrderSaga
 from tests.product.people import account
+from tests.under_test import fresh_databases
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.effects import NotYet
@@ -32,7 +33,7 @@ from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers
 from wiring import Services
 
 T = TypeVar("T")

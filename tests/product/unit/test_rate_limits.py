@@ -5,9 +5,10 @@ import time
 import pytest
 from limits import parse
 
+from tests.under_test import settings_for
 from tristore.bounds.rate_counters import RateCounters
 from tristore.cache.breaker import CircuitBreaker
-from tristore.testing.stores import REDIS, Servers, settings_for
+from tristore.testing.stores import REDIS, Servers
 
 
 async def test_all_is_counted_anew_when_the_window_has_ended(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from config import Settings
-from tests.product.unit.test_config import make
 from tristore.errors import StoreUnavailable
-from tristore.settings import DsnField
+from tristore.settings import DsnField, TristoreSettings
 from tristore.stores.dsn import asyncpg_arguments
 from tristore.stores.postgres import connect, open_postgres
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers, own_databases
 
 ENCODE = "write it as %2F, %3F, %23 or %40"
+
+
+def make(**values: Any) -> TristoreSettings:
+    return TristoreSettings(_env_file=None, **values)
 
 
 def arguments(dsn: str) -> dict[str, Any]:
@@ -127,16 +129,16 @@ def test_forms_of_the_other_stores_are_handed_on_as_they_are(name: DsnField, dsn
     assert make(**{name: dsn}).dsn(name) == dsn
 
 
-async def test_the_second_host_is_taken_when_the_first_does_not_answer(settings: Settings) -> None:
+async def test_the_second_host_is_taken_when_the_first_does_not_answer(settings: TristoreSettings) -> None:
     dsn = settings.dsn("postgres_dsn").replace("@", "@127.0.0.1:1,") + "?sslmode=prefer&application_name=theirs"
     elsewhere = make(postgres_dsn=dsn, postgres_connect_timeout=10, postgres_statement_timeout=7)
     async with open_postgres(elsewhere) as postgres, postgres.engine.connect() as connection:
         shown = "SELECT current_setting('application_name'), current_setting('statement_timeout')"
-        assert tuple((await connection.execute(text(shown))).one()) == ("chatlingo-app", "7s")
+        assert tuple((await connection.execute(text(shown))).one()) == ("tristore-app", "7s")
 
 
 async def test_hosts_that_all_take_no_writes_are_read_only_and_not_down(servers: Servers) -> None:
-    async with fresh_databases(servers) as settings:
+    async with own_databases(servers) as settings:
         dsn = f"{settings.dsn('postgres_dsn')}?target_session_attrs=read-write"
         async with open_postgres(settings) as postgres, postgres.engine.begin() as connection:
             name = dsn.rpartition("/")[2].partition("?")[0]

@@ -26,7 +26,7 @@ from tristore.outbox.repository import Outcome
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.outbox import Noted, NotedLater, outbox_repository, pass_leases, query
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers, own_databases
 
 T = TypeVar("T")
 EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 15
@@ -183,7 +183,7 @@ class OutboxMachine(RuleBasedStateMachine):
 def machine(servers: Servers) -> Iterator[type[OutboxMachine]]:
     with asyncio.Runner() as runner:
         exits = AsyncExitStack()
-        own = runner.run(exits.enter_async_context(fresh_databases(servers)))
+        own = runner.run(exits.enter_async_context(own_databases(servers)))
         OutboxMachine.runner = runner
         OutboxMachine.stores = runner.run(exits.enter_async_context(open_stores(own)))
         yield OutboxMachine

@@ -141,7 +141,7 @@ async def test_a_drain_ends_at_what_is_stuck(fresh: Stores, journal: Journal, mo
     await write(outbox, fresh, [Noted(on="b", number=1)], deliver=False)
     draining = asyncio.create_task(outbox.drain())
     await hurry(fresh, outbox, "refused", STUCK)
-    await asyncio.wait_for(draining, 10)
+    await asyncio.wait_for(draining, 20)
     assert journal.firsts("b/mongodb") == [1]
 
 
@@ -154,9 +154,9 @@ async def test_a_failed_probe_pauses_the_store_and_tells_why(fresh: Stores, mong
         async def is_paused() -> bool:
             return any(line["event"] == "outbox_paused" for line in logs)
 
-        await until(is_paused, 5)
+        await until(is_paused, 20)
         mongodb.is_down = False
-        await until(lambda: nothing_is_owed(fresh), 5)
+        await until(lambda: nothing_is_owed(fresh), 20)
     [paused] = [line for line in logs if line["event"] == "outbox_paused"]
     assert (paused["store"], paused["reason"], paused["cause"]) == ("mongodb", "refuses writes", "14031")
 
@@ -184,7 +184,7 @@ async def test_what_was_parked_for_a_stores_fault_is_revived_at_the_start(
     async def only_one_is_left() -> bool:
         return [on for (on,) in await query(fresh, "SELECT aggregate FROM outbox")] == [aggregate_of("c")]
 
-    await until(only_one_is_left, 5)
+    await until(only_one_is_left, 20)
     assert (await row(fresh, "c"))["dead"]
 
 
@@ -199,12 +199,12 @@ async def test_what_waits_or_was_parked_for_a_store_is_revived_when_it_resumes(
     async def saga_waits() -> bool:
         return (await row(fresh, "saga", "sagas"))["waits_for"] == "mongodb"
 
-    await until(saga_waits, 5)
+    await until(saga_waits, 20)
     await park(fresh, "old", "WriteError")
     found = await row(fresh, "saga", "sagas")
     assert (found["attempts"], found["refusals"], found["last_error"]) == (0, 0, "timeout (50)")
     mongodb.is_down = False
-    assert await until(lambda: nothing_is_owed(fresh), 5) < 4  # its own wait would be 15 s
+    await until(lambda: nothing_is_owed(fresh), 12)  # its own wait would be 15 s
     assert journal.applied == {"saga/sagas": [1], "old/mongodb": [1]}
 
 
@@ -246,8 +246,8 @@ async def test_an_inline_delivery_that_fails_gives_its_lease_back_at_once(
     assert not await outbox.applied_within(owed, 0.3)
     elsewhere.start()
     started = time.monotonic()
-    assert await outbox.applied_within(owed, 5)
-    assert time.monotonic() - started < 2.5
+    assert await outbox.applied_within(owed, 10)
+    assert time.monotonic() - started < 4  # the lease would have run out after 5 s
     await elsewhere.close()
 
 
@@ -263,12 +263,12 @@ async def test_a_second_pass_waits_for_the_first_and_counts_its_delay_from_then(
     async def first_is_done() -> bool:
         return len(await query(fresh, "SELECT 1 FROM outbox")) == 1
 
-    await until(first_is_done, 5)
+    await until(first_is_done, 20)
     assert journal.applied["a/mongodb"] == [1]
     left = """
     SELECT extract(epoch FROM s.due_at - clock_timestamp()), s.due_at = o.due_at FROM outbox_streams s, outbox o"""
     [(seconds, same)] = await query(fresh, left)
-    assert (55 < seconds <= 60, same) == (True, True)
+    assert (50 < seconds <= 60, same) == (True, True)
     repository = outbox_repository(fresh, 2)
     assert await repository.retry(
         aggregate_of("a"), "mongodb"
@@ -277,10 +277,10 @@ async def test_a_second_pass_waits_for_the_first_and_counts_its_delay_from_then(
     async def waits_again() -> bool:
         return float((await query(fresh, left))[0][0]) > 50
 
-    await until(waits_again, 5)
+    await until(waits_again, 20)
     assert journal.applied["a/mongodb"] == [1]
     await pass_leases(fresh)
-    await until(lambda: nothing_is_owed(fresh), 5)
+    await until(lambda: nothing_is_owed(fresh), 20)
     assert journal.applied["a/mongodb"] == [1, 2]
 
 
@@ -293,15 +293,15 @@ async def test_one_with_a_delay_comes_last_and_holds_back_nothing(
     assert await outbox.deliver([*owed, *await write(outbox, fresh, later, deliver=False)]) == set()
     assert (journal.applied["a/mongodb"], journal.applied["b/mongodb"]) == ([1, 3], [3])
     outbox.start()
-    await until(lambda: one_is_owed(fresh), 5)
+    await until(lambda: one_is_owed(fresh), 20)
     await write(outbox, fresh, [Noted(on="b", number=4)], deliver=False)
-    await until(lambda: one_is_owed(fresh), 5)
+    await until(lambda: one_is_owed(fresh), 20)
     assert journal.applied["b/mongodb"] == [3, 4]
     mongodb.is_down = True
     await write(outbox, fresh, [Noted(on="b", number=5)])
     await pass_leases(fresh)
     mongodb.is_down = False
-    await until(lambda: nothing_is_owed(fresh), 5)
+    await until(lambda: nothing_is_owed(fresh), 20)
     assert journal.applied["b/mongodb"] == [3, 4, 5, 2]
 
 

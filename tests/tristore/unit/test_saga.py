@@ -21,7 +21,7 @@ from tristore.saga.tables import Progress
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import make_outbox, outbox_repository, pass_leases, query, well
-from tristore.testing.stores import Servers, fresh_databases
+from tristore.testing.stores import Servers, own_databases
 
 STEPS = ("A", "b", "C", "d")
 """In capitals those in another store."""
@@ -31,7 +31,7 @@ class Diary:
     """A saga that writes down what is done and undone: two steps in another store and two in PostgreSQL, by turns."""
 
     name = "diary"
-    seconds = 0.3
+    seconds: float = 30
 
     def __init__(self) -> None:
         self.steps: Sequence[RemoteStep | PostgresStep] = tuple(
@@ -105,7 +105,7 @@ class Scene:
         return (await self.sagas.unfinished(saga_id))[0]
 
     async def until(self, saga_id: uuid.UUID, state: str, *, dead: bool = False) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (row := await self.row(saga_id)).state != state or bool(row.dead) != dead:
                 await pass_leases(self.stores)  # no wait is waited for
                 await asyncio.sleep(0.02)
@@ -117,7 +117,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 async def own(servers: Servers) -> AsyncIterator[Stores]:
-    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+    async with own_databases(servers) as settings, open_stores(settings) as stores:
         await query(stores, "CREATE TABLE diary (id uuid, entry text, UNIQUE (id, entry))")
         yield stores
 
@@ -165,13 +165,13 @@ async def test_a_saga_that_is_done_can_be_undone_once(scene: Scene) -> None:
 
 
 async def test_a_step_whose_outcome_is_unknown_is_asked_again_and_not_undone(scene: Scene) -> None:
-    scene.saga.seconds = 30
     scene.saga.errors["+C"] = [NotYet(), TimeoutError(), NotYet()]
     await scene.until(await scene.begin(), "done")
     assert scene.saga.written == ["+A", "+b", "+C", "+d"]
 
 
 async def test_a_saga_that_misses_its_deadline_is_undone(scene: Scene) -> None:
+    scene.saga.seconds = 0.3
     scene.saga.errors["+C"] = [NotYet()] * 1000
     saga_id = await scene.begin()
     assert (await scene.until(saga_id, "compensated")).reason == "deadline"
@@ -179,7 +179,6 @@ async def test_a_saga_that_misses_its_deadline_is_undone(scene: Scene) -> None:
 
 
 async def test_not_yet_is_never_parked_and_leaves_attempts_for_faults(scene: Scene) -> None:
-    scene.saga.seconds = 30
     scene.saga.errors["+C"] = [*[NotYet() for _ in range(10)], ValueError()]
     await scene.until(await scene.begin(), "done")
     assert scene.saga.errors["+C"] == []
@@ -229,7 +228,8 @@ async def test_clocks_that_differ_do_not_turn_a_compensation_in_circles(scene: S
 
 
 async def test_a_saga_is_decided_at_its_deadline_while_its_store_is_down(scene: Scene) -> None:
-    """Though the wait between two attempts would be longer."""
+    """The wait between two attempts would be 15 s at least."""
+    started = asyncio.get_running_loop().time()
     scene.saga.seconds = 1.5
     scene.saga.errors["+C"] = [StoreUnavailable("mongodb", "timeout") for _ in range(100)]
     scene.mongodb_is_down = True
@@ -238,13 +238,13 @@ async def test_a_saga_is_decided_at_its_deadline_while_its_store_is_down(scene: 
     async def is_decided() -> bool:
         return bool((await scene.row(saga_id)).state == "compensating")
 
-    assert 1 < await until(is_decided, 10) < 4
+    await until(is_decided, 12)
+    assert asyncio.get_running_loop().time() - started > 1
     assert (await scene.row(saga_id)).reason == "deadline"
     assert len(scene.saga.errors["+C"]) > 90
 
 
 async def test_a_saga_whose_continuation_was_skipped_is_owed_it_again(scene: Scene) -> None:
-    scene.saga.seconds = 30
     scene.saga.errors["+C"] = [ValueError() for _ in range(3)]
     saga_id = await scene.begin()
     await scene.until(saga_id, "running", dead=True)
@@ -255,7 +255,6 @@ async def test_a_saga_whose_continuation_was_skipped_is_owed_it_again(scene: Sce
 
 
 async def test_what_an_older_release_owes_to_a_saga_is_delivered_from_the_queue_where_it_stands(scene: Scene) -> None:
-    scene.saga.seconds = 30
     scene.saga.errors["+A"] = [NotYet()]
     saga_id = await scene.begin()
     for table in ("outbox", "outbox_streams"):

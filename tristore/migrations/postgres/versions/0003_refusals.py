@@ -19,6 +19,10 @@ FROM (SELECT aggregate, store, count(o.id) AS n FROM outbox_streams LEFT JOIN ou
       GROUP BY aggregate, store) counted
 WHERE s.aggregate = counted.aggregate AND s.store = counted.store AND s.pending <> counted.n
 """
+MOVES = (
+    "UPDATE outbox SET store = '{new}' WHERE store = '{old}' AND name = 'ContinueSaga'",
+    "UPDATE outbox_streams SET store = '{new}' WHERE store = '{old}' AND aggregate LIKE 'saga:%'",
+)
 RECREATE = """
 INSERT INTO outbox_streams (aggregate, store, pending, due_at)
 SELECT aggregate, store, count(*), clock_timestamp() FROM outbox GROUP BY aggregate, store ON CONFLICT DO NOTHING
@@ -54,7 +58,5 @@ def downgrade() -> None:
 
 def _move_sagas(old: str, new: str) -> None:
     # A lease on a moved stream is lost: its holder settles nothing, and the saga is continued once more.
-    effects = sa.text("UPDATE outbox SET store = :new WHERE store = :old AND name = 'ContinueSaga'")
-    streams = sa.text("UPDATE outbox_streams SET store = :new WHERE store = :old AND aggregate LIKE 'saga:%'")
-    for statement in (effects, streams):
-        op.execute(statement.bindparams(old=old, new=new))
+    for statement in MOVES:
+        op.execute(statement.format(old=old, new=new))

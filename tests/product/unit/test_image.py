@@ -1,0 +1,34 @@
+"""What `.dockerignore` lets into the image is all that the service needs there."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[3]
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.path.insert(0, sys.argv[1])
+import main, manage, commands.users, migrations, tristore
+for module in pkgutil.walk_packages(tristore.__path__, "tristore."):
+    importlib.import_module(module.name)
+print(main.__file__, "tristore.embedded" in sys.modules)
+"""
+
+
+def test_the_service_and_its_commands_are_imported_from_what_the_image_holds(tmp_path: Path) -> None:
+    rules = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    for name in (rule.removeprefix("!") for rule in rules if rule.startswith("!")):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        if (PROJECT / name).is_dir():
+            shutil.copytree(PROJECT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(PROJECT / name, target)
+    left_out = [rule for rule in rules if "*" not in rule and not rule.startswith("!")]
+    assert set(left_out) == {"tristore/embedded", "tristore/testing"}
+    for name in left_out:
+        shutil.rmtree(tmp_path / name)
+    command = [sys.executable, "-I", "-c", IMPORT_ALL, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(tmp_path / "main.py"), "False"], done.stderr

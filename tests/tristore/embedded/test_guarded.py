@@ -1,0 +1,61 @@
+"""Whatever ends a run of the tests, nothing of it is left: no server, no app, no folder."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.inner_run import start_pytest
+from tristore.testing.guarded import at_work_in
+from tristore.testing.lab import until
+
+NEVER_ENDS = """
+import pathlib, signal, pytest
+
+@pytest.mark.parametrize("number", range(2))
+async def test_waits(servers, lab, number):
+    async with lab.without("postgresql", "stopped"), lab.app():
+        pathlib.Path(__file__).with_name(f"ready-{number}").touch()
+        signal.pause()
+"""
+
+
+async def until_nothing_is_left(folder: Path) -> None:
+    async def nothing() -> bool:
+        return not at_work_in(folder) and not found(folder, "tristore-tests-*")
+
+    await until(nothing, 60)
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.glob(pattern))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGINT"])
+async def test_of_a_run_that_is_killed_or_interrupted_nothing_is_left(
+    tmp_path: Path, workers: int, way: Literal["SIGKILL", "SIGINT"]
+) -> None:
+    run = await start_pytest(NEVER_ENDS, tmp_path, f"-n{workers}")
+
+    async def ready() -> bool:
+        assert run.returncode is None
+        return len(found(tmp_path, "ready-*")) == max(1, workers)
+
+    await until(ready, 60)
+    names = {process.name() for process in at_work_in(tmp_path)}
+    assert {"postgres", "redis-server", "mongod"} <= names
+    run.send_signal(signal.Signals[way])
+    await asyncio.wait_for(run.communicate(), 60)
+    await until_nothing_is_left(tmp_path)
+
+
+async def test_of_a_worker_that_is_killed_nothing_is_left_at_the_end_of_the_run(tmp_path: Path) -> None:
+    kills_its_worker = "import os\n\ndef test_kills(servers): os.kill(os.getpid(), 9)\n"
+    run = await start_pytest(kills_its_worker, tmp_path, "-n1")
+    printed, _ = await asyncio.wait_for(run.communicate(), 60)
+    assert b"crashed" in printed
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    await until_nothing_is_left(tmp_path)

@@ -1,0 +1,134 @@
+"""Settings: what production refuses, and what never shows."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from tristore.settings import MissingDSN, TristoreSettings, load
+from tristore.stores.stores import open_stores
+
+PASSWORD = "s3cr3t-of-the-database"
+SAFE: dict[str, Any] = {
+    "environment": "production",
+    "postgres_dsn": f"postgresql://app:{PASSWORD}@db/app",
+    "redis_dsn": f"redis://:{PASSWORD}@cache/0",
+    "mongodb_dsn": f"mongodb://app:{PASSWORD}@a,b:27018/?replicaSet=rs0",
+}
+
+
+def make(**values: Any) -> TristoreSettings:
+    return TristoreSettings(_env_file=None, **values)
+
+
+def test_a_safe_production_is_accepted() -> None:
+    assert make(**SAFE).dsn("postgres_dsn") == f"postgresql+asyncpg://app:{PASSWORD}@db/app"
+
+
+def test_production_lists_everything_that_is_wrong_in_one_message() -> None:
+    with pytest.raises(ValidationError) as caught:
+        make(
+            environment="production",
+            redis_dsn="redis://cache/0",
+            mongodb_dsn="mongodb://root:changeme@db",
+            cors_origins=["*"],
+            cors_allow_credentials=True,
+        )
+    message = str(caught.value)
+    for problem in (
+        "POSTGRES_DSN is not set",
+        "REDIS_DSN has no password",
+        "MONGODB_DSN has a well-known password",
+        "CORS_ORIGINS has a wildcard",
+    ):
+        assert problem in message
+    assert "changeme" not in message
+
+
+@pytest.mark.parametrize("name", ["postgres_dsn", "redis_dsn", "mongodb_dsn"])
+def test_production_refuses_a_missing_dsn(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name.upper()} is not set"):
+        make(**SAFE | {name: ""})
+
+
+def test_no_password_shows_in_a_repr_or_an_error() -> None:
+    assert PASSWORD not in repr(make(**SAFE))
+    with pytest.raises(ValidationError) as caught:
+        make(**SAFE | {"postgres_dsn": f"mysql://app:{PASSWORD}@db", "port": "x"})
+    assert PASSWORD not in str(caught.value)
+    assert "postgres_dsn" in str(caught.value)
+    assert "port" in str(caught.value)
+
+
+async def test_no_password_shows_in_the_repr_of_what_is_opened() -> None:
+    async with open_stores(make(**SAFE)) as stores:
+        assert PASSWORD not in repr(stores)
+
+
+def test_a_short_metrics_token_is_refused_in_production() -> None:
+    with pytest.raises(ValidationError, match="METRICS_TOKEN is shorter than 16"):
+        make(**SAFE, metrics_token="x" * 15)
+
+
+def test_a_missing_dsn_says_which_and_what_to_do() -> None:
+    with pytest.raises(MissingDSN, match="MONGODB_DSN is not set.*make run.*docker compose up"):
+        make().dsn("mongodb_dsn")
+
+
+@pytest.mark.parametrize("written", ["https://a.example:8443, http://b", '["https://a.example:8443", "http://b"]'])
+def test_lists_take_commas_and_json(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", written)
+    monkeypatch.setenv("TRUSTED_PROXIES", "10.0.0.0/8,::1")
+    settings = make()
+    assert (settings.cors_origins, settings.trusted_proxies) == (
+        ["https://a.example:8443", "http://b"],
+        ["10.0.0.0/8", "::1"],
+    )
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example.com", "https://app.example.com/", "https://app.example.com/page", "//a"]
+)
+def test_an_origin_that_no_browser_sends_is_refused_with_the_cure(origin: str) -> None:
+    with pytest.raises(ValidationError, match=r"https://app.example.com: with a scheme.*not even a /.*at place 2"):
+        make(cors_origins=f"*,{origin}")
+
+
+def test_production_reads_the_password_of_every_form() -> None:
+    make(**SAFE | {"postgres_dsn": f"postgresql://app:{PASSWORD}@a,b:5433/app?target_session_attrs=any"})
+    make(**SAFE | {"postgres_dsn": f"postgresql://a,b/app?user=app&password={PASSWORD}"})
+    for password in ("changeme", "%63hangeme", ""):
+        with pytest.raises(ValidationError, match="POSTGRES_DSN has"):
+            make(**SAFE | {"postgres_dsn": f"postgresql://app:{password}@a,b:5433/app"})
+
+
+@pytest.mark.parametrize("value", [["*"], ["proxy.example.com"], ["10.0.0.1/8"]])
+def test_a_proxy_that_is_no_address_is_refused_by_name(value: list[str]) -> None:
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        make(trusted_proxies=value)
+
+
+def test_the_product_adds_passwords_that_production_refuses() -> None:
+    class Settings(TristoreSettings):
+        known_passwords: ClassVar = frozenset({"of-the-product"})
+
+    unsafe: dict[str, Any] = SAFE | {"redis_dsn": "redis://:of-the-product@cache/0"}
+    assert TristoreSettings(_env_file=None, **unsafe).environment == "production"
+    with pytest.raises(ValidationError, match="REDIS_DSN has a well-known password"):
+        Settings(_env_file=None, **unsafe)
+
+
+def test_secrets_are_read_from_files_and_count_for_more_than_the_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "POSTGRES_DSN").write_text("postgresql://app@of-the-secret/app\n")
+    (tmp_path / "redis_dsn").write_text("redis://of-the-secret/0")
+    (tmp_path / ".env").write_text("POSTGRES_DSN=\nREDIS_DSN=redis://of-the-env-file/0\nAPP_NAME=x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("REDIS_DSN", "redis://of-the-environment/0")
+    settings = load(TristoreSettings)
+    assert settings.dsn("postgres_dsn") == "postgresql+asyncpg://app@of-the-secret/app"
+    assert settings.dsn("redis_dsn") == "redis://of-the-environment/0"
+    assert settings.app_name == "x"
