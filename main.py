@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -34,7 +33,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     app.state.given_stores = stores
     add_middleware(app, settings)
     add_error_handlers(app)
-    for module in (probes, metrics, auth, users, conversations, events, courses, orders):
+    for module in (users, auth, conversations, events, courses, orders, probes, metrics):
         app.include_router(module.router)
     if settings.docs:
         app.serve_document()
@@ -60,7 +59,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> FastAPI:
     # `uvicorn main:app` builds it; importing create_app from here reads no environment.
     if name == "app":
         try:
