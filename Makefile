@@ -15,6 +15,7 @@ check: $(VENV)/installed ## Linters, formatting, types, import contracts, compos
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/python -m tristore.ops.parts check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: $(VENV)/installed ## Mend what the linters and the formatter can mend
@@ -48,11 +49,11 @@ bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, r
 bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; how long 40 sign-ins stall the loop
 	$(BIN)/python -m benchmarks.sign_in $(ARGS)
 
-# part: live
+# begin part live
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
 .PHONY: bench-live
-# end: live
+# end part live
 
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
 	@$(BIN)/python -m tristore.ops.parts without "$(PART)"

@@ -99,7 +99,7 @@ def _embedded_server() -> Iterator[str]:
         from tristore.embedded.servers import EmbeddedError, EmbeddedServers
     except ModuleNotFoundError as error:
         raise MigrationFailed(
-            f"the embedded PostgreSQL is not installed ({error.name} is missing). Set POSTGRES_DSN to a server."
+            f"the embedded PostgreSQL is not installed ({error.name} is missing). Set POSTGRES_DSN to your server."
         ) from None
     with TemporaryDirectory() as folder:
         servers = EmbeddedServers(Path(folder))
