@@ -1,7 +1,6 @@
 """Takes a part of the sample product out of a clone: `make without PART=...`. `parts.toml` says what belongs to a part.
 
-A part has files of its own. Elsewhere it stands only between two lines that hold the marks `begin part NAME` and `end part NAME`
-in a comment. `check` finds where a word of a part stands outside both.
+A part has files of its own. Elsewhere it stands only between two comments, `begin part NAME` and `end part NAME`. `check` finds where a word of a part stands outside both.
 """
 
 import re
