@@ -22,11 +22,12 @@ format: $(VENV)/installed ## Mend what the linters and the formatter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(VENV)/installed ## All tests, on real databases of their own
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=4 at a time; 0: in this process)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+WORKERS ?= 4
 
 test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
-	FAULTS=all $(BIN)/python -m pytest tests/product/faults $(ARGS)
+	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/product/faults $(ARGS)
 
 chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone)
 	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos

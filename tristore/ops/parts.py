@@ -1,6 +1,7 @@
 """Takes a part of the sample product out of a clone: `make without PART=...`. `parts.toml` says what belongs to a part.
 
-A part has files of its own. Elsewhere it stands only between two comments, `begin part NAME` and `end part NAME`. `check` finds where a word of a part stands outside both.
+A part has files of its own. Elsewhere it stands only between two comments, `begin part NAME` and `end part NAME`.
+`check` finds where a word of a part stands outside both.
 """
 
 import re
