@@ -15,17 +15,19 @@ check: $(VENV)/installed ## Linters, formatting, types, import contracts, compos
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/python -m tristore.ops.parts check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: $(VENV)/installed ## Mend what the linters and the formatter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(VENV)/installed ## All tests, on real databases of their own
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=4 at a time; 0: in this process)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+WORKERS ?= 4
 
 test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
-	FAULTS=all $(BIN)/python -m pytest tests/product/faults $(ARGS)
+	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/product/faults $(ARGS)
 
 chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone)
 	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos
@@ -48,11 +50,11 @@ bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, r
 bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; how long 40 sign-ins stall the loop
 	$(BIN)/python -m benchmarks.sign_in $(ARGS)
 
-# part: live
+# begin part live
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
 .PHONY: bench-live
-# end: live
+# end part live
 
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
 	@$(BIN)/python -m tristore.ops.parts without "$(PART)"

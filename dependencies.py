@@ -30,7 +30,7 @@ def services_of(request: Request) -> Services:
 
 
 # Write `async def` although nothing is awaited: FastAPI runs a plain `def` in its thread pool, at a third of the speed.
-# Let none depend on another: each that has to be solved costs a request some 40 us.
+# Let none depend on another: each that has to be solved costs a request some 10 us.
 async def get_users(request: Request) -> UserService:
     return services_of(request).users
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -10,7 +9,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
-from routers import auth, conversations, courses, events, orders, users
+from routers import all_routers
 from tristore.http import metrics, probes
 from tristore.http.document import DocumentedAPI
 from tristore.http.middleware import add_middleware
@@ -34,8 +33,8 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     app.state.given_stores = stores
     add_middleware(app, settings)
     add_error_handlers(app)
-    for module in (probes, metrics, auth, users, conversations, events, courses, orders):
-        app.include_router(module.router)
+    for router in (*all_routers(), probes.router, metrics.router):
+        app.include_router(router)
     if settings.docs:
         app.serve_document()
     return app
@@ -54,13 +53,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.start()
         report = await services.health.report()
         log.info("started", environment=settings.environment, **report.databases)
-        exits.enter_context(draining(services.health.start_draining, services.live.end_all, settings.drain_seconds))
+        exits.enter_context(draining(services.health.start_draining, services.end_streams, settings.drain_seconds))
         if app.state.given_stores is None:
             spare_collections()
         yield
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> FastAPI:
     # `uvicorn main:app` builds it; importing create_app from here reads no environment.
     if name == "app":
         try:

@@ -13,7 +13,11 @@ from database import mongodb, postgres, redis
 from database.stores import Stores, open_stores
 from database.unit_of_work import UnitOfWork
 from migrations import REVISIONS
+
+# begin part live
 from models.conversation import Message
+
+# end part live
 from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import FORMAT, CacheRepository, Lifetime
 from repositories.conversation_repo import ConversationRepository
@@ -27,7 +31,11 @@ from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
 from services.effects import QUEUES, Targets
+
+# begin part live
 from services.live_conversations import LiveConversations
+
+# end part live
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
 from services.personal import Sources, erase_documents
@@ -42,7 +50,11 @@ from tristore.cache.fenced_cache import JITTER, FencedCache
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
 from tristore.errors import StoreName
+
+# begin part live
 from tristore.live.listeners import LiveService
+
+# end part live
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
 from tristore.outbox.relay import Outbox
@@ -158,8 +170,16 @@ class Services(_Shared):
         """Start what runs beside the requests."""
         self.feed.start()
         self.outbox.start()
+        # begin part live
         self.live.start()
+        # end part live
         self.metrics.start()
+
+    def end_streams(self) -> None:
+        """End the answers that would go on for ever: the server waits for them before it stops."""
+        # begin part live
+        self.live.end_all()
+        # end part live
 
     async def close(self) -> None:
         """Stop the relay and wait for the tasks that requests have left."""
@@ -167,7 +187,9 @@ class Services(_Shared):
         await self.outbox.close()
         await self.cache.close()
         await self._messages.close()
+        # begin part live
         await self.live.close()
+        # end part live
         await self.feed.close()
         await self.health.close()
 
@@ -233,20 +255,6 @@ class Services(_Shared):
         )
 
     @cached_property
-    def live(self) -> LiveService[Message]:
-        settings = self._settings
-        return LiveService(
-            source=LiveConversations(self._messages),
-            feed=self.feed,
-            poll_seconds=settings.live_poll_seconds,
-            heartbeat_seconds=settings.live_heartbeat_seconds,
-            send_seconds=settings.live_send_seconds,
-            verify_seconds=settings.postgres_request_deadline,
-            max_per_caller=settings.live_max_per_user,
-            max_listeners=settings.live_max_listeners,
-        )
-
-    @cached_property
     def rate_limits(self) -> RateLimitService:
         counters = RateCounters(self._stores.redis, self._breaker)
         return RateLimitService(counters=counters, limits_of=self._settings.rate_limit)
@@ -278,6 +286,23 @@ class Services(_Shared):
             folder=f"{NAME}-metrics",
         )
 
+    # begin part live
+    @cached_property
+    def live(self) -> LiveService[Message]:
+        settings = self._settings
+        return LiveService(
+            source=LiveConversations(self._messages),
+            feed=self.feed,
+            poll_seconds=settings.live_poll_seconds,
+            heartbeat_seconds=settings.live_heartbeat_seconds,
+            send_seconds=settings.live_send_seconds,
+            verify_seconds=settings.postgres_request_deadline,
+            max_per_caller=settings.live_max_per_user,
+            max_listeners=settings.live_max_listeners,
+        )
+
+    # end part live
+
     @property
     def _counts(self) -> dict[str, Counter[str]]:
         return {
@@ -285,7 +310,9 @@ class Services(_Shared):
             "outbox_events": self.outbox.counts,
             "sign_ins": self.auth.counts,
             "rate_limited": self.rate_limits.counts,
+            # begin part live
             "live_events": self.live.counts,
+            # end part live
             "wake_ups": self.feed.counts,
             "sagas": self.sagas.counts,
         }
@@ -295,7 +322,9 @@ class Services(_Shared):
         hashing = "Requests that wait for their turn to hash a password"
         return {
             "password_hashing_waiting": (hashing, lambda: self._hasher.waiting + self.auth.waiting),
+            # begin part live
             "live_listeners": ("Open streams of messages", lambda: self.live.listening),
+            # end part live
         }
 
 

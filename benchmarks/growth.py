@@ -1,8 +1,8 @@
 """Question: does a request cost more as the data grows? Run: `make bench-growth` (SMOKE=1: for its errors alone).
 
 Method: embedded servers of its own; the app and the straightforward wiring on them; wrk sends on one connection, so the
-time of one request is what is measured. The sizes of one question take turns, round after round. Backlogs and listeners
-are measured by `make bench-outbox` and `make bench-live`. What is printed last are the plots of docs/performance.md.
+time of one request is what is measured. The sizes of one question take turns, round after round. Backlogs are
+measured by `make bench-outbox`. What is printed last are the plots of docs/performance.md.
 """
 
 import asyncio

@@ -30,7 +30,7 @@ router = PrefixedRouter(prefix="/users", tags=["users"])
 
 @router.get("/me", summary="The caller's profile", response_model=FullProfile)
 async def read_me(request: Request, who: CurrentSession) -> Response:
-    profile = await services_of(request).users.own_profile(who)  # as `users: Users` it would cost 40 us more
+    profile = await services_of(request).users.own_profile(who)  # as `users: Users` it costs a tenth more
     # The cache holds the response's own bytes, so a hit is neither parsed nor serialized again.
     return Response(profile, media_type="application/json")
 

@@ -14,10 +14,8 @@ from tests.chaos.schedule import Fault, Kind
 from tests.under_test import Lab
 from tristore.embedded.servers import Store
 from tristore.testing.lab import until
-from tristore.testing.proxy import Proxy
+from tristore.testing.proxy import DECISIVE, Proxy
 
-DECISIVE: dict[Store, bytes] = {"postgresql": b"COMMIT;", "redis": b"EVALSHA", "mongodb": b"writeConcern"}
-"""What a write has in it. `BEGIN ISOLATION LEVEL READ COMMITTED;` is none."""
 GATHERING_SECONDS = 0.5
 """How long what is to land late is collected."""
 RESET_EVERY = 0.3

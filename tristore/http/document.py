@@ -4,7 +4,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -13,9 +12,8 @@ from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
-from tristore.http.problems import problem_schemas, problems
+from tristore.http.problems import Json, problem_schemas, problems
 
-Json: TypeAlias = dict[str, Any]
 POLICY = (
     "default-src 'none'; script-src 'self' 'sha256-{script}'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

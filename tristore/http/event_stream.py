@@ -3,20 +3,21 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
 
+from tristore.http.problems import Responses
 from tristore.live.listeners import Listener, LiveService
 from tristore.live.source import Entry
 
 E = TypeVar("E", bound=Entry)
 
 
-def documented_events(event: str, model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+def documented_events(event: str, model: type[BaseModel]) -> Responses:
     """The `responses` of a route whose events have this type, and this model as their data. As FastAPI tells of events:
     the class EventStream itself names no media type, or FastAPI would tell of a plain string too."""
     data = {

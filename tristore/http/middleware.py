@@ -30,7 +30,6 @@ HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"strict-transport-security", b"max-age=31536000"),
 )
-OUR_NAMES = {name for name, _ in HEADERS} | {b"x-request-id"}
 
 log = structlog.get_logger("access")
 
@@ -99,10 +98,9 @@ class RequestContext:
 
 
 def _with_ours(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
-    ours = [*HEADERS, (b"x-request-id", request_id.encode())]
-    if own := OUR_NAMES & {name for name, _ in given}:
-        ours = [header for header in ours if header[0] not in own]
-    return [*ours, *given]
+    names = {name for name, _ in given}
+    ours = (*HEADERS, (b"x-request-id", request_id.encode()))
+    return [*(header for header in ours if header[0] not in names), *given]
 
 
 def _request_id(scope: Scope) -> str:

@@ -9,8 +9,9 @@ from starlette.types import Scope
 
 
 class PrefixedRouter(APIRouter):
-    """FastAPI asks each included router in turn, and a router each of its routes, twice. Here a router whose prefix is
-    not in the path says no at once, and one that has exactly this path says yes (docs/performance.md)."""
+    """FastAPI asks each included router in turn, and a router each of its routes, twice. This one says no at once when
+    its prefix is not in the path, and yes when it has exactly this path. Without it a cached read takes a quarter
+    longer (docs/performance.md)."""
 
     @cached_property
     def _fixed(self) -> set[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -27,6 +27,7 @@ from tristore.errors import (
     TristoreError,
 )
 
+Json: TypeAlias = dict[str, Any]
 RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
 
 
@@ -100,7 +101,7 @@ MEANINGS = {
 }
 
 
-Responses = dict[int | str, dict[str, Any]]
+Responses = dict[int | str, Json]
 """What FastAPI takes as the `responses` of a route."""
 
 
@@ -109,7 +110,7 @@ def problems(*statuses: int) -> Responses:
     return {status: _documented(status) for status in statuses}
 
 
-def _documented(status: int) -> dict[str, Any]:
+def _documented(status: int) -> Json:
     meaning = MEANINGS.get(status) or f"{HTTPStatus(status).phrase}."
     title = TITLES.get(status, meaning.rstrip("."))
     example = {"type": "about:blank", "title": title, "status": status, "detail": meaning, "instance": "/path"}
@@ -117,7 +118,7 @@ def _documented(status: int) -> dict[str, Any]:
     return {"description": meaning, "content": {"application/problem+json": content}}
 
 
-def problem_schemas() -> dict[str, Any]:
+def problem_schemas() -> Json:
     """What the document holds once for all operations."""
     problem = Problem.model_json_schema(ref_template=SCHEMAS)
     return {"Problem": problem, **problem.pop("$defs")}
@@ -169,12 +170,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return problem(request, 422, "Invalid input", f"Not valid: {fields}.", errors=errors)
 
 
-def _field(item: dict[str, Any]) -> str:
+def _field(item: Json) -> str:
     path = [str(part) for part in item["loc"] if part not in {"body", "query", "path", "header"}]
     return ".".join(path) or str(item["loc"][0])
 
 
-def _message(item: dict[str, Any]) -> str:
+def _message(item: Json) -> str:
     # pydantic quotes the input in some messages, and an input may be a secret.
     if item["type"].startswith("uuid"):
         return "must be a UUID"

@@ -1,4 +1,4 @@
-"""What goes wrong in migrations by the data or the database's state, in a line without values."""
+"""Migrations that fail because of the data or the database: one line for the operator, without values."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ CURES: dict[object, str] = {
 
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
-    """Raises MigrationFailed for errors that have a cure, and lets all others pass."""
+    """Turns errors that have a cure into MigrationFailed, and lets all others pass."""
     try:
         yield
     except DBAPIError as error:

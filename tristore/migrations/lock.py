@@ -21,8 +21,7 @@ HOLDER = text(
     "WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = :key AND objsubid = 1 "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
-# Limits of the role or the database would end a long migration, or the lock. Those that the server does not know are
-# left out.
+# Limits of the role or the database would end a long migration, or the lock. Older servers do not know all of them.
 NO_LIMITS = text(
     "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', "
     "'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"
@@ -48,16 +47,16 @@ async def unlimited(engine: AsyncEngine, *, autocommit: bool = False) -> AsyncIt
 
 @asynccontextmanager
 async def migration_lock(postgres_dsn: str) -> AsyncIterator[None]:
-    """Hold PostgreSQL's advisory lock, for MongoDB's migrations too: it ends with its connection, so a killed pod
-    blocks nobody, and MongoDB has nothing of that kind."""
+    """Hold PostgreSQL's advisory lock, for MongoDB's migrations too: MongoDB has no such lock. It ends with its
+    connection, so a killed pod blocks nobody."""
     async with unlimited(migration_engine(postgres_dsn), autocommit=True) as connection:
         await _take(connection)
         yield
 
 
 async def _take(connection: AsyncConnection) -> None:
-    # Asked for again and again: who waits within `pg_advisory_lock` has a snapshot, and CREATE INDEX CONCURRENTLY, by
-    # the holder of the lock, waits until that is gone.
+    # We ask again and again. Whoever waits inside `pg_advisory_lock` has a snapshot, and the holder's CREATE INDEX
+    # CONCURRENTLY waits until all snapshots are gone.
     tries = 0
     while not await connection.scalar(TAKE, {"key": MIGRATION_LOCK}):
         if tries % SAY_EVERY == 0:

@@ -96,15 +96,17 @@ def _empty_database(settings: TristoreSettings) -> Iterator[str]:
 @contextmanager
 def _embedded_server() -> Iterator[str]:
     try:
-        from tristore.embedded.servers import EmbeddedServers
+        from tristore.embedded.servers import EmbeddedError, EmbeddedServers
     except ModuleNotFoundError as error:
         raise MigrationFailed(
-            f"the embedded PostgreSQL is not installed ({error.name} is missing). Set POSTGRES_DSN to a server."
+            f"the embedded PostgreSQL is not installed ({error.name} is missing). Set POSTGRES_DSN to your server."
         ) from None
     with TemporaryDirectory() as folder:
         servers = EmbeddedServers(Path(folder))
         try:
             yield servers.start("postgresql").dsn
+        except EmbeddedError as error:
+            raise MigrationFailed(str(error)) from None
         finally:
             servers.stop("postgresql")
 

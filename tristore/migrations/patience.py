@@ -1,5 +1,5 @@
-"""Running PostgreSQL's migrations beside a service that works: no statement queues for a lock for long, because all
-statements of the service that come after it would queue behind it."""
+"""PostgreSQL's migrations beside a service that works. No statement waits long for a lock: the service's statements
+would queue behind it."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ WAITS = (1, 2, 4, 8)
 """Seconds before each new attempt."""
 LOCKED = {"55P03", "40P01"}  # lock_timeout, deadlock
 
-# What a CREATE INDEX CONCURRENTLY leaves that was ended in its middle; not one that somebody is building right now.
+# A CREATE INDEX CONCURRENTLY that was ended in its middle leaves these. An index that is being built is not among them.
 INVALID_INDEXES = text(
     "SELECT format('DROP INDEX CONCURRENTLY IF EXISTS %I.%I', nspname, relname) "
     "FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace "
@@ -27,8 +27,8 @@ INVALID_INDEXES = text(
 
 
 async def migrate_under_lock(postgres_dsn: str, run: Callable[[Connection], None], *, mend: bool = True) -> None:
-    """Run migrations, again after a while where a lock could not be had: what `run` committed must not be repeated by
-    it. `mend`: drop invalid indexes first. Raises MigrationFailed and what the drivers raise."""
+    """Run migrations, and run them again when they could not get a lock. `run` must not repeat what it has committed.
+    `mend`: drop invalid indexes first. Raises MigrationFailed and the drivers' errors."""
     engine = migration_engine(postgres_dsn)
     async with migration_lock(postgres_dsn):
         for wait in WAITS:

@@ -39,10 +39,13 @@ def service_commands(service: Service[S]) -> click.Group:
         from alembic.util import CommandError
 
         from tristore.migrations.new import write_migration
+        from tristore.ops.cures import told
 
         try:
             write_migration(service.read_settings(), service.migrations()[0], name)
-        except (CommandError, TristoreError) as error:
+        except TristoreError as error:
+            fail(f"No migration was written: {told(error)}")
+        except CommandError as error:
             fail(f"No migration was written: {error}")
 
     @_group(cli, "outbox")

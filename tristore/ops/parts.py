@@ -1,7 +1,7 @@
 """Takes a part of the sample product out of a clone: `make without PART=...`. `parts.toml` says what belongs to a part.
 
-A part has files of its own. Elsewhere it stands only between two lines that hold the marks `part: NAME` and `end: NAME`
-in a comment. `check` finds where a word of a part stands outside both.
+A part has files of its own. Elsewhere it stands only between two comments, `begin part NAME` and `end part NAME`.
+`check` finds where a word of a part stands outside both.
 """
 
 import re
@@ -170,17 +170,17 @@ def _strays(part: Part, path: str, text: str) -> Iterator[str]:
     inside = False
     for number, line in enumerate(text.splitlines(), 1):
         mark = _mark(part, line)
-        if mark == "part" if inside else mark == "end":
+        if mark == "begin" if inside else mark == "end":
             yield f"{path}:{number}: this mark of the part {part.name} has no other half"
         elif mark:
-            inside = mark == "part"
+            inside = mark == "begin"
         elif not inside and (found := word.search(line)):
             yield (
                 f"{path}:{number}: {found[0]!r} belongs to the part {part.name}. Move it to a file of the part, or put "
-                f"it between the marks `part: {part.name}` and `end: {part.name}`"
+                f"it between the marks `begin part {part.name}` and `end part {part.name}`"
             )
     if inside:
-        yield f"{path}: a region of the part {part.name} has no `end: {part.name}`"
+        yield f"{path}: a region of the part {part.name} has no `end part {part.name}`"
 
 
 def _without_regions(part: Part, text: str) -> str:
@@ -188,14 +188,14 @@ def _without_regions(part: Part, text: str) -> str:
     for line in text.splitlines(keepends=True):
         mark = _mark(part, line)
         if mark:
-            inside = mark == "part"
+            inside = mark == "begin"
         elif not inside:
             kept.append(line)
     return "".join(kept)
 
 
 def _mark(part: Part, line: str) -> str | None:
-    found = re.fullmatch(rf"\s*(?:#|<!--|//)\s*(part|end): {part.name}(?:\s*-->)?\s*", line)
+    found = re.fullmatch(rf"\s*(?:#|<!--|//)\s*(begin|end) part {part.name}(?:\s*-->)?\s*", line)
     return found[1] if found else None
 
 

@@ -5,6 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from tristore.embedded.servers import Store
+
+DECISIVE: dict[Store, bytes] = {"postgresql": b"COMMIT;", "redis": b"EVALSHA", "mongodb": b"writeConcern"}
+"""What a write has in it. `BEGIN ISOLATION LEVEL READ COMMITTED;` is none."""
+
 LINGER_SECONDS = 2
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -101,7 +100,7 @@ async def test_a_sign_in_leaves_no_garbage_to_collect(client: httpx.AsyncClient,
 
 
 @pytest.mark.parametrize(
-    "token", ["", "x", "Bearer", "é" * 43, "a" * 43, secrets.token_urlsafe(32), "a" * 5000, "\x00" * 43]
+    "token", ["", "x", "Bearer", "é" * 43, "a" * 43, "never-issued-" + "0" * 30, "a" * 5000, "\x00" * 43]
 )
 async def test_a_token_that_is_not_one_is_refused(client: httpx.AsyncClient, token: str) -> None:
     answer = await client.get("/users/me", headers=[(b"Authorization", b"Bearer " + token.encode())])

@@ -66,6 +66,7 @@ async def test_a_dead_effect_is_shown_retried_and_skipped(apart: Lab, stores: St
     await query(stores, make_dead)
     assert await outbox(apart, "retry", "noted:a-dead-one", "mongodb") == (0, "Due now.\n")
     assert (await outbox(apart, "retry", "nobody", "redis"))[0] == 1
+    assert (await outbox(apart, "retry", "nobody", "pigeons"))[0] == 2
     await query(stores, make_dead)
     assert await outbox(apart, "retry", "--all", "--store", "redis") == (0, "0 streams are due now.\n")
     assert await outbox(apart, "retry", "--all") == (0, "1 streams are due now.\n")

@@ -53,7 +53,9 @@ class Account:
             "order_id": self.order_id,
             "cursor": self.order_id,  # the newest
             "current_password": self.password,
+            # begin part live
             "Last-Event-ID": "0",  # before the first message
+            # end part live
             "Idempotency-Key": secrets.token_hex(8),  # one that was used for another request is refused
         }
         if path == SIGN_IN:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -33,10 +32,9 @@ def found(folder: Path, pattern: str) -> list[Path]:
     return list(folder.glob(pattern))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGINT"])
+@pytest.mark.parametrize(("workers", "end"), [(2, signal.SIGKILL), (0, signal.SIGKILL), (0, signal.SIGINT)])
 async def test_of_a_run_that_is_killed_or_interrupted_nothing_is_left(
-    tmp_path: Path, workers: int, way: Literal["SIGKILL", "SIGINT"]
+    tmp_path: Path, workers: int, end: signal.Signals
 ) -> None:
     run = await start_pytest(NEVER_ENDS, tmp_path, f"-n{workers}")
 
@@ -47,7 +45,7 @@ async def test_of_a_run_that_is_killed_or_interrupted_nothing_is_left(
     await until(ready, 60)
     names = {process.name() for process in at_work_in(tmp_path)}
     assert {"postgres", "redis-server", "mongod"} <= names
-    run.send_signal(signal.Signals[way])
+    run.send_signal(end)
     await asyncio.wait_for(run.communicate(), 60)
     await until_nothing_is_left(tmp_path)
 

@@ -9,11 +9,10 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from tests.chaos.strikes import DECISIVE
 from tristore.errors import StoreUnavailable
 from tristore.stores.postgres import Postgres, connect, open_postgres
 from tristore.testing.lab import Lab, until
-from tristore.testing.proxy import Proxy, proxy_to
+from tristore.testing.proxy import DECISIVE, Proxy, proxy_to
 
 COMMIT = DECISIVE["postgresql"]
 

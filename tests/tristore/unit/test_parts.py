@@ -23,8 +23,8 @@ words = ['bread']
     "fruit.py": "class Fruit: ...\n",
     "bread.py": "bread = 1\n",
     "docs/fruit.md": "All about fruit.\n",
-    "main.py": "a = 1\n# part: fruit\nfruit = 2\n# end: fruit\nb = 3\n",
-    "README.md": "Hello.\n<!-- part: fruit -->\nFruit too.\n<!-- end: fruit -->\n",
+    "main.py": "a = 1\n# begin part fruit\nfruit = 2\n# end part fruit\nb = 3\n",
+    "README.md": "Hello.\n<!-- begin part fruit -->\nFruit too.\n<!-- end part fruit -->\n",
     "migrations/postgres/versions/0001_first.py": 'revision = "0001"\ndown_revision = None\n',
     "migrations/postgres/versions/0002_fruits.py": 'revision = "0002"\ndown_revision: str = "0001"\n\nT = "fruits"\n',
     "migrations/postgres/versions/0003_more.py": 'revision = "0003"\ndown_revision = "0002"\n',
@@ -105,10 +105,10 @@ def test_an_unknown_part_is_refused_with_those_that_there_are(project: Path) -> 
     [
         ("main.py", "a = fruit\n", "main.py:1: 'fruit' belongs to the part fruit"),
         ("new.md", "Fruit\n", "new.md:1: 'Fruit' belongs"),
-        ("main.py", "# part: fruit\nfruit\n", "main.py: a region of the part fruit has no `end: fruit`"),
-        ("main.py", "# end: fruit\n", "main.py:1: this mark of the part fruit has no other half"),
-        ("main.py", "# part: fruit\n# part: fruit\n# end: fruit\n", "main.py:2: this mark"),
-        ("main.py", "# part: bread\nfruit\n# end: bread\n", "main.py:2: 'fruit' belongs to the part fruit"),
+        ("main.py", "# begin part fruit\nfruit\n", "main.py: a region of the part fruit has no `end part fruit`"),
+        ("main.py", "# end part fruit\n", "main.py:1: this mark of the part fruit has no other half"),
+        ("main.py", "# begin part fruit\n# begin part fruit\n# end part fruit\n", "main.py:2: this mark"),
+        ("main.py", "# begin part bread\nfruit\n# end part bread\n", "main.py:2: 'fruit' belongs to the part fruit"),
     ],
 )
 def test_a_word_outside_is_told_with_its_place(project: Path, name: str, text: str, told: str) -> None:
