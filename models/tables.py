@@ -1,21 +1,12 @@
-"""The product's tables: Alembic sees those that this module imports."""
+"""The product's tables: those of every module in this folder. Alembic compares them with the database."""
 
-from models.course import CourseRow
-from models.idempotency import IdempotencyRecord
-from models.order import LedgerEntry, OrderRow
-from models.session import Session
-from models.user import Profile, User
+from importlib import import_module
+from pkgutil import iter_modules
+
+import models
 from tristore.models import Table
 
-__all__ = [
-    "CourseRow",
-    "IdempotencyRecord",
-    "LedgerEntry",
-    "OrderRow",
-    "Profile",
-    "Session",
-    "User",
-    "metadata",
-]
+for module in iter_modules(models.__path__):
+    import_module(f"models.{module.name}")
 
 metadata = Table.metadata

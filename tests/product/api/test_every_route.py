@@ -1,17 +1,16 @@
 """A walk over all routes of the OpenAPI document, so that a new one cannot be forgotten."""
 
 import secrets
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from models.course import EXAMPLE
-from models.order import EXAMPLE as ORDER
+from models.tables import metadata
+from services.personal import PERSONAL
 from tests.product.people import account, register, register_admin, sign_in
-from tests.product.things import new_course
+from tests.product.routes import Operation, operations_of, stocked
+from tests.samples import SAMPLES, missing
 from tristore.stores.stores import Stores
 
 OPEN = {
@@ -26,70 +25,16 @@ OPEN = {
 }
 FOR_EVERYBODY = {("get", "/users/{user_id}")}
 """Routes that name an object, and show a part of it to whoever is signed in."""
-# A valid body for each route that takes one: what is refused then is refused for who asks.
-BODIES: dict[tuple[str, str], dict[str, Any]] = {
-    ("patch", "/users/me"): {"bio": "changed"},
-    ("post", "/users/me/password"): {"current_password": "correct horse 9", "new_password": "battery staple 7"},
-    ("put", "/users/{user_id}/role"): {"role": "admin"},
-    ("post", "/conversations"): {"title": "mine"},
-    ("patch", "/conversations/{conversation_id}"): {"title": "mine"},
-    ("post", "/conversations/{conversation_id}/messages"): {"content": "not mine"},
-    ("post", "/courses"): EXAMPLE,
-    ("post", "/courses/batch"): {"courses": [EXAMPLE]},
-    ("patch", "/courses/{course_id}"): {"title": "not mine"},
-    ("post", "/orders"): ORDER,
-}
-
-
-@dataclass(frozen=True)
-class Operation:
-    method: str
-    path: str
-    document: dict[str, Any]
-
-    @property
-    def name(self) -> tuple[str, str]:
-        return self.method, self.path
-
-    async def send(self, client: httpx.AsyncClient, headers: dict[str, str], ids: dict[str, str]) -> httpx.Response:
-        body = about(ids, BODIES[self.name]) if "requestBody" in self.document else None
-        return await client.request(self.method, self.path.format(**ids), headers=headers, json=body)
-
-
-def about(ids: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
-    """The body with these ids where it names an object."""
-    return body | {name: ids[name] for name in body.keys() & ids.keys()}
 
 
 async def secured(client: httpx.AsyncClient) -> list[Operation]:
-    """All operations that are not open to everybody. Fails for one that should ask for a token and does not."""
+    """All operations that are not open to everybody. Fails for one that should ask for a token and does not, and for
+    one that has no sample."""
     operations = operations_of((await client.get("/openapi.json")).json())
+    assert not (message := missing(operation.path for operation in operations)), message
     for operation in operations:
         assert bool(operation.document.get("security")) == (operation.name not in OPEN), operation.name
     return [operation for operation in operations if operation.name not in OPEN]
-
-
-def operations_of(document: dict[str, Any]) -> list[Operation]:
-    return [
-        Operation(method, path, operation)
-        for path, operations in document["paths"].items()
-        for method, operation in operations.items()
-    ]
-
-
-async def stock(client: httpx.AsyncClient, headers: dict[str, str], admin: dict[str, str]) -> dict[str, str]:
-    """Give a user one of everything, and an admin a course. Returns the ids as routes name them."""
-    conversation = (await client.post("/conversations", headers=headers, json={"title": "private"})).json()
-    await client.post(f"/conversations/{conversation['id']}/messages", headers=headers, json={"content": "secret"})
-    course = await new_course(client, admin)
-    order = (await client.post("/orders", headers=headers, json={"course_id": course["id"]})).json()
-    made = {"conversation_id": conversation["id"], "course_id": course["id"], "order_id": order["id"]}
-    return {"user_id": headers["X-User-Id"], **made}
-
-
-async def stocked(client: httpx.AsyncClient, stores: Stores) -> dict[str, str]:
-    """The ids of what a user owns, and of a course."""
-    return await stock(client, await register(client), await register_admin(client, stores))
 
 
 async def bad_token(client: httpx.AsyncClient, stores: Stores, kind: str) -> dict[str, str]:
@@ -144,7 +89,7 @@ async def test_another_user_finds_nothing_and_changes_nothing(client: httpx.Asyn
             assert answer.is_success, operation.name
         tried.add(answer.status_code)
         if operation.path == "/users/me/password":
-            stranger["password"] = BODIES[operation.name]["new_password"]
+            stranger["password"] = operation.examples[0]["new_password"]
         elif operation.name == ("delete", "/users/me"):
             stranger = account()
             await client.post("/users/register", json=stranger)
@@ -152,29 +97,27 @@ async def test_another_user_finds_nothing_and_changes_nothing(client: httpx.Asyn
     assert await everything_of(stores, ids) == before
 
 
-async def everything_of(stores: Stores, ids: dict[str, str]) -> list[Any]:
-    """What the databases hold of a user, but for what reading may change, and all courses."""
-    user_id = ids["user_id"]
-    found: list[Any] = []
+async def everything_of(stores: Stores, ids: dict[str, str]) -> list[str]:
+    """What the databases hold of a user, and all that is for everybody."""
+    mine = {place for entity in PERSONAL for place in entity.stored_in}
+    of_user = [ids["user_id"], *(ids[sample.parameter] for sample in SAMPLES if sample.owner == "user")]
+    found: list[str] = []
     async with stores.postgres.engine.connect() as connection:
-        for sql in (
-            "SELECT * FROM users WHERE id = :id",
-            "SELECT * FROM profiles WHERE user_id = :id",
-            "SELECT id, token_hash, expires_at, revoked_at FROM sessions WHERE user_id = :id",
-            "SELECT * FROM orders WHERE user_id = :id",
-            "SELECT * FROM points_ledger WHERE user_id = :id",
-            "SELECT sagas.* FROM sagas JOIN orders USING (id) WHERE user_id = :id",
-            "SELECT * FROM courses WHERE :id = :id ORDER BY id",
-        ):
-            rows = (await connection.execute(text(sql), {"id": user_id})).all()
-            assert rows, sql
-            found += rows
-    database = stores.mongodb.database
-    for collection in (database.conversations, database.activity):
-        found += await collection.find({"user_id": user_id}).sort("_id", 1).to_list(100)
-    messages = await database.messages.find({"conversation_id": ids["conversation_id"]}).to_list(100)
-    assert messages
-    return found + messages
+        for table in (*metadata.tables, "sagas"):
+            rows = await connection.scalars(text(f"SELECT CAST(t AS text) FROM {table} t ORDER BY 1"))
+            found += [f"{table} {row}" for row in rows if table in metadata.tables.keys() - mine or names(row, of_user)]
+    for collection in mine - metadata.tables.keys():
+        documents = await stores.mongodb.database[collection].find().sort("_id", 1).to_list(None)
+        found += [f"{collection} {document}" for document in documents if names(str(document), of_user)]
+    places = {line.partition(" ")[0] for line in found}
+    for entity in PERSONAL:
+        for place in entity.stored_in if entity.export else ():
+            assert place in places, f"tests/samples.py: the samples put nothing into {place}. Add one to SAMPLES"
+    return found
+
+
+def names(text: str, ids: list[str]) -> bool:
+    return any(id_ in text for id_ in ids)
 
 
 async def test_an_admin_gives_and_takes_the_role(client: httpx.AsyncClient, stores: Stores) -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from config import Settings
 from main import create_app
-from tests.product.api.test_every_route import Operation, about, operations_of, stock
 from tests.product.people import account, register, register_admin
+from tests.product.routes import Operation, operations_of, stock
+from tests.samples import with_ids
 from tristore.stores.stores import Stores
 from tristore.testing.stores import client_of
 
 PROBLEM = "application/problem+json"
-FORM = "application/x-www-form-urlencoded"
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 
 
@@ -30,17 +30,6 @@ def operations(document: dict[str, Any]) -> list[Operation]:
     return operations_of(document)
 
 
-def media_type_of(operation: Operation) -> str:
-    [media_type] = operation.document["requestBody"]["content"]
-    return str(media_type)
-
-
-def examples_of(operation: Operation, document: dict[str, Any]) -> list[dict[str, Any]]:
-    reference = operation.document["requestBody"]["content"][media_type_of(operation)]["schema"]["$ref"]
-    found: list[dict[str, Any]] = document["components"]["schemas"][reference.rpartition("/")[2]].get("examples", [])
-    return found
-
-
 def is_told(status: str, response: dict[str, Any]) -> bool:
     """Whether the document has what a client needs to read this answer."""
     contents = response.get("content", {})
@@ -51,7 +40,7 @@ def is_told(status: str, response: dict[str, Any]) -> bool:
     )
 
 
-def missing_in(operation: Operation, document: dict[str, Any]) -> list[str]:
+def missing_in(operation: Operation) -> list[str]:
     told = operation.document
     statuses = told["responses"].keys()
     names = {parameter["name"] for parameter in told.get("parameters", [])}
@@ -60,7 +49,7 @@ def missing_in(operation: Operation, document: dict[str, Any]) -> list[str]:
         "tags": told.get("tags"),
         "a success": any(status.startswith("2") for status in statuses),
         "a schema for each answer": all(is_told(*response) for response in told["responses"].items()),
-        "an example of the body": "requestBody" not in told or examples_of(operation, document),
+        "an example of the body": "requestBody" not in told or operation.examples,
         "401, 429 and 503": "security" not in told or statuses >= {"401", "429", "503"},
         "400, 413 and 422": "requestBody" not in told or statuses >= {"400", "413", "422"},
         "404": "{" not in operation.path or "404" in statuses,
@@ -70,9 +59,9 @@ def missing_in(operation: Operation, document: dict[str, Any]) -> list[str]:
     return [part for part, is_there in parts.items() if not is_there]
 
 
-def test_every_operation_is_told_completely(document: dict[str, Any], operations: list[Operation]) -> None:
+def test_every_operation_is_told_completely(operations: list[Operation]) -> None:
     assert len(operations) >= 30
-    missing = {operation.name: missing_in(operation, document) for operation in operations}
+    missing = {operation.name: missing_in(operation) for operation in operations}
     assert {name: parts for name, parts in missing.items() if parts} == {}
 
 
@@ -112,24 +101,17 @@ async def as_admin(client: httpx.AsyncClient, stores: Stores) -> tuple[dict[str,
     return headers, await stock(client, headers, headers)
 
 
-def body_of(operation: Operation, example: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
-    """The request's body, with which httpx sends the media type that the operation takes."""
-    return {"data" if media_type_of(operation) == FORM else "json": about(ids, example)}
-
-
 async def test_every_example_of_a_body_is_accepted(
-    client: httpx.AsyncClient, stores: Stores, document: dict[str, Any], operations: list[Operation]
+    client: httpx.AsyncClient, stores: Stores, operations: list[Operation]
 ) -> None:
     bodies = {operation.name: operation for operation in operations if "requestBody" in operation.document}
     registration = bodies.pop(("post", "/users/register"))
-    for example in examples_of(registration, document):
+    for example in registration.examples:
         assert (await client.post(registration.path, json=example)).status_code == 201
     for operation in bodies.values():
-        for example in examples_of(operation, document):
+        for example in operation.examples:
             headers, ids = await as_admin(client, stores)
-            answer = await client.request(
-                operation.method, operation.path.format(**ids), headers=headers, **body_of(operation, example, ids)
-            )
+            answer = await operation.send(client, headers, ids, example)
             assert answer.is_success, (operation.name, answer.text)
             assert str(answer.status_code) in operation.document["responses"]
 
@@ -141,27 +123,23 @@ async def test_a_bad_body_is_answered_as_documented(
     for operation in operations:
         if "requestBody" in operation.document:
             headers, ids = await as_admin(client, stores)
-            headers["Content-Type"] = media_type_of(operation)
+            headers["Content-Type"] = operation.media_type
             for content, status in ((too_large, 413), (b"", 422)):
-                answer = await client.request(
-                    operation.method, operation.path.format(**ids), headers=headers, content=content
-                )
+                path = with_ids(operation.path, ids)
+                answer = await client.request(operation.method, path, headers=headers, content=content)
                 assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM), operation.name
                 assert str(status) in operation.document["responses"]
 
 
 async def test_what_does_not_exist_is_answered_as_documented(
-    client: httpx.AsyncClient, stores: Stores, document: dict[str, Any], operations: list[Operation]
+    client: httpx.AsyncClient, stores: Stores, operations: list[Operation]
 ) -> None:
     headers, ids = await as_admin(client, stores)
     unknown = dict.fromkeys(ids, UNKNOWN_ID)
     for operation in operations:
-        examples = examples_of(operation, document) if "requestBody" in operation.document else []
-        if "{" in operation.path or any(example.keys() & ids.keys() for example in examples):
+        if "{" in operation.path or any(example.keys() & ids.keys() for example in operation.examples):
             assert "404" in operation.document["responses"], operation.name
-            body = body_of(operation, examples[0], unknown) if examples else {}
-            path = operation.path.format(**unknown)
-            assert (await client.request(operation.method, path, headers=headers, **body)).status_code == 404, path
+            assert (await operation.send(client, headers, unknown)).status_code == 404, operation.name
 
 
 async def test_what_is_limited_says_so(settings: Settings, stores: Stores, operations: list[Operation]) -> None:

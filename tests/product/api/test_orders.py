@@ -1,6 +1,8 @@
 """Orders through the API, checked on the stores themselves."""
 
 import asyncio
+import json
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 from sqlalchemy import event, text
 
 from config import Settings
+from database.postgres import start_budget
 from main import create_app
+from models.session import SignedIn
 from tests.product.orders import order, seats
 from tests.product.people import register, register_admin
 from tests.product.things import new_course
@@ -252,3 +256,44 @@ async def test_the_ledger_takes_an_entry_of_a_kind_once(
     async with stores.postgres.background.connect() as connection:
         with pytest.raises(Exception, match="uq_points_ledger_order_id_kind"):
             await connection.execute(text(f"{again} WHERE id = :id"), {"id": placed["id"]})
+
+
+async def test_the_export_has_orders_with_their_courses_and_points(
+    client: httpx.AsyncClient, admin: Headers, learner: Headers
+) -> None:
+    course = await new_course(client, admin, price_cents=1000)
+    placed = [(await order(client, learner, course)).json()["id"] for _ in range(3)]
+    await client.post(f"/orders/{placed[1]}/cancel", headers=learner)
+    exported = (await client.get("/users/me/export", headers=learner)).json()
+    assert exported["orders"] == (await client.get("/orders", headers=learner)).json()["items"]
+    assert [order["points"] for order in exported["orders"]] == [10, 0, 10]
+    assert {order["course"]["title"] for order in exported["orders"]} == {course["title"]}
+    assert {"order_placed", "order_cancelled"} <= {item["action"] for item in exported["activity"]}
+
+
+async def test_an_export_has_more_than_one_page_of_orders(
+    client: httpx.AsyncClient, stores: Stores, admin: Headers, learner: Headers
+) -> None:
+    await add_orders(stores, learner["X-User-Id"], (await new_course(client, admin))["id"], 350)
+    exported = (await client.get("/users/me/export", headers=learner)).json()
+    assert len(exported["orders"]) == len({order["id"] for order in exported["orders"]}) == 350
+
+
+async def add_orders(stores: Stores, user_id: str, course_id: str, count: int) -> None:
+    orders = "INSERT INTO orders (id, user_id, course_id, quantity, price_cents)"
+    values = "SELECT gen_random_uuid(), :user_id, :course_id, 1, 0 FROM generate_series(1, :count)"
+    await query(stores, f"{orders} {values}", user_id=user_id, course_id=course_id, count=count)
+
+
+async def test_an_export_takes_the_time_it_needs(settings: Settings, stores: Stores) -> None:
+    """More than one request may wait for PostgreSQL: each page has its own."""
+    app = create_app(settings, stores)
+    async with client_of(app) as client:
+        headers = await register(client)
+        course = await new_course(client, await register_admin(client, stores))
+        await add_orders(stores, headers["X-User-Id"], course["id"], 250)
+        who = SignedIn(user_id=uuid.UUID(headers["X-User-Id"]), session_id=new_id())
+        pieces = await app.state.services.privacy.export(who)
+        start_budget(0)
+        exported = json.loads(b"".join([piece async for piece in pieces]))
+    assert len(exported["orders"]) == 250

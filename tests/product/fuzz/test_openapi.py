@@ -4,12 +4,14 @@ import pytest
 
 from tests.product.fuzz.run import CASES, DOCUMENT, OPERATIONS, ROLES, SEED, Operation, Run, accepted, takes_input
 from tests.product.fuzz.visitors import Role, Site, Visitor, is_protected
+from tests.samples import missing
 
 FAIR_SHARE = 0.03
 
 
 def test_the_operations_are_those_of_the_running_app(site: Site) -> None:
     assert site.session.get(f"{site.url}/openapi.json", timeout=60).json() == DOCUMENT
+    assert not (message := missing(DOCUMENT["paths"])), message
     assert len(OPERATIONS) == sum(map(len, DOCUMENT["paths"].values()))
 
 

@@ -4,7 +4,7 @@ import io
 import secrets
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import cycle
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from urllib3 import HTTPResponse
 
 from commands.users import create_admin
 from config import Settings
-from models.course import EXAMPLE, MAX_CAPACITY
 from tests.product.people import account
+from tests.samples import SAMPLES, about, with_ids
 
 Role = Literal["nobody", "learner", "admin"]
 Whose = Literal["own", "foreign", "generated"]
@@ -25,8 +25,8 @@ SIGN_IN = "/auth/token"
 PARTS = (ParameterLocation.PATH, ParameterLocation.QUERY, ParameterLocation.HEADER, ParameterLocation.BODY)
 NO_TOKENS: tuple[dict[str, str], ...] = ({}, {"Authorization": f"Bearer {'-' * 43}"}, {"Authorization": "Basic YTpi"})
 LOST: dict[Role, set[int]] = {"nobody": set(), "learner": {401, 404, 409}, "admin": {401, 403, 404, 409}}
-"""What a role is answered when an earlier case took its session, its role, or the object that is named, cancelled the
-order, or changed the course so that no seat is left."""
+"""What a role is answered when an earlier case took its session or its role, or took or changed the object that is
+named."""
 OF_OBJECTS = {404, 409}
 
 
@@ -35,23 +35,18 @@ class Account:
     username: str
     password: str
     token: str = ""
-    user_id: str = ""
-    conversation_id: str = ""
-    course_id: str = ""
-    order_id: str = ""
+    ids: dict[str, str] = field(default_factory=dict)
+    """What is the account's, by the names that parameters and fields have in the API."""
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
     def values(self, path: str) -> Mapping[str, str]:
-        """What is the account's, by the names that parameters and fields have in the API."""
+        """What to send under these names."""
         values = {
-            "user_id": self.user_id,
-            "conversation_id": self.conversation_id,
-            "course_id": self.course_id,
-            "order_id": self.order_id,
-            "cursor": self.order_id,  # the newest
+            **self.ids,
+            "cursor": max(self.ids.values()),  # the newest: nothing of the account is beyond it
             "current_password": self.password,
             # begin part live
             "Last-Event-ID": "0",  # before the first message
@@ -73,16 +68,13 @@ class Site:
         self._settings = settings
 
     def new_account(self, role: Role) -> Account:
-        """An account that is signed in, with a conversation of two messages, and a course that it has ordered."""
+        """An account that is signed in, and has one of everything."""
         new = self._register(role)
-        new.user_id = self._ask("GET", "/users/me", headers=new.headers)["id"]
-        new.conversation_id = self._ask("POST", "/conversations", headers=new.headers, json={"title": "t"})["id"]
-        for content in ("one", "two"):
-            path = f"/conversations/{new.conversation_id}/messages"
-            self._ask("POST", path, headers=new.headers, json={"content": content})
-        course = EXAMPLE | {"capacity": MAX_CAPACITY}
-        new.course_id = self._ask("POST", "/courses", headers=self._keeper.headers, json=course)["id"]
-        new.order_id = self._ask("POST", "/orders", headers=new.headers, json={"course_id": new.course_id})["id"]
+        new.ids["user_id"] = self._ask("GET", "/users/me", headers=new.headers)["id"]
+        for sample in SAMPLES:
+            maker = self._keeper if sample.owner == "admin" else new
+            path, body = with_ids(sample.path, new.ids), about(new.ids, sample.body)
+            new.ids[sample.parameter] = self._ask("POST", path, headers=maker.headers, json=body)["id"]
         return new
 
     @cached_property

@@ -1,0 +1,78 @@
+"""The operations of the API's document, and somebody who has one of everything that they act on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.product.people import register, register_admin
+from tests.samples import SAMPLES, about, with_ids
+from tristore.stores.stores import Stores
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class Operation:
+    method: str
+    path: str
+    document: dict[str, Any]
+    examples: list[dict[str, Any]]
+    """Of its body."""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.method, self.path
+
+    @property
+    def media_type(self) -> str:
+        [media_type] = self.document["requestBody"]["content"]
+        return str(media_type)
+
+    async def send(
+        self,
+        client: httpx.AsyncClient,
+        headers: dict[str, str],
+        ids: Mapping[str, str],
+        example: dict[str, Any] | None = None,
+    ) -> httpx.Response:
+        """With this example of a body, or the document's first, if the operation takes one."""
+        example = example or (self.examples[0] if self.examples else None)
+        part = "data" if example and self.media_type == FORM else "json"
+        body: dict[str, Any] = {part: about(ids, example)} if example else {}
+        return await client.request(self.method, with_ids(self.path, ids), headers=headers, **body)
+
+
+def operations_of(document: dict[str, Any]) -> list[Operation]:
+    return [
+        Operation(method, path, operation, _examples(operation, document))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    ]
+
+
+def _examples(operation: dict[str, Any], document: dict[str, Any]) -> list[dict[str, Any]]:
+    if "requestBody" not in operation:
+        return []
+    [content] = operation["requestBody"]["content"].values()
+    schema = content["schema"]["$ref"].rpartition("/")[2]
+    found: list[dict[str, Any]] = document["components"]["schemas"][schema].get("examples", [])
+    return found
+
+
+async def stock(client: httpx.AsyncClient, headers: dict[str, str], admin: dict[str, str]) -> dict[str, str]:
+    """Make one of everything. Returns the ids by the names that paths have for them."""
+    ids = {"user_id": headers["X-User-Id"]}
+    for sample in SAMPLES:
+        maker = admin if sample.owner == "admin" else headers
+        path, body = with_ids(sample.path, ids), about(ids, sample.body)
+        answer = await client.post(path, headers=maker, json=body)
+        assert answer.is_success, f"tests/samples.py: POST {path} answers {answer.text}"
+        ids[sample.parameter] = answer.json()["id"]
+    return ids
+
+
+async def stocked(client: httpx.AsyncClient, stores: Stores) -> dict[str, str]:
+    """The ids of what a user owns, and of what is for everybody."""
+    return await stock(client, await register(client), await register_admin(client, stores))

@@ -1,0 +1,55 @@
+"""One of everything that the API has: a row for each entity.
+
+The walk over all routes, the access matrix, the fuzz, the examples of the API's document and the tests of export and
+erasure take from here what there is to read, to change and to forget.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from models.course import EXAMPLE as COURSE
+from models.course import MAX_CAPACITY
+
+
+@dataclass(frozen=True)
+class Sample:
+    parameter: str
+    """How paths and bodies name its id."""
+    path: str
+    """A POST to it makes one. Ids in it, and in the body, are those of the rows above."""
+    body: Mapping[str, Any]
+    owner: Literal["user", "admin"] = "user"
+    """Who makes it. What a user makes does not exist for anybody else; what an admin makes is for everybody."""
+
+
+SAMPLES = [
+    Sample("conversation_id", "/conversations", {"title": "private"}),
+    Sample("message_id", "/conversations/{conversation_id}/messages", {"content": "secret"}),
+    Sample("course_id", "/courses", COURSE | {"capacity": MAX_CAPACITY}, owner="admin"),
+    Sample("order_id", "/orders", {"course_id": "of the course"}),
+]
+PARAMETERS = {"user_id", *(sample.parameter for sample in SAMPLES)}
+
+
+def with_ids(path: str, ids: Mapping[str, str]) -> str:
+    """The path with these ids. Raises AssertionError when there is no sample for one."""
+    assert not (message := missing([path])), message
+    return path.format(**ids)
+
+
+def about(ids: Mapping[str, str], body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with these ids where it names an object."""
+    return {**body, **{name: ids[name] for name in body.keys() & ids.keys()}}
+
+
+def missing(paths: Iterable[str]) -> str:
+    """What to do about path parameters without a row, empty if there are none."""
+    return "\n".join(
+        f"tests/samples.py has no row for the path parameter {{{name}}} of {path}: "
+        f'add Sample("{name}", path and body of the POST that makes one) to SAMPLES'
+        for path in paths
+        for name in re.findall(r"\{(\w+)\}", path)
+        if name not in PARAMETERS
+    )
