@@ -12,10 +12,8 @@ import json
 import os
 import platform
 import resource
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,12 +29,13 @@ import psutil
 from benchmarks.comparison import Bar, Comparisons, Contestant, load_some, ratios_of, send
 from benchmarks.load import OTHER_CORES, SERVER_CORES, Request, load, pin, require_wrk, write_requests
 from benchmarks.users import User, add_users, draw, fill_caches
-from tests.under_test import Lab, fresh_databases, lab_on
+from tests.under_test import Lab, own_lab
 from tristore.embedded.servers import STORES, EmbeddedServers
 from tristore.embedded.servers import Server as Served
 from tristore.models import now
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing import log_of_run
+from tristore.testing.guarded import guarded_folder
 from tristore.testing.lab import PROJECT, App, answers, free_port, until
 
 PLACE = "#" * 12
@@ -113,10 +112,9 @@ SERVERS = (
 def main(size: Size, chosen: list[str]) -> bool:
     require_wrk()
     _allow_many_files()
-    for number in (signal.SIGINT, signal.SIGTERM):  # so that no server is left behind
-        signal.signal(number, signal.default_int_handler)
     compare = Comparisons(size.rounds, size.seconds, size.together)
-    asyncio.run(measure(size, compare, [row for row in ROWS if not chosen or row.__name__ in chosen]))
+    with guarded_folder("tristore-bench-") as folder:
+        asyncio.run(measure(folder, size, compare, [row for row in ROWS if not chosen or row.__name__ in chosen]))
     file = Path(os.environ.get("BENCH_JSON", PROJECT / ".data" / "bench.json"))
     file.parent.mkdir(exist_ok=True)
     result = {"size": asdict(size), **circumstances(), "facts": compare.facts, "runs": compare.runs}
@@ -125,26 +123,19 @@ def main(size: Size, chosen: list[str]) -> bool:
     return not compare.errors
 
 
-async def measure(size: Size, compare: Comparisons, rows: Iterable["Row"]) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tristore-bench-"))
+async def measure(folder: Path, size: Size, compare: Comparisons, rows: Iterable["Row"]) -> None:
+    log_of_run.keep_in(folder / "apps.log")
     embedded = EmbeddedServers(folder)
-    try:
-        await count_statements(embedded.start("postgresql"))
-        embedded.stop("postgresql")
-        servers = embedded.start_all()
+    await count_statements(embedded.start("postgresql"))
+    embedded.stop("postgresql")
+    async with own_lab(folder) as lab, AsyncExitStack() as exits:
         for pid in [os.getpid(), *(pid for store in STORES for pid in embedded.pids(store))]:
             pin(pid, OTHER_CORES)
-        async with fresh_databases(servers) as settings, AsyncExitStack() as exits:
-            lab = lab_on(embedded, servers, settings)
-            users = await add_users(settings, size.users)
-            apps = {server.name: await exits.enter_async_context(serving(lab, server)) for server in SERVERS}
-            bench = Bench(size, lab, apps, users, folder, compare)
-            for row in rows:
-                await row(bench)
-    finally:
-        for store in STORES:
-            embedded.stop(store)
-        log_of_run.path().unlink(missing_ok=True)
+        users = await add_users(lab.settings, size.users)
+        apps = {server.name: await exits.enter_async_context(serving(lab, server)) for server in SERVERS}
+        bench = Bench(size, lab, apps, users, folder, compare)
+        for row in rows:
+            await row(bench)
 
 
 async def count_statements(postgres: Served) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,10 +19,11 @@ from benchmarks.comparison import Comparisons, Contestant, median
 from benchmarks.load import Request, require_wrk, write_requests
 from benchmarks.users import User, add_users
 from config import Settings
-from tests.under_test import fresh_databases, lab_on
-from tristore.embedded.servers import STORES, EmbeddedServers
+from tests.under_test import own_lab
 from tristore.models import new_id, now
 from tristore.stores.stores import open_stores
+from tristore.testing import log_of_run
+from tristore.testing.guarded import guarded_folder
 from tristore.testing.lab import App
 
 SMOKE = bool(os.environ.get("SMOKE"))
@@ -41,32 +41,25 @@ Owners = Mapping[int, Sequence[User]]
 """By size: whose conversations have so many messages, or who has so many conversations."""
 
 
-async def main(compare: Comparisons) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tristore-growth-"))
-    embedded = EmbeddedServers(folder)
-    try:
-        servers = embedded.start_all()
-        async with fresh_databases(servers) as settings, AsyncExitStack() as exits:
-            # Several where they are small: what is appended while it is measured must not make them large.
-            talkers = {size: await add_users(settings, max(1, 5_000 // max(size, 25))) for size in MESSAGES}
-            owners = {size: await add_users(settings, 1) for size in CONVERSATIONS}
-            await add_documents(settings, talkers, owners)
-            lab = lab_on(embedded, servers, settings)
-            wiring = Server(WIRING, "benchmarks.straightforward:app")
-            apps = [await exits.enter_async_context(serving(lab, server)) for server in (Server("app"), wiring)]
+async def main(folder: Path, compare: Comparisons) -> None:
+    log_of_run.keep_in(folder / "apps.log")
+    async with own_lab(folder) as lab, AsyncExitStack() as exits:
+        # Several where they are small: what is appended while it is measured must not make them large.
+        talkers = {size: await add_users(lab.settings, max(1, 5_000 // max(size, 25))) for size in MESSAGES}
+        owners = {size: await add_users(lab.settings, 1) for size in CONVERSATIONS}
+        await add_documents(lab.settings, talkers, owners)
+        wiring = Server(WIRING, "benchmarks.straightforward:app")
+        apps = [await exits.enter_async_context(serving(lab, server)) for server in (Server("app"), wiring)]
 
-            async def grow(what: str, users: Owners, least: int, *requests: Callable[[User], Request]) -> str:
-                return await measure(compare, folder, what, users, least, dict(zip(apps, requests, strict=True)))
+        async def grow(what: str, users: Owners, least: int, *requests: Callable[[User], Request]) -> str:
+            return await measure(compare, folder, what, users, least, dict(zip(apps, requests, strict=True)))
 
-            plots = [
-                await grow("Read the last 20 messages", talkers, 20, _read, _read),
-                await grow("Append a message", talkers, 0, _append, _append),
-                await grow("List 20 conversations", owners, 20, _list, _list_of),
-            ]
-            print("", *plots, sep="\n")
-    finally:
-        for store in STORES:
-            embedded.stop(store)
+        plots = [
+            await grow("Read the last 20 messages", talkers, 20, _read, _read),
+            await grow("Append a message", talkers, 0, _append, _append),
+            await grow("List 20 conversations", owners, 20, _list, _list_of),
+        ]
+        print("", *plots, sep="\n")
 
 
 async def measure(
@@ -168,5 +161,6 @@ def _list_of(user: User) -> Request:
 if __name__ == "__main__":
     require_wrk()
     comparisons = Comparisons(ROUNDS, SECONDS, together=False)
-    asyncio.run(main(comparisons))
+    with guarded_folder("tristore-bench-") as data:
+        asyncio.run(main(data, comparisons))
     sys.exit(bool(comparisons.errors))

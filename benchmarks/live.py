@@ -15,11 +15,9 @@ import json
 import resource
 import secrets
 import sys
-import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,9 +26,9 @@ import psutil
 from benchmarks.growth import plot
 from tests.product.people import register
 from tests.product.things import start_conversation
-from tests.under_test import Lab, fresh_databases, lab_on
-from tristore.embedded.servers import EmbeddedServers
+from tests.under_test import Lab, own_lab
 from tristore.testing import log_of_run
+from tristore.testing.guarded import guarded_folder
 from tristore.testing.lab import App, RawConnection, percentile
 from tristore.testing.live import listening
 
@@ -52,17 +50,11 @@ class Posted:
 async def main(listeners: int, seconds: float) -> bool:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, listeners * 2 + 1000), most))
-    embedded = EmbeddedServers(Path(tempfile.mkdtemp()))
-    try:
-        servers = embedded.start_all()
-        async with fresh_databases(servers) as settings:
-            lab = lab_on(embedded, servers, settings)
+    with guarded_folder("tristore-bench-") as folder:
+        log_of_run.keep_in(folder / "apps.log")
+        async with own_lab(folder) as lab:
             sizes = sorted({1, max(1, listeners // 10), listeners})
             results = {f"{size:,}": await measure(lab, size, seconds) for size in sizes}
-    finally:
-        for store in ("postgresql", "redis", "mongodb"):
-            embedded.stop(store)
-        log_of_run.path().unlink(missing_ok=True)
     print(json.dumps(results, indent=2))
     costs = [{size: of_size[way]["cpu_ms_a_message"] for size, of_size in results.items()} for way in WAYS]
     print(plot("Processor time for a message, by listeners", costs))

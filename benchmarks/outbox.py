@@ -12,11 +12,9 @@ import json
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from passlib.context import CryptContext
@@ -28,8 +26,7 @@ from models.user import Registration
 from repositories.idempotency_repo import IdempotencyRepository
 from services.effects import QUEUES
 from services.user_service import UserService
-from tests.under_test import fresh_databases
-from tristore.embedded.servers import EmbeddedServers
+from tests.under_test import own_lab
 from tristore.errors import StoreUnavailable
 from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
 from tristore.outbox.repository import LEASE_TIME, OutboxRepository
@@ -37,6 +34,7 @@ from tristore.outbox.statements import LEASE
 from tristore.passwords import PasswordHasher
 from tristore.stores import mongodb, redis
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing.guarded import guarded_folder
 from wiring import Services
 
 OWE = text("""
@@ -55,16 +53,9 @@ FROM users, unnest(ARRAY['CreateConversation', 'RecordActivity']) AS name
 
 
 async def main(effects: int) -> None:
-    embedded = EmbeddedServers(Path(tempfile.mkdtemp()))
-    try:
-        async with (
-            fresh_databases(embedded.start_all(), mongodb_timeout=5) as settings,
-            open_stores(settings) as stores,
-        ):
-            results = await measure(stores, Services(settings, stores), effects)
-    finally:
-        for store in ("postgresql", "redis", "mongodb"):
-            embedded.stop(store)
+    with guarded_folder("tristore-bench-") as folder:
+        async with own_lab(folder, mongodb_timeout=5) as lab, open_stores(lab.settings) as stores:
+            results = await measure(stores, Services(lab.settings, stores), effects)
     print(json.dumps(results, indent=2))
 
 

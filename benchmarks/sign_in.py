@@ -20,7 +20,6 @@ import os
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -29,8 +28,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.under_test import Lab, fresh_databases, lab_on
-from tristore.embedded.servers import STORES, EmbeddedServers
+from tests.under_test import Lab, own_lab
+from tristore.testing import log_of_run
+from tristore.testing.guarded import guarded_folder
 from tristore.testing.lab import App, percentile
 
 AT_ONCE = 40
@@ -50,20 +50,15 @@ Send = Callable[[HTTPConnection, int], None]
 
 
 async def main(attempts: int) -> None:
-    embedded = EmbeddedServers(Path(tempfile.mkdtemp()))
     few = max(1, attempts // 60)
-    try:
-        servers = embedded.start_all()
-        async with fresh_databases(servers) as settings:
-            lab = lab_on(embedded, servers, settings)
+    with guarded_folder("tristore-bench-") as folder:
+        log_of_run.keep_in(folder / "apps.log")
+        async with own_lab(folder) as lab:
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
             await compare_times(lab, attempts)
             await compare_first_times(lab, starts=few)
             await measure_stalls(lab, rounds=few)
             print(f"\nLoad {os.getloadavg()[0]:.1f} after")
-    finally:
-        for store in STORES:
-            embedded.stop(store)
 
 
 async def compare_times(lab: Lab, attempts: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from config import Settings
 from main import create_app
-from tests.under_test import SECRETS, Lab, fresh_databases, lab_on, migrated_mongodb, settings_for
+from tests.under_test import SECRETS, Lab, fresh_databases, migrated_mongodb, own_lab, settings_for
 from tristore.embedded.servers import EmbeddedServers
 from tristore.ops.process import configure_logging
 from tristore.stores.mongodb import MongoStore
@@ -115,10 +115,8 @@ async def mongo_store(request: pytest.FixtureRequest, servers: Servers) -> Async
 
 @pytest.fixture(scope="session")
 async def lab(run_folder: Path, worker_id: str) -> AsyncIterator[Lab]:
-    embedded = EmbeddedServers(run_folder / f"lab-{worker_id}")
-    servers = embedded.start_all()
-    async with fresh_databases(servers) as settings:
-        yield lab_on(embedded, servers, settings)
+    async with own_lab(run_folder / f"lab-{worker_id}") as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")

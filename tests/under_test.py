@@ -62,8 +62,13 @@ def apps_on(settings: Settings, folder: Path) -> Apps:
     return Apps(settings, APP, folder)
 
 
-def lab_on(embedded: EmbeddedServers, servers: Servers, settings: Settings) -> Lab:
-    return Lab(settings, APP, servers["redis"].data, embedded, servers)
+@asynccontextmanager
+async def own_lab(folder: Path, **values: Any) -> AsyncIterator[Lab]:
+    """A lab whose servers have their data in the folder. Whoever made the folder ends them: see guarded.py."""
+    embedded = EmbeddedServers(folder)
+    servers = await to_thread.run_sync(embedded.start_all)
+    async with fresh_databases(servers, **values) as settings:
+        yield Lab(settings, APP, servers["redis"].data, embedded, servers)
 
 
 def doomed_app(apps: Apps, **more: str) -> AbstractAsyncContextManager[App]:

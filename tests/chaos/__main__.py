@@ -6,15 +6,15 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 from tests.chaos.broken import VARIANTS
-from tests.chaos.plans import course
+from tests.chaos.plans import Course, course
 from tests.chaos.run import Run, prepared
 from tests.chaos.schedule import NO_KILLED_APPS, rounds
 from tests.chaos.summary import Summary
+from tristore.testing.guarded import guarded_folder
 
 RESULTS = Path(".data/chaos")
 
@@ -22,27 +22,35 @@ RESULTS = Path(".data/chaos")
 async def main(seed: int, minutes: float, variant: str, plan: str) -> bool:
     """Run, report, and return whether it went as it should."""
     this = course(minutes, plan)
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    async with prepared(seed, folder, variant, this) as run:
-        for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds), 1):
-            await run.round(faults, this.seconds)
-            print(f"round {number} of {this.rounds}: {len(run.tally.violations)} violations", flush=True)
-            if run.tally.violations:
-                break
-        if this.quiet_seconds and not run.tally.violations:
-            [faults] = rounds(seed, NO_KILLED_APPS, 1, this.quiet_seconds)
-            await run.quiet_round(faults, this.quiet_seconds)
-        summary = summarize(run, seed, minutes, variant)
-    if summary.violations:
-        print(f"the logs are in {folder}")
-    else:
-        shutil.rmtree(folder)
-    summary.write(RESULTS / f"{variant or 'seed'}-{seed}.json")
+    result = RESULTS / f"{variant or 'seed'}-{seed}.json"
+    with guarded_folder("tristore-chaos-") as folder:
+        async with prepared(seed, folder, variant, this) as run:
+            await go_through(run, seed, this)
+            summary = summarize(run, seed, minutes, variant)
+        if summary.violations:
+            kept = shutil.copytree(folder, result.with_suffix(""), ignore=all_but_logs, dirs_exist_ok=True)
+            print(f"the logs are in {kept}")
+    summary.write(result)
     print(summary.text)
     found = bool(summary.violations)
     if variant:
         print(f"{variant}: {'found, as it must be' if found else 'NOT FOUND: the lab is blind to it'}")
     return found == bool(variant)
+
+
+async def go_through(run: Run, seed: int, this: Course) -> None:
+    for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds), 1):
+        await run.round(faults, this.seconds)
+        print(f"round {number} of {this.rounds}: {len(run.tally.violations)} violations", flush=True)
+        if run.tally.violations:
+            return
+    if this.quiet_seconds:
+        [faults] = rounds(seed, NO_KILLED_APPS, 1, this.quiet_seconds)
+        await run.quiet_round(faults, this.quiet_seconds)
+
+
+def all_but_logs(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".log")]
 
 
 def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:

@@ -19,8 +19,8 @@ from config import Settings
 from tests.chaos.replica_set import ReplicaSet, three_nodes_in
 from tests.chaos.schedule import APPS, TAKES_AWAY, AppName, Fault, Kind, Target
 from tests.chaos.strikes import strike
-from tests.under_test import Lab, fresh_databases, lab_on, migrate
-from tristore.embedded.servers import STORES, EmbeddedServers, Store
+from tests.under_test import Lab, migrate, own_lab
+from tristore.embedded.servers import STORES, Store
 from tristore.settings import DsnField
 from tristore.testing.lab import PROJECT, RawConnection, free_port, until
 from tristore.testing.proxy import Proxy, proxy_to
@@ -230,32 +230,25 @@ class Arena:
 @asynccontextmanager
 async def arena_in(folder: Path, variant: str, seed: int, *, three_nodes: bool) -> AsyncIterator[Arena]:
     """Start everything, and stop it at the end. `variant` names the broken variant, or is empty."""
-    embedded = EmbeddedServers(folder)
-    servers = await asyncio.to_thread(embedded.start_all)
-    try:
-        async with AsyncExitStack() as exits:
-            settings = await exits.enter_async_context(fresh_databases(servers))
-            replica_set = await exits.enter_async_context(three_nodes_in(folder)) if three_nodes else None
-            if replica_set:
-                settings = settings.model_copy(update={"mongodb_dsn": SecretStr(replica_set.dsn)})
-                await migrate(settings)
-            lab = lab_on(embedded, servers, settings)
-            share = partial(random.Random(seed).uniform, 0, 1)
-            proxies = {store: await exits.enter_async_context(proxy_to(servers[store].port, share)) for store in STORES}
-            more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **LAB_SETTINGS}
-            env = environment(_behind(settings, lab, proxies), **more)
-            arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set)
-            for app in arena.apps:
-                exits.push_async_callback(app.stop)
-            await asyncio.gather(*(app.start() for app in arena.apps))
-            yield arena
-    finally:
-        for store in STORES:
-            await asyncio.to_thread(embedded.stop, store)
+    async with own_lab(folder) as lab, AsyncExitStack() as exits:
+        replica_set = await exits.enter_async_context(three_nodes_in(folder)) if three_nodes else None
+        if replica_set:
+            lab = lab.on(lab.settings.model_copy(update={"mongodb_dsn": SecretStr(replica_set.dsn)}))
+            await migrate(lab.settings)
+        share = partial(random.Random(seed).uniform, 0, 1)
+        ports = {store: lab.servers[store].port for store in STORES}
+        proxies = {store: await exits.enter_async_context(proxy_to(ports[store], share)) for store in STORES}
+        more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **LAB_SETTINGS}
+        env = environment(_behind(lab, proxies), **more)
+        arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set)
+        for app in arena.apps:
+            exits.push_async_callback(app.stop)
+        await asyncio.gather(*(app.start() for app in arena.apps))
+        yield arena
 
 
-def _behind(settings: Settings, lab: Lab, proxies: Mapping[Store, Proxy]) -> Settings:
+def _behind(lab: Lab, proxies: Mapping[Store, Proxy]) -> Settings:
     names: dict[Store, DsnField] = {"postgresql": "postgres_dsn", "redis": "redis_dsn", "mongodb": "mongodb_dsn"}
     ports = {store: (f":{lab.servers[store].port}", f":{proxies[store].port}") for store in names}
-    behind = {str(name): SecretStr(settings.dsn(name).replace(*ports[store])) for store, name in names.items()}
-    return settings.model_copy(update=behind)
+    behind = {str(name): SecretStr(lab.settings.dsn(name).replace(*ports[store])) for store, name in names.items()}
+    return lab.settings.model_copy(update=behind)

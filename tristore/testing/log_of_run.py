@@ -18,10 +18,15 @@ def path() -> Path:
     return _file
 
 
-def write_to(file: Path) -> None:
-    """From now on, what is logged goes to this file alone, in the form that the log has now."""
+def keep_in(file: Path) -> None:
+    """From now on, apps that are started log to this file."""
     global _file
     _file = file
+
+
+def write_to(file: Path) -> None:
+    """The same, and this process logs to it, in the form that its log has now."""
+    keep_in(file)
     root = logging.getLogger()
     handler = logging.FileHandler(file)
     handler.setFormatter(root.handlers[0].formatter)
