@@ -35,6 +35,9 @@ chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
+test-copies: $(VENV)/installed ## docs/add-an-entity.md, followed word by word in a copy of the tree
+	$(BIN)/python -m pytest tests/product/copies $(ARGS)
+
 fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the OpenAPI document; FUZZ_SEED=... repeats a run
 	FUZZ=$(or $(CASES),10000) $(BIN)/python -m pytest tests/product/fuzz $(ARGS)
 
@@ -83,4 +86,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos test-browser fuzz bench bench-growth bench-outbox bench-sign-in without migrate migration lock
+.PHONY: help run check format test test-faults chaos test-browser test-copies fuzz bench bench-growth bench-outbox bench-sign-in without migrate migration lock

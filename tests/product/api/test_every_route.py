@@ -61,22 +61,24 @@ async def bad_token(client: httpx.AsyncClient, stores: Stores, kind: str) -> dic
 async def test_without_a_good_token_every_route_answers_401(
     client: httpx.AsyncClient, stores: Stores, kind: str
 ) -> None:
+    operations = await secured(client)
     ids = await stocked(client, stores)
     before = await everything_of(stores, ids)
     headers = await bad_token(client, stores, kind)
-    for operation in await secured(client):
+    for operation in operations:
         answer = await operation.send(client, headers, ids)
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), operation.name
     assert await everything_of(stores, ids) == before
 
 
 async def test_another_user_finds_nothing_and_changes_nothing(client: httpx.AsyncClient, stores: Stores) -> None:
+    operations = await secured(client)
     ids = await stocked(client, stores)
     before = await everything_of(stores, ids)
     stranger = account()
     await client.post("/users/register", json=stranger)
     tried = set()
-    for operation in await secured(client):
+    for operation in operations:
         headers = await sign_in(client, stranger["username"], stranger["password"])  # some routes end the session
         answer = await operation.send(client, headers, ids)
         if "403" in operation.document["responses"]:

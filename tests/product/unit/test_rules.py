@@ -41,6 +41,26 @@ def test_only_services_commit_once_as_the_last_line_of_the_block() -> None:
         assert {id(call) for call in commits(tree)} == {id(call) for call in good}, where
 
 
+def test_every_unit_of_work_is_committed() -> None:
+    for path in (PROJECT / "services").glob("*.py"):
+        blocks = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.AsyncWith)]
+        for block in blocks:
+            if "self._unit_of_work()" in ast.unparse(block.items[0]):
+                assert commits(block), (
+                    f"services/{path.name}:{block.lineno}: this unit of work is never committed, so nothing is "
+                    "written. End its block with `await uow.commit()`"
+                )
+
+
+def test_no_test_imports_from_another_test() -> None:
+    for path in (PROJECT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            assert not re.search(r"\btests\b.*\btest_", module), (
+                f"{path.relative_to(PROJECT)} imports from {module}. Move what both need to a module beside the tests"
+            )
+
+
 def test_main_is_a_table_of_contents() -> None:
     assert len((PROJECT / "main.py").read_text().splitlines()) <= 90
 

@@ -1,0 +1,129 @@
+"""docs/add-an-entity.md is followed word by word in a copy of the tree. `make test-copies` runs this."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tristore.testing.lab import PROJECT
+
+pytestmark = pytest.mark.timeout(900)
+
+DOCUMENT = PROJECT / "docs/add-an-entity.md"
+STEP = re.compile(
+    r"^(?:Create|In) `(?P<path>[^`]+)`|^```(?P<kind>python|diff|console)\n(?P<block>.*?)^```", re.DOTALL | re.MULTILINE
+)
+
+
+def git(*arguments: str, folder: Path) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def run(command: str, folder: Path) -> tuple[int, str]:
+    """Run it with the virtual environment as it is."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTEST"))}
+    asked = command.replace("make ", "make -o .venv/installed ", 1)
+    done = subprocess.run(asked, shell=True, cwd=folder, env=outside, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def change(file: Path, difference: str) -> None:
+    lines = difference.splitlines(keepends=True)
+    before = "".join(line[1:] for line in lines if not line.startswith("+"))
+    text = file.read_text()
+    assert text.count(before) == 1, f"{DOCUMENT.name} changes {file.name} at lines that are not there once:\n{before}"
+    file.write_text(text.replace(before, "".join(line[1:] for line in lines if not line.startswith("-"))))
+
+
+def follow(copy: Path) -> None:
+    file = copy
+    for step in STEP.finditer(DOCUMENT.read_text()):
+        if step["path"]:
+            file = copy / step["path"]
+        elif step["kind"] == "python":
+            file.write_text(step["block"])
+        elif step["kind"] == "diff":
+            change(file, step["block"])
+        else:
+            for command in re.findall(r"^\$ (.*)", step["block"], re.MULTILINE):
+                code, printed = run(command, copy)
+                assert code == 0, f"{command}\n{printed}"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the tree as it is, in which the document has been followed."""
+    copy = tmp_path_factory.mktemp("copy")
+    for name in git("ls-files", "--cached", "--others", "--exclude-standard", folder=PROJECT).splitlines():
+        if (PROJECT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, copy / name)
+    (copy / ".venv").symlink_to((PROJECT / ".venv").resolve())
+    if (PROJECT / ".mypy_cache").is_dir():  # else checking all types takes a minute
+        shutil.copytree(PROJECT / ".mypy_cache", copy / ".mypy_cache")
+    git("init", "-q", folder=copy)
+    git("add", "-A", folder=copy)
+    git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-qm", "as it was", folder=copy)
+    follow(copy)
+    return copy
+
+
+def test_it_takes_nine_files_and_two_of_them_a_line(copy: Path) -> None:
+    git("add", "-AN", folder=copy)
+    told = [line.split("\t") for line in git("diff", "--numstat", folder=copy).splitlines()]
+    added = {path: int(added) for added, removed, path in told}
+    assert len(added) == 9, added
+    assert {removed for _, removed, _ in told} == {"0"}
+    assert (added["tests/samples.py"], added["services/personal.py"]) == (1, 2)  # one of the two is an import
+
+
+FORGOTTEN = {
+    "the line of PERSONAL": (
+        "services/personal.py",
+        "    NOTES,\n",
+        "pytest -n0 tests/product/api/test_personal.py -k table",
+        "notes names users, and PERSONAL in services/personal.py does not list it",
+    ),
+    "the sample": (
+        "tests/samples.py",
+        '    Sample("note_id", "/notes", {"text": "private"}),\n',
+        "pytest -n0 tests/product/api/test_every_route.py",
+        "tests/samples.py has no row for the path parameter {note_id} of /notes/{note_id}: add",
+    ),
+    "the lock on the user": (
+        "services/note_service.py",
+        "            await uow.for_user(owner)\n",
+        "pytest -n0 tests/product/api/test_notes.py",
+        "Begin it with `await uow.for_user(user_id)`",
+    ),
+    "the commit": (
+        "services/note_service.py",
+        "            await uow.commit()\n        return note\n",
+        "pytest -n0 tests/product/unit/test_rules.py",
+        "End its block with `await uow.commit()`",
+    ),
+    "the erasure": (
+        "repositories/note_repo.py",
+        """    async def erase(self, session: AsyncSession, owner: uuid.UUID) -> None:
+        \"\"\"All notes of a user, with the user.\"\"\"
+        await session.execute(delete(NoteRow).where(NoteRow.user_id == owner))
+""",
+        "mypy services/note_service.py",
+        'Argument 3 to "rows" has incompatible type "type[NoteRepository]"; expected "Callable[[Postgres], RowsOfUser',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORGOTTEN)
+def test_what_is_forgotten_is_found_in_words(copy: Path, what: str) -> None:
+    path, line, command, words = FORGOTTEN[what]
+    text = (copy / path).read_text()
+    assert text.count(line) == 1
+    (copy / path).write_text(text.replace(line, ""))
+    code, printed = run(f".venv/bin/python -m {command}", copy)
+    (copy / path).write_text(text)
+    assert code != 0
+    assert words in printed
