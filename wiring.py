@@ -31,6 +31,7 @@ from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
 from services.effects import QUEUES, Targets
+from services.entities import Sources
 
 # begin part live
 from services.live_conversations import LiveConversations
@@ -38,7 +39,7 @@ from services.live_conversations import LiveConversations
 # end part live
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
-from services.personal import Sources, erase_documents
+from services.personal import erase_documents
 from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService

@@ -9,7 +9,8 @@ from models.session import SignedIn
 from repositories.activity_repo import ActivityRepository
 from repositories.user_repo import UserRepository
 from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile, InvalidateProfile, user_key
-from services.personal import PERSONAL, Rows, Sources
+from services.entities import Rows, Sources
+from services.personal import PERSONAL
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotFound
 from tristore.outbox.relay import Outbox

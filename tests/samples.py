@@ -28,7 +28,9 @@ SAMPLES = [
     Sample("conversation_id", "/conversations", {"title": "private"}),
     Sample("message_id", "/conversations/{conversation_id}/messages", {"content": "secret"}),
     Sample("course_id", "/courses", COURSE | {"capacity": MAX_CAPACITY}, owner="admin"),
+    # begin part orders
     Sample("order_id", "/orders", {"course_id": "of the course"}),
+    # end part orders
 ]
 PARAMETERS = {"user_id", *(sample.parameter for sample in SAMPLES)}
 

@@ -10,7 +10,8 @@ from config import Settings
 from database.stores import Stores, open_stores
 from main import create_app
 from models.tables import metadata
-from services.personal import PERSONAL, Rows
+from services.entities import Rows
+from services.personal import PERSONAL
 from tests.product.people import account, register, register_admin, sign_in
 from tests.product.routes import stock, stocked
 from tests.product.traces import traces
