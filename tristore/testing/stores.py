@@ -85,7 +85,8 @@ async def fresh_databases(settings: S, migrate: Callable[[S], Awaitable[None]]) 
     template makes it, and the others wait: they may be in other processes."""
     name = f"test_{secrets.token_hex(4)}"
     template = f"template_{migrate.__module__}_{migrate.__qualname__}".replace(".", "_")
-    administrator = await asyncpg.connect(settings.dsn("postgres_dsn").replace("+asyncpg", ""))
+    dsn = settings.dsn("postgres_dsn").replace("+asyncpg", "")
+    administrator = await asyncpg.connect(dsn)
     try:
         await administrator.execute("SELECT pg_advisory_lock(hashtext($1))", template)
         if not await administrator.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", template):
@@ -94,9 +95,13 @@ async def fresh_databases(settings: S, migrate: Callable[[S], Awaitable[None]]) 
             await administrator.execute(f'ALTER DATABASE "{name}" RENAME TO "{template}"')
         await administrator.execute("SELECT pg_advisory_unlock_all()")
         await administrator.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        own = _with_databases(settings, name)
-        await migrate(own)  # MongoDB
-        yield own
+    finally:
+        await administrator.close()
+    own = _with_databases(settings, name)
+    await migrate(own)  # MongoDB
+    yield own
+    administrator = await asyncpg.connect(dsn)  # anew: the server may have been killed and started meanwhile
+    try:
         await administrator.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     finally:
         await administrator.close()
