@@ -14,7 +14,7 @@ from models.order import CENTS_PER_POINT, CancelReason, LedgerEntry, Order, Orde
 from models.user import User
 from tristore.models import Page, cursor_page
 
-COURSE: tuple[Any, ...] = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
+BRIEF: tuple[Any, ...] = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
 ORDER: tuple[Any, ...] = (
     OrderRow.id,
     OrderRow.quantity,
@@ -45,7 +45,7 @@ class OrderRepository:
     async def add(self, session: AsyncSession, order_id: uuid.UUID, user_id: uuid.UUID, order: OrderIn) -> Order | None:
         """The pending order; None when there is no such course."""
         wanted = (
-            select(CourseRow.price_cents, *COURSE)
+            select(CourseRow.price_cents, *BRIEF)
             .where(CourseRow.id == order.course_id, CourseRow.is_deleted.is_(False))
             .cte("wanted")
         )
@@ -53,12 +53,12 @@ class OrderRepository:
         values = select(literal(order_id), literal(user_id), wanted.c.id, literal(order.quantity), price)
         columns = ["id", "user_id", "course_id", "quantity", "price_cents"]
         placed = insert(OrderRow).from_select(columns, values).returning(*ORDER).cte("placed")
-        course = (wanted.c[column.name].label(f"course_{column.name}") for column in COURSE)
+        course = (wanted.c[column.name].label(f"course_{column.name}") for column in BRIEF)
         row = (await session.execute(select(placed, *course).join(wanted, true()))).one_or_none()
         if row is None:
             return None
         values_of = dict(row._mapping)
-        brief = {column.name: values_of.pop(f"course_{column.name}") for column in COURSE}
+        brief = {column.name: values_of.pop(f"course_{column.name}") for column in BRIEF}
         return Order.model_validate({"course": brief, "points": 0, **values_of})
 
     async def outcome(self, order: Order) -> Order:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.course import EXAMPLE as COURSE
-from models.course import MAX_CAPACITY
+from models import course
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Sample:
 SAMPLES = [
     Sample("conversation_id", "/conversations", {"title": "private"}),
     Sample("message_id", "/conversations/{conversation_id}/messages", {"content": "secret"}),
-    Sample("course_id", "/courses", COURSE | {"capacity": MAX_CAPACITY}, owner="admin"),
+    Sample("course_id", "/courses", course.EXAMPLE | {"capacity": course.MAX_CAPACITY}, owner="admin"),
     # begin part orders
     Sample("order_id", "/orders", {"course_id": "of the course"}),
     # end part orders
