@@ -92,4 +92,4 @@ async def warm(client: httpx.AsyncClient, *sessions: Headers) -> None:
         assert {answer.status_code for answer in answers} == {200}
         return await near_reads(client) - before == 2 * len(sessions)
 
-    await until(is_near, 10)
+    await until(is_near, 30)

@@ -42,7 +42,7 @@ async def test_of_a_run_that_is_killed_or_interrupted_nothing_is_left(
         assert run.returncode is None
         return len(found(tmp_path, "ready-*")) == max(1, workers)
 
-    await until(ready, 60)
+    await until(ready, 90)
     names = {process.name() for process in at_work_in(tmp_path)}
     assert {"postgres", "redis-server", "mongod"} <= names
     run.send_signal(end)
