@@ -19,33 +19,14 @@ from tristore.testing.outbox import (
     NotedInRedis,
     NotedLater,
     aggregate_of,
-    empty,
     make_outbox,
     outbox_repository,
     pass_leases,
     query,
-    stores_apart,
     until_empty,
     well,
     write,
 )
-from tristore.testing.stores import Servers
-
-
-@pytest.fixture(scope="module")
-async def own(servers: Servers) -> AsyncIterator[Stores]:
-    async with stores_apart(servers) as stores:
-        yield stores
-
-
-@pytest.fixture
-async def fresh(own: Stores) -> Stores:
-    return await empty(own)
-
-
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
 
 
 @pytest.fixture

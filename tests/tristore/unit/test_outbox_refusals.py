@@ -22,16 +22,13 @@ from tristore.testing.outbox import (
     NotedInSaga,
     NotedLater,
     aggregate_of,
-    empty,
     make_outbox,
     outbox_repository,
     pass_leases,
     query,
-    stores_apart,
     well,
     write,
 )
-from tristore.testing.stores import Servers
 
 STREAM = "SELECT * FROM outbox_streams WHERE aggregate = :on AND store = :store"
 
@@ -49,22 +46,6 @@ class MongoDB:
 
     async def ping(self) -> None:
         await self.before("", 0)
-
-
-@pytest.fixture(scope="module")
-async def own(servers: Servers) -> AsyncIterator[Stores]:
-    async with stores_apart(servers) as stores:
-        yield stores
-
-
-@pytest.fixture
-async def fresh(own: Stores) -> Stores:
-    return await empty(own)
-
-
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
 
 
 @pytest.fixture
