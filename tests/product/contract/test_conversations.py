@@ -9,7 +9,7 @@ from pymongo.errors import OperationFailure
 
 from models.conversation import Conversation, NewMessage
 from repositories.conversation_repo import MESSAGES, ConversationRepository
-from tests.under_test import migrated_mongodb
+from tests.under_test import Lab, migrated_mongodb
 from tristore.errors import InvalidInput, StoreUnavailable
 from tristore.models import new_id, now
 from tristore.stores.mongodb import MongoStore
@@ -119,18 +119,20 @@ async def test_answers_unavailable_before_its_migration(
         await repository.get(uuid.uuid4(), OWNER)
 
 
-@pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
-async def test_a_server_that_answers_and_refuses_writes_is_unavailable(mongo_store: MongoStore) -> None:
-    log = NumberedLog(mongo_store, MESSAGES, lambda id_: None)
-    block = {"setUserWriteBlockMode": 1, "global": True}
-    await mongo_store.probe.admin.command(block)
-    try:
-        with pytest.raises(StoreUnavailable) as caught:
-            await log.append("c", "m", {"content": "hi"})
-        assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
-    finally:
-        await mongo_store.probe.admin.command({**block, "global": False})
-    assert (await log.append("c", "m", {"content": "hi"}))[0]["seq"] == 1
+@pytest.mark.parametrize("driver", REAL_MONGODB)
+async def test_a_server_that_answers_and_refuses_writes_is_unavailable(lab: Lab, driver: str) -> None:
+    # On the lab's server: the block is for all its databases, and other workers share the ordinary one.
+    async with migrated_mongodb(driver, lab.servers) as store:
+        log = NumberedLog(store, MESSAGES, lambda id_: None)
+        block = {"setUserWriteBlockMode": 1, "global": True}
+        await store.probe.admin.command(block)
+        try:
+            with pytest.raises(StoreUnavailable) as caught:
+                await log.append("c", "m", {"content": "hi"})
+            assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
+        finally:
+            await store.probe.admin.command({**block, "global": False})
+        assert (await log.append("c", "m", {"content": "hi"}))[0]["seq"] == 1
 
 
 @pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from repositories.seat_repo import IN_FLIGHT, SeatRepository
-from tests.under_test import migrated_mongodb
+from tests.under_test import Lab, migrated_mongodb
 from tristore.models import new_id
 from tristore.stores.mongodb import MongoStore
-from tristore.testing.stores import REAL_MONGODB, Servers
+from tristore.testing.stores import REAL_MONGODB
 
 
 @pytest.fixture
@@ -50,8 +50,9 @@ def now() -> datetime:
 
 
 @pytest.fixture(params=REAL_MONGODB)
-async def real(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[MongoStore]:
-    async with migrated_mongodb(request.param, servers) as store:
+async def real(request: pytest.FixtureRequest, lab: Lab) -> AsyncIterator[MongoStore]:
+    # Of the lab: one of the tests locks the whole server, which other workers must not share.
+    async with migrated_mongodb(request.param, lab.servers) as store:
         store.timeout = TIMEOUT.total_seconds()
         yield store
 
