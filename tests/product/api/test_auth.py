@@ -248,8 +248,9 @@ async def test_use_is_noted_at_most_once_a_minute(client: httpx.AsyncClient, sto
     assert await seconds_since_seen_after_use(70) < 10
 
 
-async def test_a_common_password_is_refused(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/users/register", json=account(password="Password123"))
+@pytest.mark.parametrize("password", ["Password123", "ChatLingo123"])
+async def test_a_common_password_is_refused(client: httpx.AsyncClient, password: str) -> None:
+    answer = await client.post("/users/register", json=account(password=password))
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "password")
 
 
