@@ -9,7 +9,8 @@ import random
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from redis.asyncio.client import PubSub
 
 from tristore.cache.breaker import CircuitBreaker
 from tristore.errors import Reason, StoreUnavailable
-from tristore.stores.redis import RedisStore, beat, ping, translate_errors, within_timeout
+from tristore.stores.redis import RedisStore, beat, beating, ping, translate_errors, within_timeout
 
 CHANNEL = "wake-ups:1"
 """It ends with the number of the format. Raise it when the format changes: a rolling deploy uses both."""
@@ -28,6 +29,10 @@ ALIVE_SECONDS = 1.0
 """Redis is believed for so long after the last heartbeat that came back. Near caches are believed no longer either."""
 HEARD_SECONDS = ALIVE_SECONDS
 """A process that has not acknowledged within this time is cut off, and so believes Redis no more."""
+KEPT_SECONDS = 5.0
+"""Acknowledgements of an announcement are counted for so long: Redis may take it late, and must then be heard yet."""
+ALIVE_KEY = f"{CHANNEL}:alive"
+"""Which processes sent a heartbeat, and when."""
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.02
 ANSWERING: frozenset[Reason] = frozenset({"read only", "refuses writes", "not permitted"})
@@ -41,29 +46,29 @@ log = structlog.get_logger()
 
 @dataclass(eq=False)
 class Announcement:
-    """A message that a script publishes, and how many processes have heard it."""
+    """A message that a script publishes, and which processes have heard it."""
 
     channel: str
     text: str
-    sent_at: float = field(default_factory=time.monotonic)
-    expected: int | None = None
-    """How many subscribers Redis counted."""
-    heard_by: int = 0
-    all_have_heard: asyncio.Event = field(default_factory=asyncio.Event)
+    told: int = 0
+    """How many subscribers Redis counted when it took the message."""
+    taken_at: float = field(default_factory=time.monotonic)
+    """Not before Redis took it."""
+    heard_by: set[str] = field(default_factory=set)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def note(self, *, expected: int | None = None, heard: int = 0) -> None:
-        self.expected = self.expected if expected is None else expected
-        self.heard_by += heard
-        if self.expected is not None and self.heard_by >= self.expected:
-            self.all_have_heard.set()
+    def is_taken(self, told: int) -> None:
+        self.told, self.taken_at = told, time.monotonic()
 
-    async def wait(self) -> None:
-        """Until every process that Redis counted has acknowledged it, or is cut off."""
-        try:
-            async with asyncio.timeout(self.sent_at + HEARD_SECONDS - time.monotonic()):
-                await self.all_have_heard.wait()
-        except TimeoutError:
-            pass
+    def note(self, process: str) -> None:
+        self.heard_by.add(process)
+        self.news.set()
+
+    async def wait_for(self, processes: Set[str]) -> None:
+        """Until these have heard it, and as many as Redis counted."""
+        while len(self.heard_by) < self.told or not processes <= self.heard_by:
+            self.news.clear()
+            await self.news.wait()
 
 
 class Feed:
@@ -89,6 +94,8 @@ class Feed:
         self._me = secrets.token_hex(8)
         self._beat = 0
         self._heard_at = -ALIVE_SECONDS
+        self._was_subscribed = False
+        self._may_be_new_until = 0.0
         self._refusal: StoreUnavailable | None = None
         self._unsent: defaultdict[str, set[str]] = defaultdict(set)
         self._announced: dict[str, Announcement] = {}
@@ -130,8 +137,24 @@ class Feed:
             return Announcement(CHANNEL, f"{self._me} {name}")
         id_ = secrets.token_hex(8)
         announcement = self._announced[id_] = Announcement(CHANNEL, f"{self._me} ack:{id_} {name}")
-        asyncio.get_running_loop().call_later(HEARD_SECONDS, self._announced.pop, id_, None)
+        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._announced.pop, id_, None)
         return announcement
+
+    async def wait_until_heard(self, announcement: Announcement) -> None:
+        """Until every process that may believe Redis has acknowledged it, or believes Redis no more: at most
+        HEARD_SECONDS after Redis took it. Redis counts its subscribers, but one whose connection was cut is not among
+        them, and still goes by its last heartbeat. So whoever sent one lately must acknowledge too. A Redis that may
+        have become the primary a moment ago may not know of all heartbeats: then nobody can be left out."""
+        try:
+            async with asyncio.timeout(announcement.taken_at + HEARD_SECONDS - time.monotonic()):
+                with suppress(StoreUnavailable):
+                    async with within_timeout(self._redis):
+                        processes = await beating(self._redis.client, ALIVE_KEY, 2 * ALIVE_SECONDS)
+                    if time.monotonic() >= self._may_be_new_until:
+                        return await announcement.wait_for(processes | {self._me})
+                await asyncio.sleep(HEARD_SECONDS)
+        except TimeoutError:
+            pass
 
     def send(self, name: str) -> None:
         """Tell this process at once, even without Redis, and the others as soon as Redis takes the message."""
@@ -139,7 +162,7 @@ class Feed:
         self._send(CHANNEL, name)
 
     async def close(self) -> None:
-        """Send what is waiting, and stop listening."""
+        """Send what is waiting, and stop listening. Nobody waits for this process any more."""
         if self._catching_up:
             self._catching_up.cancel()
             await asyncio.gather(self._catching_up, return_exceptions=True)
@@ -148,6 +171,11 @@ class Feed:
         while self._subscriber and not self._subscriber.done():
             self._subscriber.cancel()  # again: wait_for, which the driver uses, can swallow it in Python 3.11
             await asyncio.wait([self._subscriber], timeout=0.1)
+        if self._is_heard():
+            self._heard_at = -ALIVE_SECONDS
+            with suppress(StoreUnavailable):
+                async with within_timeout(self._redis):
+                    await self._redis.client.zrem(ALIVE_KEY, self._me)
 
     def _send(self, channel: str, word: str) -> None:
         self._unsent[channel].add(word)
@@ -216,7 +244,7 @@ class Feed:
             with translate_errors():
                 async with asyncio.timeout(ALIVE_SECONDS):
                     text = f"{self._me} beat:{self._beat}"
-                    await beat(self._redis.subscriber, self._own_channel(self._me), text)
+                    await beat(self._redis.subscriber, ALIVE_KEY, self._me, self._own_channel(self._me), text)
         except StoreUnavailable as error:
             if error.reason not in ANSWERING:
                 raise
@@ -236,6 +264,8 @@ class Feed:
         """Returns whether it was this process's last heartbeat."""
         channel = message["channel"].decode() if message["channel"] else ""
         if message["type"] == "subscribe" and channel == CHANNEL:  # also when the client has connected anew by itself
+            self._may_be_new_until = time.monotonic() + ALIVE_SECONDS if self._was_subscribed else 0
+            self._was_subscribed = True
             for _, missed in self._listeners:
                 missed()
         elif message["type"] == "message":
@@ -244,7 +274,7 @@ class Feed:
                 self._take(sender, words)
             else:
                 for word in words:
-                    self._count(word.removeprefix("ack:"))
+                    self._count(word.removeprefix("ack:"), sender)
                 return f"beat:{self._beat}" in words
         return False
 
@@ -256,13 +286,13 @@ class Feed:
             self._receive(names)
         for ack in acks:
             if sender == self._me:
-                self._count(ack.removeprefix("ack:"))
+                self._count(ack.removeprefix("ack:"), sender)
             else:
                 self._send(self._own_channel(sender), ack)
 
-    def _count(self, id_: str) -> None:
+    def _count(self, id_: str, process: str) -> None:
         if announcement := self._announced.get(id_):
-            announcement.note(heard=1)
+            announcement.note(process)
 
     def _receive(self, names: Iterable[str]) -> None:
         for receive, _ in self._listeners:

@@ -138,19 +138,23 @@ class FencedCache:
         whatever it will hold is loaded after that."""
         self.counts["invalidated"] += 1
         self.require(key, version)
-        announcement = self._announce(key, heard)
+        announcement = self._feed.announce(f"{CHANGED}{key}", acknowledged=heard) if self._feed else None
         try:
             told = await self._fence.invalidate(key, version, announcement)
         finally:
             # Now: what was read before this is not kept, and who reads after it finds the tombstone.
             self._drop_near(key)
         self._least.release(key, version)
-        if announcement:
-            announcement.note(expected=told)
+        if announcement and heard:
+            announcement.is_taken(told)
+            self._announced[key] = announcement
+            asyncio.get_running_loop().call_later(HEARD_SECONDS, self._forget_announcement, key, announcement)
 
     async def wait_until_heard(self, keys: Iterable[str]) -> None:
         """Wait until every process has heard of these invalidations, or believes Redis no more: at most a second."""
-        await asyncio.gather(*(self._announced[key].wait() for key in keys if key in self._announced))
+        if feed := self._feed:
+            announced = [self._announced[key] for key in keys if key in self._announced]
+            await asyncio.gather(*map(feed.wait_until_heard, announced))
 
     async def forget(self, key: str) -> None:
         """Remove an entry with its fence: for one that nobody will load again. Raises StoreUnavailable when Redis is
@@ -243,15 +247,6 @@ class FencedCache:
                 if answer:
                     return None
                 await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
-
-    def _announce(self, key: str, heard: bool) -> Announcement | None:
-        if self._feed is None:
-            return None
-        announcement = self._feed.announce(f"{CHANGED}{key}", acknowledged=heard)
-        if heard:
-            self._announced[key] = announcement
-            asyncio.get_running_loop().call_later(HEARD_SECONDS, self._forget_announcement, key, announcement)
-        return announcement
 
     def _forget_announcement(self, key: str, announcement: Announcement) -> None:
         if self._announced.get(key) is announcement:

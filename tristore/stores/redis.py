@@ -15,9 +15,19 @@ from redis.backoff import NoBackoff
 from tristore.settings import TristoreSettings
 from tristore.stores.redis_errors import translate_errors as translate_errors
 
-HEARTBEAT = """
-redis.call('SET', KEYS[1], '1', 'PX', 5000)
-return redis.call('PUBLISH', ARGV[1], ARGV[2])
+# A sorted set of who sent a heartbeat, by the server's clock in milliseconds. It keeps five seconds.
+CLOCK = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+HEARTBEAT = f"""{CLOCK}
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 5000)
+redis.call('PEXPIRE', KEYS[1], 5000)
+return redis.call('PUBLISH', ARGV[2], ARGV[3])
+"""
+BEATING = f"""{CLOCK}
+return redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '+inf')
 """
 
 LATE_SECONDS, TIMES_MORE = 0.02, 4
@@ -89,15 +99,22 @@ def _run_id(info: Any) -> str:
     return next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("run_id:"))
 
 
-async def beat(client: Redis, channel: str, message: str) -> None:
-    """Write a key and publish, in one step: what a Redis that serves us must take. Raises the driver's errors."""
-    await client.register_script(HEARTBEAT)(keys=["heartbeat"], args=[channel, message])
+async def beat(client: Redis, key: str, sender: str, channel: str, message: str) -> None:
+    """Note the sender in that key and publish, in one step: what a Redis that serves us must take. Raises the driver's
+    errors."""
+    await client.register_script(HEARTBEAT)(keys=[key], args=[sender, channel, message])
+
+
+async def beating(client: Redis, key: str, seconds: float) -> set[str]:
+    """Who sent a heartbeat within the last seconds, five at most. Raises the driver's errors."""
+    senders = await client.register_script(BEATING)(keys=[key], args=[round(seconds * 1000)])
+    return {sender.decode() for sender in senders}
 
 
 async def ping(redis: RedisStore) -> None:
     """Whether it takes a write and a message, asked on the probe's own connection. Raises StoreUnavailable."""
     with translate_errors():
-        await beat(redis.probe, "heartbeat", "")
+        await beat(redis.probe, "probes", "probe", "probes", "")
 
 
 def pool_use(redis: RedisStore) -> tuple[int, int]:

@@ -105,8 +105,10 @@ async def running(redis: RedisStore, rows: Rows, near: type[NearCache] = NearCac
     """A process whose feed has begun to live."""
     process = Process(replace(redis, subscriber=redis.client), rows, near)
     process.feed.start()
-    await process.until(lambda: process.subscribed == 1)
-    await asyncio.wait_for(process.feed.prove(), 5)
-    yield process
-    await process.cache.close()
-    await process.feed.close()
+    try:
+        await process.until(lambda: process.subscribed == 1)
+        await asyncio.wait_for(process.feed.prove(), 5)
+        yield process
+    finally:
+        await process.cache.close()
+        await process.feed.close()

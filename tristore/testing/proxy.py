@@ -28,7 +28,8 @@ class Link:
 class Proxy:
     """Faults are switched while connections are open. `hold` keeps the app's next bytes back until `release`, even when
     the app has hung up meanwhile: the write that lands late. What contains `lose_answer_to` passes, and its answer does
-    not: the write of which nobody knows whether it happened. `share` is drawn by each connection: of the latency,
+    not: the write of which nobody knows whether it happened. With `hide_ends` the app does not see that the store has
+    ended a connection, until it sends something on it. `share` is drawn by each connection: of the latency,
     seconds each way, it takes so much."""
 
     def __init__(self, port: int, share: Callable[[], float] = lambda: 1.0) -> None:
@@ -45,6 +46,7 @@ class Proxy:
         self.lost = 0
         self.latency = 0.0
         self.black_hole = False
+        self.hide_ends = False
 
     @property
     def port(self) -> int:
@@ -108,7 +110,8 @@ class Proxy:
                     link.app.write(data)
                     await link.app.drain()
         with suppress(OSError):
-            link.app.close()
+            if not self.hide_ends:
+                link.app.close()
 
     async def _passing(self, link: Link, reader: asyncio.StreamReader) -> bytes:
         """The next bytes that come through, when they do; none at the end."""

@@ -43,9 +43,11 @@ async def running(redis: RedisStore) -> AsyncIterator[Process]:
     process = Process(replace(redis, subscriber=redis.client))  # a process has one connection to subscribe with
     process.feed.listen(process.receive, process.missed)
     process.feed.start()
-    await process.until(subscribed=1)
-    yield process
-    await process.feed.close()
+    try:
+        await process.until(subscribed=1)
+        yield process
+    finally:
+        await process.feed.close()
 
 
 @pytest.fixture

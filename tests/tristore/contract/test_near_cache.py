@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from redis.asyncio.client import PubSub
 from tristore.cache import feed
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.entries import Versioned, keys_of
-from tristore.cache.feed import ALIVE_SECONDS, HEARD_SECONDS
+from tristore.cache.feed import ALIVE_KEY, ALIVE_SECONDS, HEARD_SECONDS
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import FencedCache
 from tristore.cache.near import Claim, NearCache
@@ -369,6 +369,65 @@ async def test_a_process_that_does_not_acknowledge_believes_nothing_when_the_wai
         assert there.near.get("a") is None
         assert await there.read("a") == 2
         assert there.told == []
+
+
+@asynccontextmanager
+async def one_that_does_not_see_its_connection_end(
+    servers: Servers, rows: Rows
+) -> AsyncIterator[tuple[RedisStore, Process, Process]]:
+    """Two processes. Redis has ended the subscriptions of both, and the second one does not know it yet."""
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(real_redis(settings_on(servers, TristoreSettings, redis_timeout=2)))
+        proxy = await stack.enter_async_context(proxy_to(servers["redis"].port))
+        dsn = servers["redis"].dsn.replace(str(servers["redis"].port), str(proxy.port))
+        behind = await stack.enter_async_context(open_redis(settings_on(servers, TristoreSettings, redis_dsn=dsn)))
+        here = await stack.enter_async_context(running(redis, rows))
+        there = await stack.enter_async_context(running(behind, rows))
+        await there.warm("a")
+        proxy.hide_ends = True
+        rows.versions["a"] = 2
+        await redis.client.client_kill_filter(_type="pubsub")
+        yield redis, here, there
+
+
+async def test_a_process_that_redis_counts_no_more_believes_nothing_when_the_wait_is_over(
+    servers: Servers, rows: Rows
+) -> None:
+    async with one_that_does_not_see_its_connection_end(servers, rows) as (_, here, there):
+        await here.until(lambda: here.subscribed == 2)
+        await here.cache.invalidate("a", 2, heard=True)
+        await here.cache.wait_until_heard(["a"])
+        assert there.near.get("a") is None
+        assert there.told == []
+
+
+async def test_a_process_that_is_not_subscribed_itself_waits_for_the_others(servers: Servers, rows: Rows) -> None:
+    async with one_that_does_not_see_its_connection_end(servers, rows) as (_, here, there):
+        await here.cache.invalidate("a", 2, heard=True)
+        await here.cache.wait_until_heard(["a"])
+        assert there.near.get("a") is None
+
+
+async def test_a_redis_that_may_have_become_the_primary_is_not_asked_who_lives(servers: Servers, rows: Rows) -> None:
+    async with one_that_does_not_see_its_connection_end(servers, rows) as (redis, here, there):
+        await here.until(lambda: here.subscribed == 2)
+        await redis.client.zrem(ALIVE_KEY, *await redis.client.zrange(ALIVE_KEY, 0, -1))  # as one that was behind
+        await here.cache.invalidate("a", 2, heard=True)
+        await here.cache.wait_until_heard(["a"])
+        assert there.near.get("a") is None
+
+
+async def test_nobody_waits_for_a_process_that_has_ended(servers: Servers, rows: Rows) -> None:
+    """On a real Redis: the fake counts a subscriber for ever."""
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(real_redis(settings_on(servers, TristoreSettings, redis_timeout=2)))
+        here = await stack.enter_async_context(running(redis, rows))
+        async with running(redis, rows) as there:
+            await there.warm("a")
+        await here.cache.invalidate("a", 2, heard=True)
+        started = time.monotonic()
+        await here.cache.wait_until_heard(["a"])
+        assert time.monotonic() - started < HEARD_SECONDS / 2
 
 
 async def test_a_redis_that_refuses_writes_is_not_believed(servers: Servers, rows: Rows) -> None:
