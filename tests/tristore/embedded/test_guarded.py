@@ -11,13 +11,13 @@ from tristore.testing.guarded import at_work_in
 from tristore.testing.lab import until
 
 NEVER_ENDS = """
-import pathlib, signal, pytest
+import asyncio, pathlib, pytest
 
 @pytest.mark.parametrize("number", range(2))
 async def test_waits(servers, lab, number):
     async with lab.without("postgresql", "stopped"), lab.app():
         pathlib.Path(__file__).with_name(f"ready-{number}").touch()
-        signal.pause()
+        await asyncio.Event().wait()  # signal.pause() would sleep through an interrupt that comes just before it
 """
 
 
