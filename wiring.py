@@ -31,7 +31,6 @@ from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
 from services.effects import QUEUES, Targets
-from services.entities import Sources
 
 # begin part live
 from services.live_conversations import LiveConversations
@@ -39,7 +38,7 @@ from services.live_conversations import LiveConversations
 # end part live
 from services.order_saga import OrderSaga
 from services.order_service import OrderService
-from services.personal import erase_documents
+from services.personal import PERSONAL, Sources
 from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
@@ -61,6 +60,7 @@ from tristore.ops.metrics import Metrics
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import OutboxRepository
 from tristore.passwords import PasswordHasher
+from tristore.personal import erase_documents
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 
@@ -99,7 +99,7 @@ class _Shared:
 
     @cached_property
     def _personal(self) -> Sources:
-        return Sources(self._stores, self._sessions, page_seconds=self._settings.postgres_request_deadline)
+        return Sources(self._stores, self._settings.postgres_request_deadline, self._sessions)
 
     @cached_property
     def _messages(self) -> ConversationRepository:
@@ -156,7 +156,7 @@ class _Shared:
                 self._seats,
                 self.sagas,
                 self._sessions,
-                partial(erase_documents, self._personal),
+                partial(erase_documents, PERSONAL, self._personal),
             ),
             pings={"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb},
             deadline=self._settings.effects_deadline,

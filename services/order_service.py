@@ -11,13 +11,13 @@ from models.order import Order, OrderIn, OrderPage, OrderPlaced
 from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
 from services.effects import RecordActivity
-from services.entities import rows
 from services.errors import OrderCancelled
 from services.order_saga import OrderSaga
 from tristore.bounds.turnstile import Turnstile
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
+from tristore.personal import rows
 from tristore.saga.engine import Sagas
 
 BOUGHT = ["orders", "points_ledger"]

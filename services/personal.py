@@ -4,11 +4,8 @@ A test compares the list with the tables and collections that name a user."""
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from pydantic import create_model
-
-from database.unit_of_work import UnitOfWork
 from models.activity import Activity
 from models.conversation import Conversation, ExportedConversation
 from models.session import SessionInfo, SignedIn
@@ -16,11 +13,19 @@ from models.user import FullProfile
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.idempotency_repo import IdempotencyRepository
+from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import revocations
-from services.entities import PAGE, Documents, Rows, Sources, documents, joined, listed
 from services.order_service import ORDERS
+from tristore import personal
 from tristore.errors import NotFound
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.personal import PAGE, Documents, Rows, documents, joined, listed
+
+
+@dataclass(frozen=True)
+class Sources(personal.Sources):
+    sessions: SessionRepository
 
 
 async def _export_profile(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:
@@ -30,7 +35,7 @@ async def _export_profile(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:
     yield profile.model_dump_json().encode()
 
 
-async def _erase_profile(of: Sources, uow: UnitOfWork, user_id: uuid.UUID) -> None:
+async def _erase_profile(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID) -> None:
     await UserRepository(of.stores.postgres).erase_profile(uow.session, user_id)
 
 
@@ -38,12 +43,12 @@ async def _export_sessions(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:
     yield await of.sessions.list(who.user_id, who.session_id)
 
 
-async def _end_sessions(of: Sources, uow: UnitOfWork, user_id: uuid.UUID) -> None:
+async def _end_sessions(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID) -> None:
     """Only the hashes of tokens stay, until the second pass: a repeated erasure needs them."""
     uow.effects += revocations(await of.sessions.revoke(uow.session, user_id))
 
 
-async def _erase_keys(of: Sources, uow: UnitOfWork, user_id: uuid.UUID) -> None:
+async def _erase_keys(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID) -> None:
     await IdempotencyRepository().erase(uow.session, user_id)
 
 
@@ -67,7 +72,7 @@ async def _erase_conversations(of: Sources, user_id: uuid.UUID, for_good: bool) 
     await ConversationRepository(of.stores.mongodb).erase(user_id, for_good=for_good)
 
 
-PERSONAL: Sequence[Rows | Documents] = [
+PERSONAL: Sequence[Rows[Sources, SignedIn] | Documents[Sources, SignedIn]] = [
     Rows("profile", FullProfile, ["users", "profiles"], _export_profile, _erase_profile, keeps=["users"]),
     Rows("sessions", list[SessionInfo], ["sessions"], _export_sessions, _end_sessions),
     Rows("idempotency_keys", None, ["idempotency_keys"], None, _erase_keys),
@@ -85,13 +90,4 @@ PERSONAL: Sequence[Rows | Documents] = [
 ]
 """In the order of the export. A new entity is one line here: `rows(...)` or `documents(...)` makes it."""
 
-
-async def erase_documents(of: Sources, user_id: uuid.UUID, for_good: bool) -> None:
-    """Erase what MongoDB has of a user. Raises StoreUnavailable."""
-    for entity in PERSONAL:
-        if isinstance(entity, Documents):
-            await entity.erase(of, user_id, for_good)
-
-
-_fields: dict[str, Any] = {entity.name: (entity.shape, ...) for entity in PERSONAL if entity.export}
-Export = create_model("Export", __doc__="All that the stores hold of a user.", **_fields)
+Export = personal.export_model(PERSONAL)

@@ -1,7 +1,7 @@
 """What a person may ask of whoever keeps data about them: a copy of all of it, and the end of all of it."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 from database.unit_of_work import UnitOfWork
 from models.activity import ActivityPage
@@ -9,14 +9,11 @@ from models.session import SignedIn
 from repositories.activity_repo import ActivityRepository
 from repositories.user_repo import UserRepository
 from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile, InvalidateProfile, user_key
-from services.entities import Rows, Sources
-from services.personal import PERSONAL
+from services.personal import PERSONAL, Sources
+from tristore import personal
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotFound
 from tristore.outbox.relay import Outbox
-
-Started = tuple[str, bytes, AsyncIterator[bytes]]
-"""The name of a field of the export, the first piece of its value, and the rest of it."""
 
 
 class PrivacyService:
@@ -47,9 +44,7 @@ class PrivacyService:
             version = await self._users.erase(uow.session, user_id)
             if version is None:
                 raise NotFound
-            for entity in PERSONAL:
-                if isinstance(entity, Rows):
-                    await entity.erase(self._sources, uow, user_id)
+            await personal.erase_rows(PERSONAL, self._sources, uow, user_id)
             await uow.record()  # streams are locked in the order of their names, and the user's are the last of these
             await self._outbox.supersede(uow.session, user_key(user_id))
             later = {"user_id": user_id, "after_seconds": self._purge_seconds}
@@ -69,15 +64,4 @@ class PrivacyService:
     async def export(self, who: SignedIn) -> AsyncIterator[bytes]:
         """All that the three stores hold of a user, as one JSON document in pieces; `services.personal.Export` is its
         shape. Every entity is read once before the first piece. Raises NotFound, StoreUnavailable."""
-        values = [(entity.name, entity.export(self._sources, who)) for entity in PERSONAL if entity.export]
-        return _document([(name, await anext(pieces), pieces) for name, pieces in values])
-
-
-async def _document(fields: Sequence[Started]) -> AsyncIterator[bytes]:
-    opening = b"{"
-    for name, first, rest in fields:
-        yield opening + f'"{name}":'.encode() + first
-        async for piece in rest:
-            yield piece
-        opening = b","
-    yield b"}"
+        return await personal.export(PERSONAL, self._sources, who)

@@ -10,13 +10,13 @@ from config import Settings
 from database.stores import Stores, open_stores
 from main import create_app
 from models.tables import metadata
-from services.entities import Rows
 from services.personal import PERSONAL
 from tests.product.people import account, register, register_admin, sign_in
 from tests.product.routes import stock, stocked
 from tests.product.traces import traces
 from tests.samples import SAMPLES
 from tests.under_test import fresh_databases
+from tristore.personal import Rows
 from tristore.testing.lab import until
 from tristore.testing.outbox import query
 from tristore.testing.stores import Servers, client_of
