@@ -9,7 +9,6 @@ from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
 from pydantic import TypeAdapter
 
-from models.idempotency import IdempotencyKey
 from models.session import SignedIn
 from models.user import Caller, Role
 from services.auth_service import AuthService
@@ -18,6 +17,7 @@ from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
 from tristore.errors import NotAllowed, NotAuthenticated
 from tristore.http.requests import bearer_token
+from tristore.idempotency import IdempotencyKey
 from wiring import Services
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")

@@ -16,13 +16,13 @@ from migrations import REVISIONS
 
 # begin part live
 from models.conversation import Message
+from models.idempotency import IdempotencyRecord
 
 # end part live
 from repositories.activity_repo import ActivityRepository
-from repositories.cache_repo import FORMAT, CacheRepository, Lifetime
+from repositories.cache_repo import FORMAT, CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
-from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
 from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
@@ -40,16 +40,18 @@ from services.order_saga import OrderSaga
 from services.order_service import OrderService
 from services.personal import PERSONAL, Sources
 from services.privacy_service import PrivacyService
-from services.rate_limit_service import RateLimitService
+from services.rate_limit_service import KINDS, RateLimitService
 from services.user_service import UserService
 from tristore.bounds.rate_counters import RateCounters
 from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.copies import Lifetime
 from tristore.cache.feed import ALIVE_SECONDS, Feed
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import JITTER, FencedCache
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
 from tristore.errors import StoreName
+from tristore.idempotency import IdempotencyRepository
 
 # begin part live
 from tristore.live.listeners import LiveService
@@ -76,7 +78,7 @@ class _Shared:
         self._stores = stores
         self._users = UserRepository(stores.postgres)
         self._orders = OrderRepository(stores.postgres)
-        self._idempotency = IdempotencyRepository()
+        self._idempotency = IdempotencyRepository(IdempotencyRecord)
         self._activity = ActivityRepository(stores.mongodb)
         self._seats = SeatRepository(stores.mongodb)
         self._breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
@@ -258,7 +260,7 @@ class Services(_Shared):
     @cached_property
     def rate_limits(self) -> RateLimitService:
         counters = RateCounters(self._stores.redis, self._breaker)
-        return RateLimitService(counters=counters, limits_of=self._settings.rate_limit)
+        return RateLimitService(counters, {kind: self._settings.rate_limit(kind) for kind in KINDS})
 
     @cached_property
     def health(self) -> HealthService:

@@ -22,12 +22,13 @@ from sqlalchemy import text
 
 from benchmarks.growth import plot
 from database.unit_of_work import UnitOfWork
+from models.idempotency import IdempotencyRecord
 from models.user import Registration
-from repositories.idempotency_repo import IdempotencyRepository
 from services.effects import QUEUES
 from services.user_service import UserService
 from tests.under_test import own_lab
 from tristore.errors import StoreUnavailable
+from tristore.idempotency import IdempotencyRepository
 from tristore.outbox.relay import EFFECTS_AT_ONCE, STREAMS_AT_ONCE, Outbox
 from tristore.outbox.repository import LEASE_TIME, OutboxRepository
 from tristore.outbox.statements import LEASE
@@ -106,7 +107,7 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
     return UserService(
         unit_of_work=partial(UnitOfWork, stores.postgres, outbox.record),
         users=services.users._users,
-        idempotency=IdempotencyRepository(),
+        idempotency=IdempotencyRepository(IdempotencyRecord),
         cache=services.users._cache,
         outbox=outbox,
         invalidation=services.users._invalidation,

@@ -76,7 +76,7 @@ class AuthService:
         assert credentials
         token, id_ = secrets.token_urlsafe(32), new_id()
         token_hash = _hash(token)
-        lease = await self._cache.lease_session(token_hash)  # before the commit
+        lease = await self._cache.sessions.lease(token_hash)  # before the commit
         async with self._unit_of_work() as uow:
             if not await self._sessions.lock_credentials(uow.session, credentials):
                 return None
@@ -87,7 +87,7 @@ class AuthService:
             await uow.commit()
         await self._outbox.deliver(uow.owed)
         who = SignedIn(session_id=id_, user_id=credentials.user_id)
-        await self._cache.fill_session(lease, token_hash, who)
+        await self._cache.sessions.fill(lease, token_hash, who)
         self.counts["signed_in"] += 1
         return Token(access_token=token, expires_in=int(self._lasts.total_seconds()))
 
@@ -100,9 +100,9 @@ class AuthService:
         async def load() -> Versioned | None:
             nonlocal found
             found = await self._sessions.find(token_hash)
-            return cached_session(found)
+            return cached_session(found) if found else None
 
-        copy = await self._cache.session(token_hash, load)
+        copy = await self._cache.sessions.get(token_hash, load)
         if copy is None:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
         return found or SignedIn.model_validate_json(copy)

@@ -6,15 +6,14 @@ from contextlib import suppress
 
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
-from models.idempotency import IdempotencyKey
 from models.order import Order, OrderIn, OrderPage, OrderPlaced
-from repositories.idempotency_repo import IdempotencyRepository
 from repositories.order_repo import OrderRepository
 from services.effects import RecordActivity
 from services.errors import OrderCancelled
 from services.order_saga import OrderSaga
 from tristore.bounds.turnstile import Turnstile
 from tristore.errors import Conflict, NotFound, StoreUnavailable
+from tristore.idempotency import IdempotencyKey, IdempotencyRepository
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
 from tristore.personal import rows

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 from models.activity import Activity
 from models.conversation import Conversation, ExportedConversation
+from models.idempotency import IdempotencyRecord
 from models.session import SessionInfo, SignedIn
 from models.user import FullProfile
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
-from repositories.idempotency_repo import IdempotencyRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import revocations
 from services.order_service import ORDERS
 from tristore import personal
 from tristore.errors import NotFound
+from tristore.idempotency import IdempotencyRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.personal import PAGE, Documents, Rows, documents, joined, listed
 
@@ -49,7 +50,7 @@ async def _end_sessions(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID
 
 
 async def _erase_keys(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID) -> None:
-    await IdempotencyRepository().erase(uow.session, user_id)
+    await IdempotencyRepository(IdempotencyRecord).erase(uow.session, user_id)
 
 
 def _export_conversations(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:

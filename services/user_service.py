@@ -7,16 +7,15 @@ from typing import Any
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from models.conversation import Conversation
-from models.idempotency import IdempotencyKey
 from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
 from repositories.cache_repo import CacheRepository, cached_profile
-from repositories.idempotency_repo import IdempotencyRepository
 from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
 from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated, NotFound
+from tristore.idempotency import IdempotencyKey, IdempotencyRepository
 from tristore.models import new_id, now
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
@@ -52,7 +51,7 @@ class UserService:
         password_hash = await self._hasher.hash(registration.password)
         user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
         welcome = _welcome(user.id)
-        lease = await self._cache.lease_profile(user.id)  # before the commit
+        lease = await self._cache.profiles.lease(user.id)  # before the commit
         registered = Registered(user_id=user.id, welcome_conversation_id=welcome.id)
         async with self._unit_of_work() as uow:
             if answer := await self._idempotency.replay(uow.session, key, registration):
@@ -65,7 +64,7 @@ class UserService:
             ]
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        await self._cache.fill_profile(lease, profile)
+        await self._cache.profiles.fill(lease, user.id, profile)
         return registered
 
     async def get_user_profile(self, user_id: uuid.UUID) -> bytes:
@@ -73,9 +72,10 @@ class UserService:
         StoreUnavailable when neither can answer."""
 
         async def load() -> Versioned | None:
-            return cached_profile(await self._users.get(user_id))
+            profile = await self._users.get(user_id)
+            return cached_profile(profile) if profile else None
 
-        body = await self._cache.profile(user_id, load)
+        body = await self._cache.profiles.get(user_id, load)
         if body is None:
             raise NotFound
         return body

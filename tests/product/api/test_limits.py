@@ -10,8 +10,8 @@ from fastapi import Response
 
 from config import Settings
 from main import create_app
-from services.rate_limit_service import network
 from tests.product.people import WRONG, account, attempt, register, sign_in
+from tristore.bounds.limits import network
 from tristore.stores.stores import Stores
 from tristore.testing.stores import client_of
 

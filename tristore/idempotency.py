@@ -1,0 +1,92 @@
+"""Idempotency keys: what a client sends so that a repeated request is not a second one. They stand in PostgreSQL, and
+are written in the transaction of the request that they belong to."""
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import LargeBinary, String, delete, func, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tristore.errors import InProgress, InvalidInput
+from tristore.models import Table
+
+KEPT = timedelta(hours=24)
+FORGOTTEN_AT_ONCE = 100
+
+
+class KeyTable(Table):
+    """The answers to requests that succeeded. The product names the table, and what the user's id refers to."""
+
+    __abstract__ = True
+
+    scope: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[uuid.UUID | None]
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """A key as the client sent it. It belongs to a user (or to nobody yet) and a route: the scope."""
+
+    scope: str
+    key: str
+
+
+def fingerprint(body: BaseModel) -> bytes:
+    """Tells one body from another. Secrets count as equal: pydantic masks them, and a fast hash of one must not be
+    stored."""
+    return hashlib.sha256(body.model_dump_json().encode()).digest()
+
+
+class IdempotencyRepository:
+    """Never commits. Without a key, nothing is replayed or kept."""
+
+    def __init__(self, table: type[KeyTable]) -> None:
+        self._table = table
+
+    async def replay(self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel) -> dict[str, Any] | None:
+        """The answer that this key already got, or None: then the key is this transaction's until it ends. Raises
+        InProgress while another transaction has it, InvalidInput when it was sent with another body."""
+        if key is None:
+            return None
+        name = func.hashtextextended(f"{key.scope} {key.key}", 0)
+        if not await session.scalar(select(func.pg_try_advisory_xact_lock(name))):
+            raise InProgress
+        table = self._table
+        mine = (table.scope == key.scope, table.key == key.key, table.created_at > func.now() - KEPT)
+        row = (await session.execute(select(table.fingerprint, table.answer).where(*mine))).one_or_none()
+        if row is None:
+            return None
+        if row.fingerprint != fingerprint(body):
+            raise InvalidInput("Idempotency-Key", "was already used for another request")
+        answer: dict[str, Any] = row.answer
+        return answer
+
+    async def keep(
+        self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel, answer: BaseModel, user_id: uuid.UUID
+    ) -> None:
+        """Remember the answer for a day, and forget some that are older."""
+        if key is None:
+            return
+        name = (self._table.scope, self._table.key)
+        old = select(*name).where(self._table.created_at < func.now() - KEPT).limit(FORGOTTEN_AT_ONCE)
+        await session.execute(delete(self._table).where(tuple_(*name).in_(old.with_for_update(skip_locked=True))))
+        values = {"user_id": user_id, "fingerprint": fingerprint(body), "answer": answer.model_dump(mode="json")}
+        record = insert(self._table).values(scope=key.scope, key=key.key, **values)
+        again = record.on_conflict_do_update(  # one that is past its day, and not forgotten yet
+            index_elements=name, set_={**values, "created_at": func.now()}
+        )
+        await session.execute(again)
+
+    async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> None:
+        """All keys of a user: a fast hash of name and email tells who it was."""
+        await session.execute(delete(self._table).where(self._table.user_id == user_id))
