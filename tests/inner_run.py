@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from pathlib import Path
@@ -14,10 +15,15 @@ async def start_pytest(tests: str, folder: Path, *options: str) -> Process:
     (folder / "test_inner.py").write_text(tests)
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     program = (sys.executable, "-m", "pytest", "-c", str(PROJECT / "pyproject.toml"), "-p", "tests.conftest")
-    return await asyncio.create_subprocess_exec(
-        *(*program, "-p", "no:cacheprovider", *options, str(folder / "test_inner.py")),
-        cwd=PROJECT,
-        env=env | {"TMPDIR": str(folder)},
-        stdout=PIPE,
-        stderr=STDOUT,
-    )
+    # A shell's `nohup ... &` ignores interrupts, and so would all that is started here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(*program, "-p", "no:cacheprovider", *options, str(folder / "test_inner.py")),
+            cwd=PROJECT,
+            env=env | {"TMPDIR": str(folder)},
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
