@@ -27,6 +27,7 @@ from tests.chaos.broken_stores import (
     only_ping,
 )
 from tests.chaos.guests import guests
+from tristore.ops import components
 from tristore.stores.stores import Stores
 
 WIRING: dict[str, Mapping[str, type]] = {
@@ -40,7 +41,7 @@ WIRING: dict[str, Mapping[str, type]] = {
     "fill-ignores-fence": {"Fence": FillIgnoresFence},
     "erasure-once": {"ConversationRepository": ErasureOnce},
 }
-"""By name in `wiring`."""
+"""By name in `wiring`, or in `components`, which builds the machinery."""
 for guest in guests():
     WIRING |= guest.variants
 CODE: dict[str, Callable[[], None]] = {
@@ -71,9 +72,9 @@ def _lock_no_user(engine: AsyncEngine) -> None:
 
 
 def break_wiring(variant: str) -> None:
-    """Let `wiring.Services` build the broken class in place of the right one."""
+    """Let the services be built with the broken class in place of the right one."""
     for name, broken in WIRING.get(variant, {}).items():
-        setattr(wiring, name, broken)
+        setattr(wiring if hasattr(wiring, name) else components, name, broken)
     if variant in CODE:
         CODE[variant]()
 

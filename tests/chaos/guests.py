@@ -28,7 +28,7 @@ class Guest:
     """One for the whole run. A guest needs only what it has something to do for."""
 
     variants: ClassVar[Mapping[str, Mapping[str, type]]] = {}
-    """Broken variants: the classes that stand in `wiring` for the right ones, by name."""
+    """Broken variants: the classes that take the place of the right ones in `wiring` or `components`, by name."""
     plans: ClassVar[Mapping[str, Plan]] = {}
     """The faults that each of its variants concentrates on."""
 
