@@ -14,7 +14,7 @@ from tristore.outbox.tables import AGGREGATE_LENGTH
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores.stores import Stores
 from tristore.testing.lab import until
-from tristore.testing.outbox import QUEUES, Journal, Noted, make_outbox, query, well, write
+from tristore.testing.outbox import QUEUES, Journal, Noted, make_outbox, well, write
 
 
 class Named(Effect):
@@ -39,13 +39,13 @@ def test_another_name_is_refused_when_the_effect_is_built(name: str) -> None:
         Named(name=name)
 
 
-async def test_a_queue_that_nobody_serves_is_refused(stores: Stores) -> None:
+async def test_a_queue_that_nobody_serves_is_refused(fresh: Stores) -> None:
     class Lost(Named):
         queue: ClassVar[str] = "pigeons"
 
-    repository = OutboxRepository(stores.postgres, QUEUES, 3)
+    repository = OutboxRepository(fresh.postgres, QUEUES, 3)
     with pytest.raises(ValueError, match="Lost waits in the queue 'pigeons', but the outbox serves only redis, "):
-        async with PostgresUnitOfWork(stores.postgres, repository.record) as uow:
+        async with PostgresUnitOfWork(fresh.postgres, repository.record) as uow:
             uow.effects.append(Lost(name="a:1"))
             await uow.commit()
 
@@ -54,7 +54,7 @@ class Posted(Noted):
     queue: ClassVar[str] = "mail"
 
 
-async def test_a_fourth_queue_needs_only_its_name_and_its_probe(stores: Stores) -> None:
+async def test_a_fourth_queue_needs_only_its_name_and_its_probe(fresh: Stores) -> None:
     journal = Journal()
     is_down = True
 
@@ -67,14 +67,14 @@ async def test_a_fourth_queue_needs_only_its_name_and_its_probe(stores: Stores) 
 
     journal.before = before
     outbox = Outbox(
-        repository=OutboxRepository(stores.postgres, [*QUEUES, "mail"], 1),
+        repository=OutboxRepository(fresh.postgres, [*QUEUES, "mail"], 1),
         targets=journal,
         pings={"redis": well, "mongodb": well, "mail": ping},
         deadline=1,
         poll_seconds=0.1,
     )
     outbox.start()
-    owed = await write(outbox, stores, [Posted(on="letter", number=1)])
+    owed = await write(outbox, fresh, [Posted(on="letter", number=1)])
 
     async def is_paused() -> bool:
         return outbox._pauses.is_paused("mail")
@@ -90,18 +90,16 @@ class Overtaking(Noted):
     any_order: ClassVar[bool] = True
 
 
-async def test_expected_waiting_is_no_warning(stores: Stores) -> None:
+async def test_expected_waiting_is_no_warning(fresh: Stores) -> None:
     journal = Journal()
 
     async def before(stream: str, number: int) -> None:
         raise NotYet
 
     journal.before = before
-    outbox = make_outbox(stores, journal)  # no relay runs
+    outbox = make_outbox(fresh, journal)  # no relay runs
     with capture_logs() as logs:
-        await write(outbox, stores, [Overtaking(on="patient", number=1)])  # takes the lease of the stream
-        await write(outbox, stores, [Overtaking(on="patient", number=2)])  # overtakes
+        await write(outbox, fresh, [Overtaking(on="patient", number=1)])  # takes the lease of the stream
+        await write(outbox, fresh, [Overtaking(on="patient", number=2)])  # overtakes
     assert len(logs) == 2
     assert {line["log_level"] for line in logs} == {"debug"}
-    await query(stores, "DELETE FROM outbox WHERE aggregate = 'noted:patient'")
-    await query(stores, "DELETE FROM outbox_streams WHERE aggregate = 'noted:patient'")
