@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy import ForeignKey, Index, LargeBinary, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Model, Table, Text, example, storable
+from tristore import identity
+from tristore.models import Model, Storable, Table, example, storable
 
 
 class Session(Table):
@@ -34,8 +35,20 @@ def _storable(password: SecretStr) -> SecretStr:
     return password
 
 
-Password = Annotated[SecretStr, Field(min_length=1, max_length=128), AfterValidator(_storable)]
-NewPassword = Annotated[SecretStr, Field(min_length=8, max_length=128), AfterValidator(_storable)]
+def _still_bounded(password: SecretStr) -> SecretStr:
+    if not SHORTEST <= len(identity.password(password.get_secret_value())) <= LONGEST:
+        raise ValueError(f"must have {SHORTEST} to {LONGEST} characters, also in Unicode's form NFKC")
+    return password
+
+
+SHORTEST, LONGEST = 8, 128
+Password = Annotated[SecretStr, Field(min_length=1, max_length=LONGEST), AfterValidator(_storable)]
+NewPassword = Annotated[
+    SecretStr,
+    Field(min_length=SHORTEST, max_length=LONGEST),
+    AfterValidator(_storable),
+    AfterValidator(_still_bounded),
+]
 
 
 class SignIn(BaseModel):
@@ -43,7 +56,9 @@ class SignIn(BaseModel):
 
     model_config = ConfigDict(extra="ignore") | example({"username": "ana", "password": "correct horse 9"})
 
-    username: Text = Field(min_length=1, max_length=254, description="username or email")
+    username: Annotated[str, Storable, AfterValidator(identity.account_name)] = Field(
+        min_length=1, max_length=254, description="username or email"
+    )
     password: Password
 
 
