@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import Model, Page, Storable, at_most, check_json, example, new_id
+from tristore.models import Model, OneLine, Page, Storable, at_most, check_json, example, new_id
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
 MessageId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), at_most(200), Storable]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), at_most(200), OneLine]
 METADATA_BYTES = 16_384
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import LEVELS, CefrLevel, Language
-from tristore.models import Model, Number, PartialUpdate, Storable, Table, at_most, example
+from tristore.models import Model, Number, OneLine, PartialUpdate, Storable, Table, at_most, example
 
 MAX_CAPACITY = 1_000_000
 MAX_PRICE = 100_000_000
@@ -25,7 +25,7 @@ EXAMPLE: dict[str, Any] = {
     "capacity": 20,
 }
 
-Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), at_most(200), Storable]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), at_most(200), OneLine]
 Description = Annotated[str, StringConstraints(max_length=5000), Storable]
 Price = Annotated[int, Field(ge=0, le=MAX_PRICE), Number]
 Capacity = Annotated[int, Field(ge=0, le=MAX_CAPACITY), Number]

@@ -2,13 +2,14 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ForeignKey, Index, LargeBinary, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.models import Model, Table, Text, example, storable
+from tristore.fields import AccountName, NewPassword, Password
+from tristore.models import Model, Table, example
 
 
 class Session(Table):
@@ -29,21 +30,12 @@ class Session(Table):
     )
 
 
-def _storable(password: SecretStr) -> SecretStr:
-    storable(password.get_secret_value())
-    return password
-
-
-Password = Annotated[SecretStr, Field(min_length=1, max_length=128), AfterValidator(_storable)]
-NewPassword = Annotated[SecretStr, Field(min_length=8, max_length=128), AfterValidator(_storable)]
-
-
 class SignIn(BaseModel):
     """The OAuth2 password form; its other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore") | example({"username": "ana", "password": "correct horse 9"})
 
-    username: Text = Field(min_length=1, max_length=254, description="username or email")
+    username: AccountName = Field(description="username or email")
     password: Password
 
 

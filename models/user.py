@@ -5,23 +5,37 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, EmailStr, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, StringConstraints
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import LEVELS, CefrLevel, Language
-from models.session import NewPassword
-from tristore.models import Model, PartialUpdate, Storable, Table, at_most, example, storable
+from tristore.fields import Email, NewPassword
+from tristore.models import Model, OneLine, PartialUpdate, Storable, Table, at_most, example
 
 Role = Literal["learner", "admin"]
+RESERVED = frozenset("admin administrator api chatlingo help info me moderator null root staff support system".split())
+"""Who has one of these names could pass for the service. Dots, dashes and underscores do not make another name."""
+
+
+def _free(username: str) -> str:
+    name = "".join(filter(str.isalnum, username)).lower()
+    if not name or name in RESERVED:
+        raise ValueError("is reserved, choose another")
+    return username
+
 
 # No validator before a pattern: the API's document would lose it.
-Username = Annotated[str, StringConstraints(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")]
+Username = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=32, pattern=r"^ *[A-Za-z0-9_.-]+ *$", strip_whitespace=True),
+    at_most(32),
+    AfterValidator(_free),
+]
 DisplayName = Annotated[
-    str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True), at_most(80), Storable
+    str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True), at_most(80), OneLine
 ]
 Bio = Annotated[str, StringConstraints(max_length=1000), Storable]
-Email = Annotated[EmailStr, Field(max_length=254)]
 
 
 class User(Table):
@@ -74,11 +88,6 @@ class Registration(Model):
     language_preference: Language = "en"
     cefr_level: CefrLevel = "A1"
 
-    @field_validator("email")
-    @classmethod
-    def _fold(cls, email: str) -> str:
-        return storable(email).lower()
-
 
 class Registered(BaseModel):
     user_id: uuid.UUID
@@ -96,11 +105,6 @@ class ProfileUpdate(PartialUpdate):
     level: CefrLevel = Field("A1", validation_alias=AliasChoices("level", "cefr_level"))
     display_name: DisplayName = ""
     bio: Bio = ""
-
-    @field_validator("email")
-    @classmethod
-    def _fold(cls, email: str) -> str:
-        return storable(email).lower()
 
 
 class RoleUpdate(Model):

@@ -68,8 +68,8 @@ class SessionRepository:
         self._list = HotQuery(select(func.coalesce(cast(listed, Text), "[]").label("sessions")))
 
     async def credentials(self, name: str) -> Credentials | None:
-        """Of the user with this username or email, whatever its case."""
-        return await self._credentials(IS_NAMED, name=name.lower())
+        """Of the user with this name, as `account_name` makes it of what was sent."""
+        return await self._credentials(IS_NAMED, name=name)
 
     async def credentials_of(self, user_id: uuid.UUID) -> Credentials | None:
         return await self._credentials(User.id == user_id)

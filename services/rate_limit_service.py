@@ -18,7 +18,7 @@ class RateLimitService(Limits):
         owner out by guessing."""
         await self.count("sign_in_address", network(address))
         # Hashed: a name or an email in a key would outlive its user's erasure.
-        name = hashlib.sha256(account.lower().encode()).hexdigest()
+        name = hashlib.sha256(account.encode()).hexdigest()
         await self.count("sign_in_account", network(address), name)
 
     async def registration(self, address: str) -> None:

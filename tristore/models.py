@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import uuid_utils.compat
 from pydantic import (
@@ -19,6 +19,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 from sqlalchemy import DateTime, MetaData
 from sqlalchemy.orm import DeclarativeBase
+
+from tristore.identity import shown
 
 INT64 = 2**63 - 1
 
@@ -115,7 +117,7 @@ def storable(text: str) -> str:
 
 # Put it after the constraints: before them it would make pydantic check the length first, and strip then.
 Storable = AfterValidator(storable)
-Text = Annotated[str, Storable]
+OneLine = AfterValidator(lambda text: shown(storable(text)))
 
 
 def at_most(characters: int) -> BeforeValidator:

@@ -12,6 +12,7 @@ from passlib.context import CryptContext
 from pydantic import SecretStr
 
 from tristore.errors import InvalidInput
+from tristore.identity import password as normalised
 
 # OWASP Password Storage Cheat Sheet, minimum for Argon2id: 19 MiB, 2 iterations, 1 lane.
 CONTEXT = CryptContext(schemes=["argon2"], argon2__memory_cost=19_456, argon2__time_cost=2, argon2__parallelism=1)
@@ -53,18 +54,23 @@ class PasswordHasher:
 
     def refuse_common(self, password: SecretStr, field: str) -> None:
         """Raises InvalidInput naming the field when a password is among the first that attackers try."""
-        if password.get_secret_value().lower() in self._common:
+        if normalised(password.get_secret_value()).lower() in self._common:
             raise InvalidInput(field, "is too common; choose one that nobody would guess first")
 
     async def hash(self, password: SecretStr) -> str:
         """The Argon2id hash, as a self-describing string."""
-        return await self._run(self._context.hash, password.get_secret_value())
+        return await self._run(self._context.hash, normalised(password.get_secret_value()))
 
     async def verify(self, password: SecretStr, password_hash: str | None) -> tuple[bool, str | None]:
-        """Whether the password is right, and a new hash where the old one has outdated parameters. Without a hash (an
-        unknown user) it does the same work and is wrong."""
+        """Whether the password is right, and a new hash where the old one has outdated parameters, or is of a password
+        that was not normalised. Without a hash (an unknown user) it does the same work and is wrong."""
+        raw = password.get_secret_value()
         compared_with = password_hash or self._hash_of_nobody
-        return await self._run(self._context.verify_and_update, password.get_secret_value(), compared_with)
+        is_right, better_hash = await self._run(self._context.verify_and_update, normalised(raw), compared_with)
+        if is_right or raw == normalised(raw):
+            return is_right, better_hash
+        is_right = await self._run(self._context.verify, raw, compared_with)
+        return is_right, await self.hash(password) if is_right else None
 
     async def _run(self, hashing: Callable[..., Result], *given: str) -> Result:
         def run_nicely() -> Result:

@@ -9,14 +9,14 @@ import random
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from redis.asyncio.client import PubSub
 
+from tristore.cache.announcement import Announcement
 from tristore.cache.breaker import CircuitBreaker
 from tristore.errors import Reason, StoreUnavailable
 from tristore.stores.redis import RedisStore, beat, beating, ping, translate_errors, within_timeout
@@ -42,33 +42,6 @@ Receive = Callable[[Iterable[str]], None]
 Missed = Callable[[], None]
 
 log = structlog.get_logger()
-
-
-@dataclass(eq=False)
-class Announcement:
-    """A message that a script publishes, and which processes have heard it."""
-
-    channel: str
-    text: str
-    told: int = 0
-    """How many subscribers Redis counted when it took the message."""
-    taken_at: float = field(default_factory=time.monotonic)
-    """Not before Redis took it."""
-    heard_by: set[str] = field(default_factory=set)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def is_taken(self, told: int) -> None:
-        self.told, self.taken_at = told, time.monotonic()
-
-    def note(self, process: str) -> None:
-        self.heard_by.add(process)
-        self.news.set()
-
-    async def wait_for(self, processes: Set[str]) -> None:
-        """Until these have heard it, and as many as Redis counted."""
-        while len(self.heard_by) < self.told or not processes <= self.heard_by:
-            self.news.clear()
-            await self.news.wait()
 
 
 class Feed:

@@ -6,10 +6,10 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from tristore.cache.announcement import Announcement
 from tristore.cache.batch import Batch
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.entries import Versioned, entry_of, keys_of
-from tristore.cache.feed import Announcement
 from tristore.stores.redis import RedisStore, within_timeout
 
 TOMBSTONE_SECONDS = 60.0

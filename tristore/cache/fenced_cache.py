@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from tristore.cache.announcement import Announcement
 from tristore.cache.direct_loads import DirectLoads
 from tristore.cache.entries import Versioned, body_of, is_tombstone, is_value, version_of, versioned
-from tristore.cache.feed import HEARD_SECONDS, Announcement, Feed
+from tristore.cache.feed import HEARD_SECONDS, Feed
 from tristore.cache.fence import Fence
 from tristore.cache.least_versions import LeastVersions
 from tristore.cache.near import NearCache

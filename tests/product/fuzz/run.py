@@ -38,7 +38,13 @@ BEYOND_THE_SCHEMA = (
     "must not contain the NUL character",
     "must be valid Unicode",
     "String should have at least 1 character",  # but it was white space
-    "value is not a valid email address",
+    "String should have at least 3 characters",  # and so were some of these
+    "must be an email address",
+    "is reserved",
+    "must not contain control characters",
+    "must contain a character that can be seen",
+    "must have 8 to 128 characters, also",
+    "must have at most 254 characters, also",
     "must not be sent together with",
     "was already used for another",
     "is too common",

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from tristore.cache.announcement import Announcement
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.entries import Versioned, entry_of
-from tristore.cache.feed import Announcement
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import FencedCache
 from tristore.errors import StoreUnavailable

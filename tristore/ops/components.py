@@ -1,0 +1,172 @@
+"""Builds the machinery of a service from its settings and its open stores."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from tristore.bounds.rate_counters import RateCounters
+from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.feed import ALIVE_SECONDS, Feed
+from tristore.cache.fence import Fence
+from tristore.cache.fenced_cache import JITTER, FencedCache
+from tristore.cache.invalidation import Invalidation
+from tristore.cache.near import NearCache
+from tristore.errors import StoreName
+from tristore.migrations.history import History
+from tristore.ops.health import HealthService
+from tristore.ops.metrics import Metrics
+from tristore.outbox.relay import Outbox
+from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.passwords import PasswordHasher
+from tristore.saga.engine import Saga, Sagas
+from tristore.saga.repository import SagaRepository
+from tristore.settings import TristoreSettings
+from tristore.stores import mongodb, postgres, redis
+from tristore.stores.stores import Stores
+
+LONGEST = 1 + JITTER
+"""How many times its lifetime an entry stays in Redis at most."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the machinery has to know of its product."""
+
+    title: str
+    """What the service calls itself. Who guesses passwords tries it."""
+    name: str
+    """What its stores and folders are called."""
+    queues: Sequence[str]
+    """All that effects may name as their queue."""
+    cache_format: int
+    """Part of each key in the cache."""
+    longest_ttl: float
+    """Seconds: of the lifetimes that the product gives to what it caches."""
+    revisions: History
+    """The product's migrations of PostgreSQL."""
+
+
+class Components:
+    """Each part is built once, when it is first asked for. The product's services extend this: they say what effects
+    write to (`targets`), which sagas there are, and what else is started, counted and closed."""
+
+    _unit_of_work: Callable[[], PostgresUnitOfWork]
+    """Begins one: the product has its own kind."""
+
+    def __init__(self, settings: TristoreSettings, stores: Stores, facts: Facts) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._facts = facts
+        self._breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
+        self._counters = RateCounters(stores.redis, self._breaker)
+        self._hasher = PasswordHasher(facts.title)
+        self._owed = OutboxRepository(stores.postgres, facts.queues, settings.outbox_max_attempts)
+        self._ping_mongodb = partial(mongodb.ping, stores.mongodb)
+        self._entry_seconds = LONGEST * facts.longest_ttl
+
+    def targets(self) -> object:
+        """What the effects' `apply` is given."""
+        raise NotImplementedError
+
+    def saga_kinds(self) -> Iterable[Saga]:
+        return ()
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """For the metrics, by name."""
+        return {
+            "cache_events": self.cache.counts,
+            "outbox_events": self.outbox.counts,
+            "wake_ups": self.feed.counts,
+            "sagas": self.sagas.counts,
+        }
+
+    def gauges(self) -> dict[str, tuple[str, Callable[[], int]]]:
+        """For the metrics: by name a text, and what tells the value."""
+        return {}
+
+    async def close_own(self) -> None:
+        """End what the product has started, while processes still hear each other."""
+
+    def start(self) -> None:
+        """Start what runs beside the requests."""
+        self.feed.start()
+        self.outbox.start()
+        self.metrics.start()
+
+    async def close(self) -> None:
+        """Stop the relay and wait for the tasks that requests have left."""
+        await self.metrics.close()
+        await self.outbox.close()
+        await self.cache.close()
+        await self.close_own()
+        await self.feed.close()
+        await self.health.close()
+
+    @cached_property
+    def feed(self) -> Feed:
+        return Feed(self._stores.redis, self._breaker, lambda: self.outbox.caught_up("redis"), self._entry_seconds)
+
+    @cached_property
+    def cache(self) -> FencedCache:
+        settings = self._settings
+        return FencedCache(
+            Fence(self._stores.redis, self._breaker, self._facts.cache_format, settings.cache_load_lease),
+            near=NearCache(settings.near_cache_entries, self.feed.is_alive) if settings.near_cache else None,
+            feed=self.feed,
+            entry_seconds=self._entry_seconds,
+            absent_seconds=settings.cache_absent_ttl,
+            fallback_concurrency=settings.cache_fallback_concurrency,
+        )
+
+    @cached_property
+    def invalidation(self) -> Invalidation:
+        near_doubt = ALIVE_SECONDS if self._settings.near_cache else 0
+        return Invalidation(outbox=self.outbox, cache=self.cache, near_doubt=near_doubt)
+
+    @cached_property
+    def sagas(self) -> Sagas:
+        return Sagas(
+            unit_of_work=self._unit_of_work,
+            repository=SagaRepository(self._stores.postgres),
+            supersede=self._owed.supersede,
+            kinds=self.saga_kinds(),
+        )
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(
+            repository=self._owed,
+            targets=self.targets(),
+            pings={"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb},
+            deadline=self._settings.effects_deadline,
+            poll_seconds=self._settings.outbox_poll_seconds,
+        )
+
+    @cached_property
+    def health(self) -> HealthService:
+        probes: dict[StoreName, Callable[[], Awaitable[None]]] = {
+            "postgresql": partial(postgres.ping, self._stores.postgres),
+            "redis": self.feed.prove,
+            "mongodb": self._ping_mongodb,
+        }
+        return HealthService(
+            postgres=self._stores.postgres,
+            probes=probes,
+            outbox=self.outbox,
+            breaker=self._breaker,
+            revisions=self._facts.revisions,
+            timeout=self._settings.health_timeout,
+        )
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return Metrics(
+            stores=self._stores,
+            breaker=self._breaker,
+            health=self.health,
+            counts=self.counts(),
+            gauges=self.gauges(),
+            folder=f"{self._facts.name}-metrics",
+        )
