@@ -16,6 +16,7 @@ from tristore.errors import StoreName
 from tristore.migrations.history import History
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
+from tristore.outbox.pauses import Ping
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import OutboxRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
@@ -69,6 +70,10 @@ class Components:
     def targets(self) -> object:
         """What the effects' `apply` is given."""
         raise NotImplementedError
+
+    def pings(self) -> dict[str, Ping]:
+        """The probes of the queues that wait for a store, by the queue's name."""
+        return {"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb}
 
     def saga_kinds(self) -> Iterable[Saga]:
         return ()
@@ -139,7 +144,7 @@ class Components:
         return Outbox(
             repository=self._owed,
             targets=self.targets(),
-            pings={"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb},
+            pings=self.pings(),
             deadline=self._settings.effects_deadline,
             poll_seconds=self._settings.outbox_poll_seconds,
         )
