@@ -4,7 +4,6 @@ import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import ForeignKey, Index, LargeBinary, String, func
@@ -23,7 +22,7 @@ class IdempotencyRecord(Table):
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     user_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    answer: Mapped[dict[str, object]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (

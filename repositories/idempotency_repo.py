@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import timedelta
-from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import delete, func, select, tuple_
@@ -19,7 +18,9 @@ FORGOTTEN_AT_ONCE = 100
 class IdempotencyRepository:
     """Never commits. Without a key, nothing is replayed or kept."""
 
-    async def replay(self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel) -> dict[str, Any] | None:
+    async def replay(
+        self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel
+    ) -> dict[str, object] | None:
         """The answer that this key already got, or None: then the key is this transaction's until it ends. Raises
         InProgress while another transaction has it, InvalidInput when it was sent with another body."""
         if key is None:
@@ -37,7 +38,7 @@ class IdempotencyRepository:
             return None
         if row.fingerprint != fingerprint(body):
             raise InvalidInput("Idempotency-Key", "was already used for another request")
-        answer: dict[str, Any] = row.answer
+        answer: dict[str, object] = row.answer
         return answer
 
     async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> None:

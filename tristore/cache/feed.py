@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import structlog
 from redis.asyncio.client import PubSub
@@ -69,6 +69,14 @@ class Announcement:
         while len(self.heard_by) < self.told or not processes <= self.heard_by:
             self.news.clear()
             await self.news.wait()
+
+
+class Message(TypedDict):
+    """What redis-py hands over of a subscription, as far as it is read here."""
+
+    type: str
+    channel: bytes | None
+    data: bytes
 
 
 class Feed:
@@ -260,7 +268,7 @@ class Feed:
                 return True
         return False
 
-    def _handle(self, message: dict[str, Any]) -> bool:
+    def _handle(self, message: Message) -> bool:
         """Returns whether it was this process's last heartbeat."""
         channel = message["channel"].decode() if message["channel"] else ""
         if message["type"] == "subscribe" and channel == CHANNEL:  # also when the client has connected anew by itself
