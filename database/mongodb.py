@@ -1,7 +1,6 @@
 """MongoDB: documents. What opens it, asks whether it serves, and turns its errors into StoreUnavailable."""
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from config import Settings
 from migrations import SCRIPTS
@@ -12,6 +11,6 @@ from tristore.stores.mongodb_errors import refusal_in
 __all__ = ["Document", "MongoStore", "open_mongodb", "ping", "refusal_in", "translate_errors"]
 
 
-def open_mongodb(settings: Settings, **options: Any) -> AbstractAsyncContextManager[MongoStore]:
+def open_mongodb(settings: Settings, **options: object) -> AbstractAsyncContextManager[MongoStore]:
     """Open a client that serves once MongoDB is migrated. `options` are the driver's. It connects on first use."""
     return mongodb.open_mongodb(settings, SCRIPTS.newest(), **options)

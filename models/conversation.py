@@ -3,7 +3,7 @@
 import json
 import uuid
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -17,13 +17,13 @@ Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whi
 METADATA_BYTES = 16_384
 
 
-def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+def _small(metadata: dict[str, object]) -> dict[str, object]:
     if len(json.dumps(metadata, ensure_ascii=False).encode()) > METADATA_BYTES:
         raise ValueError(f"must not be larger than {METADATA_BYTES} bytes of JSON")
     return metadata
 
 
-Metadata = Annotated[dict[str, Any], Field(max_length=32), AfterValidator(check_json), AfterValidator(_small)]
+Metadata = Annotated[dict[str, object], Field(max_length=32), AfterValidator(check_json), AfterValidator(_small)]
 
 # UUIDs are stored as strings: they sort by creation time and read the same in the shell, in JSON and in the fakes.
 CONVERSATION_INDEXES = [IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")]
@@ -70,7 +70,7 @@ class Message(BaseModel):
     role: MessageRole
     content: str
     timestamp: datetime
-    metadata: dict[str, Any]
+    metadata: dict[str, object]
 
 
 class ConversationWithMessages(Conversation):

@@ -2,9 +2,10 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
+from pydantic.config import JsonDict
 from sqlalchemy import CheckConstraint, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,7 +17,7 @@ MAX_PRICE = 100_000_000
 AT_ONCE = 100
 """Rows of a batch."""
 
-EXAMPLE: dict[str, Any] = {
+EXAMPLE: JsonDict = {
     "title": "Portuguese for the weekend",
     "description": "Order, ask the way, say thank you.",
     "price_cents": 4900,

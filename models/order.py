@@ -2,9 +2,10 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
+from pydantic.config import JsonDict
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -14,7 +15,7 @@ from tristore.models import Model, Number, Page, Table, example
 Status = Literal["pending", "confirmed", "cancelled"]
 CancelReason = Literal["sold out", "course deleted", "deadline", "erased", "by the user", "by an operator"]
 CENTS_PER_POINT = 100
-EXAMPLE: dict[str, Any] = {"course_id": "0199d3c2-7b44-7000-8000-000000000000", "quantity": 1}
+EXAMPLE: JsonDict = {"course_id": "0199d3c2-7b44-7000-8000-000000000000", "quantity": 1}
 
 
 class LedgerEntry(Table):

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,7 +11,7 @@ from models.course import Course, CourseIn, CourseRow
 from tristore.models import new_id
 
 LIVING = CourseRow.is_deleted.is_(False)
-COURSE: tuple[Any, ...] = (
+COURSE = (
     CourseRow.id,
     CourseRow.title,
     CourseRow.language,
@@ -53,7 +52,7 @@ class CourseRepository:
         added = {row.id: Course(**row._mapping) for row in rows}
         return [added[value["id"]] for value in values]
 
-    async def update(self, session: AsyncSession, course_id: uuid.UUID, changes: dict[str, Any]) -> Course | None:
+    async def update(self, session: AsyncSession, course_id: uuid.UUID, changes: dict[str, object]) -> Course | None:
         """Apply changes, named as in CourseUpdate; None for an unknown course."""
         query = update(CourseRow).where(CourseRow.id == course_id, LIVING).returning(*COURSE)
         row = (await session.execute(query.values(updated_at=func.now(), **changes))).one_or_none()

@@ -2,7 +2,6 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import BigInteger, Select, cast, func, insert, literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,8 +13,8 @@ from models.order import CENTS_PER_POINT, CancelReason, LedgerEntry, Order, Orde
 from models.user import User
 from tristore.models import Page, cursor_page
 
-BRIEF: tuple[Any, ...] = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
-ORDER: tuple[Any, ...] = (
+BRIEF = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
+ORDER = (
     OrderRow.id,
     OrderRow.quantity,
     OrderRow.price_cents,
@@ -137,14 +136,14 @@ class OrderRepository:
         )
         await session.execute(insert(LedgerEntry).from_select(["user_id", "order_id", "kind", "points"], earned))
 
-    async def _read(self, query: Select[Any]) -> list[Order]:
+    async def _read(self, query: Select[OrderRow]) -> list[Order]:
         async with connect(self._postgres.reads) as connection, AsyncSession(connection) as session:
             return [_as_order(row) for row in await session.scalars(query)]
 
 
-def _orders(user_id: uuid.UUID) -> Select[Any]:
+def _orders(user_id: uuid.UUID) -> Select[OrderRow]:
     # The page is one statement with the courses, and the ledger's entries of all its orders are a second.
-    together: Any = (contains_eager(OrderRow.course), selectinload(OrderRow.entries))
+    together = (contains_eager(OrderRow.course), selectinload(OrderRow.entries))
     return select(OrderRow).join(OrderRow.course).options(*together).where(OrderRow.user_id == user_id)
 
 

@@ -10,7 +10,7 @@ no history.
 import uuid
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from pymongo import ReturnDocument
 
@@ -58,7 +58,7 @@ class SeatRepository:
         change = {name: {"$cond": [{"$and": conditions}, value, f"${name}"]} for name, value in made.items()}
         wanted = {"taken": 1, "markers": {"$elemMatch": {"id": marker}}}
         async with self._mongodb.operation() as database:
-            document: Any = await database.seats.find_one_and_update(
+            document: Document | None = await database.seats.find_one_and_update(
                 {"_id": str(course_id)}, [{"$set": change}], wanted, return_document=ReturnDocument.AFTER
             )
             if document is None:
@@ -80,7 +80,7 @@ class SeatRepository:
         """Drop a marker whose change is known to be made. False when it is too early: it might be made again."""
         return await self._settle(course_id, until, {"$pull": {"markers": {"id": marker}}})
 
-    async def _settle(self, course_id: uuid.UUID, until: datetime, change: Any) -> bool:
+    async def _settle(self, course_id: uuid.UUID, until: datetime, change: Document | list[Document]) -> bool:
         async with self._mongodb.operation() as database:
             result = await database.seats.update_one(self._expired(course_id, until), change)
         return result.matched_count == 1

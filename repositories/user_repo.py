@@ -4,9 +4,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Executable, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,7 +15,7 @@ from tristore.errors import AlreadyTaken
 
 UNIQUE_FIELDS = {"uq_users_username_lower": "username", "uq_users_email_lower": "email"}
 COLUMN_NAMES = {"language": "language_preference", "level": "cefr_level"}
-USER: tuple[Any, ...] = (
+USER = (
     User.id,
     User.username,
     User.email,
@@ -27,7 +26,7 @@ USER: tuple[Any, ...] = (
     User.created_at,
     User.updated_at,
 )
-PROFILE: tuple[Any, ...] = (Profile.display_name, Profile.bio)
+PROFILE = (Profile.display_name, Profile.bio)
 GET = HotQuery(
     select(*USER, *PROFILE)
     .join(Profile, Profile.user_id == User.id)
@@ -75,7 +74,7 @@ class UserRepository:
             row = (await session.execute(ADD, vars(user))).one()
         return FullProfile(**row._mapping)
 
-    async def update(self, session: AsyncSession, user_id: uuid.UUID, changes: dict[str, Any]) -> FullProfile | None:
+    async def update(self, session: AsyncSession, user_id: uuid.UUID, changes: dict[str, object]) -> FullProfile | None:
         """Apply changes, named as in FullProfile, and grow the version; None for an unknown user. Raises AlreadyTaken
         naming the field."""
         of_profile = {name: changes[name] for name in changes if name in {"display_name", "bio"}}
@@ -86,7 +85,7 @@ class UserRepository:
         row = changed.one_or_none()
         if row is None:
             return None
-        profile: Any = select(*PROFILE).where(Profile.user_id == user_id)
+        profile: Executable = select(*PROFILE).where(Profile.user_id == user_id)
         if of_profile:
             profile = update(Profile).where(Profile.user_id == user_id).values(**of_profile).returning(*PROFILE)
         return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)

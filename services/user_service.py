@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
@@ -107,7 +106,7 @@ class UserService:
         return profile
 
     async def _change(
-        self, user_id: uuid.UUID, changes: dict[str, Any], *, heard: bool = False
+        self, user_id: uuid.UUID, changes: dict[str, object], *, heard: bool = False
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
             profile = await self._users.update(uow.session, user_id, changes)

@@ -5,7 +5,6 @@ import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import LargeBinary, String, delete, func, select, tuple_
@@ -29,7 +28,7 @@ class KeyTable(Table):
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     user_id: Mapped[uuid.UUID | None]
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    answer: Mapped[dict[str, object]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -53,7 +52,9 @@ class IdempotencyRepository:
     def __init__(self, table: type[KeyTable]) -> None:
         self._table = table
 
-    async def replay(self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel) -> dict[str, Any] | None:
+    async def replay(
+        self, session: AsyncSession, key: IdempotencyKey | None, body: BaseModel
+    ) -> dict[str, object] | None:
         """The answer that this key already got, or None: then the key is this transaction's until it ends. Raises
         InProgress while another transaction has it, InvalidInput when it was sent with another body."""
         if key is None:
@@ -68,7 +69,7 @@ class IdempotencyRepository:
             return None
         if row.fingerprint != fingerprint(body):
             raise InvalidInput("Idempotency-Key", "was already used for another request")
-        answer: dict[str, Any] = row.answer
+        answer: dict[str, object] = row.answer
         return answer
 
     async def keep(

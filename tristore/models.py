@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import uuid_utils.compat
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 from sqlalchemy import DateTime, MetaData
@@ -94,12 +95,12 @@ class PartialUpdate(Model):
         document["minProperties"] = 1
         return reference
 
-    def sent(self) -> dict[str, Any]:
+    def sent(self) -> dict[str, object]:
         """Only the fields that the client sent."""
         return self.model_dump(exclude_unset=True)
 
 
-def example(values: dict[str, Any]) -> ConfigDict:
+def example(values: JsonDict) -> ConfigDict:
     """What the API's document shows, and its page sends, as an example of a body."""
     return ConfigDict(json_schema_extra={"examples": [values]})
 
@@ -123,7 +124,7 @@ OneLine = AfterValidator(lambda text: shown(storable(text)))
 def at_most(characters: int) -> BeforeValidator:
     """Counts before white space is stripped: the API's document tells how long a text may be as it is sent."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         if isinstance(value, str) and len(value) > characters:
             raise PydanticKnownError("string_too_long", {"max_length": characters})
         return value
@@ -131,7 +132,7 @@ def at_most(characters: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def is_number(value: Any) -> Any:
+def is_number(value: object) -> object:
     """Refuse what pydantic would make a number of: text, true and false. 20.0 is one: JSON has no integers of its own.
     Raises ValueError."""
     if type(value) in {int, float}:
@@ -153,7 +154,7 @@ def now() -> datetime:
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
-def check_json(value: Any, depth: int = 6) -> Any:
+def check_json(value: object, depth: int = 6) -> object:
     """Refuse free-form JSON that MongoDB cannot hold or a client could not read back. Raises ValueError."""
     if depth == 0:
         raise ValueError("must not be nested deeper than 6 levels")

@@ -11,7 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TypedDict
 
 import structlog
 from redis.asyncio.client import PubSub
@@ -42,6 +42,14 @@ Receive = Callable[[Iterable[str]], None]
 Missed = Callable[[], None]
 
 log = structlog.get_logger()
+
+
+class Message(TypedDict):
+    """What redis-py hands over of a subscription, as far as it is read here."""
+
+    type: str
+    channel: bytes | None
+    data: bytes
 
 
 class Feed:
@@ -233,7 +241,7 @@ class Feed:
                 return True
         return False
 
-    def _handle(self, message: dict[str, Any]) -> bool:
+    def _handle(self, message: Message) -> bool:
         """Returns whether it was this process's last heartbeat."""
         channel = message["channel"].decode() if message["channel"] else ""
         if message["type"] == "subscribe" and channel == CHANNEL:  # also when the client has connected anew by itself

@@ -1,16 +1,19 @@
 """The fence: the scripts by which entries are read and written in Redis, and the calls to them."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
+from redis.typing import EncodableT
 
 from tristore.cache.announcement import Announcement
 from tristore.cache.batch import Batch
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.entries import Versioned, entry_of, keys_of
 from tristore.stores.redis import RedisStore, within_timeout
+
+T = TypeVar("T")
 
 TOMBSTONE_SECONDS = 60.0
 
@@ -115,24 +118,28 @@ class Fence:
             await batch.close()
 
     async def _read(self, keys: list[str]) -> list[bytes | None]:
-        entries: list[bytes | None] = await self._on_server(
-            lambda client, run_id: client.mget([self._keys_of(run_id, key)[0] for key in keys])
+        # The type of `mget` does not know that this client decodes nothing.
+        return await self._on_server(
+            lambda client, run_id: cast(
+                Awaitable[list[bytes | None]], client.mget([self._keys_of(run_id, key)[0] for key in keys])
+            )
         )
-        return entries
 
     async def _lease_all(self, wanted: list[tuple[str, str]]) -> list[bytes | int]:
         """Of keys and tokens."""
-        arguments = [self._lease_milliseconds, *(token for _, token in wanted)]
+        arguments: list[str | int] = [self._lease_milliseconds, *(token for _, token in wanted)]
         answers: list[bytes | int] = await self._run_for_all(self._leasing, [key for key, _ in wanted], arguments)
         return answers
 
     async def _fill_all(self, wanted: list[tuple[str, str, int, bytes, int]]) -> list[int]:
         """Of keys, tokens, versions, entries and milliseconds."""
-        arguments = [argument for _, *arguments in wanted for argument in arguments]
+        arguments: list[EncodableT] = []
+        for _, token, version, entry, milliseconds in wanted:
+            arguments += token, version, entry, milliseconds
         answers: list[int] = await self._run_for_all(self._filling, [key for key, *_ in wanted], arguments)
         return answers
 
-    async def _run_for_all(self, script: AsyncScript, keys: list[str], arguments: list[Any]) -> Any:
+    async def _run_for_all(self, script: AsyncScript, keys: list[str], arguments: Sequence[EncodableT]) -> Any:
         return await self._on_server(
             lambda _, run_id: script(keys=[name for key in keys for name in self._keys_of(run_id, key)], args=arguments)
         )
@@ -142,7 +149,7 @@ class Fence:
         with self.breaker:
             await self._on_server(lambda client, run_id: operation(client, self._keys_of(run_id, key)))
 
-    async def _on_server(self, operation: Callable[[Redis, str], Awaitable[Any]]) -> Any:
+    async def _on_server(self, operation: Callable[[Redis, str], Awaitable[T]]) -> T:
         """The operation gets the server's run id."""
         identity = self._redis.identity
         async with within_timeout(self._redis):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 import click
 from alembic import context
@@ -17,9 +17,17 @@ from tristore.settings import MissingDSN, TristoreSettings, load
 ReadSettings = Callable[[], TristoreSettings]
 
 
+class Options(TypedDict, total=False):
+    """What the two differ in."""
+
+    target_metadata: MetaData
+    include_name: Callable[[str | None, str, object], bool]
+    version_table: str
+
+
 def run_product(metadata: MetaData, settings: ReadSettings) -> None:
     """Do on the product's tables what Alembic was asked for. Before a change it migrates the machinery's tables."""
-    options = {"target_metadata": metadata, "include_name": _is_the_products}
+    options: Options = {"target_metadata": metadata, "include_name": _is_the_products}
     if context.is_offline_mode():
         click.echo("-- Run before this: alembic -c tristore/migrations/alembic.ini upgrade head --sql", err=True)
     _run(options, own.upgrade, settings)
@@ -27,7 +35,7 @@ def run_product(metadata: MetaData, settings: ReadSettings) -> None:
 
 def run_own() -> None:
     """Do on the machinery's tables what Alembic was asked for."""
-    options = {"target_metadata": own.METADATA, "include_name": _is_own, "version_table": OWN.version_table}
+    options: Options = {"target_metadata": own.METADATA, "include_name": _is_own, "version_table": OWN.version_table}
     _run(options, own.adopt, partial(load, TristoreSettings))
 
 
@@ -39,10 +47,11 @@ def _is_own(name: str | None, kind: str, parents: object) -> bool:
     return kind != "table" or name in own.NAMES
 
 
-def _run(options: dict[str, Any], before: Callable[[Connection], object], settings: ReadSettings) -> None:
-    options |= {"transaction_per_migration": True}
+def _run(options: Options, before: Callable[[Connection], object], settings: ReadSettings) -> None:
     if context.is_offline_mode():
-        context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, **options)
+        context.configure(
+            dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, transaction_per_migration=True, **options
+        )
         with context.begin_transaction():
             context.run_migrations()
         return
@@ -51,7 +60,7 @@ def _run(options: dict[str, Any], before: Callable[[Connection], object], settin
     def run(connection: Connection) -> None:
         if changes:
             before(connection)
-        context.configure(connection=connection, **options)
+        context.configure(connection=connection, transaction_per_migration=True, **options)
         with context.begin_transaction():
             context.run_migrations()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from alembic.util import CommandError
 from pymongo.errors import OperationFailure
@@ -44,7 +43,7 @@ def sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
-def _driver_error(error: DBAPIError) -> Any:
+def _driver_error(error: DBAPIError) -> object:
     return getattr(error.orig, "__cause__", None)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import click
 from alembic import command
@@ -42,8 +41,10 @@ def write_migration(settings: TristoreSettings, product: History, name: str) -> 
     Alembic's CommandError."""
     done: list[str] = []
 
-    def keep(context: object, revision: object, directives: list[Any]) -> None:
-        done.extend(_in_words(directives[0].upgrade_ops))
+    def keep(context: object, revision: object, directives: list[ops.MigrationScript]) -> None:
+        upgrade = directives[0].upgrade_ops
+        assert upgrade
+        done.extend(_in_words(upgrade))
         if not done:
             directives.clear()
 
@@ -70,7 +71,7 @@ def _in_words(operations: ops.UpgradeOps | ops.ModifyTableOps) -> Iterator[str]:
             yield WORDS.get(type(operation), type(operation).__name__).format(op=operation)
 
 
-def _said(written: Any, done: list[str]) -> str:
+def _said(written: object, done: list[str]) -> str:
     if not isinstance(written, Script):
         return "There is nothing to do: the migrations make what the models say. A model counts once it is imported."
     path = Path(written.path)

@@ -3,13 +3,12 @@
 import pkgutil
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
 from tristore.migrations.failures import in_one_line
 from tristore.models import now
-from tristore.stores.mongodb import translate_errors
+from tristore.stores.mongodb import Document, translate_errors
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,13 @@ class Scripts:
         names = self.names()
         return {self.ledger: names[-1]} if names else {}
 
-    async def upgrade(self, database: AsyncDatabase[dict[str, Any]]) -> list[str]:
+    async def upgrade(self, database: AsyncDatabase[Document]) -> list[str]:
         """Run the scripts that are missing, and return their names. The caller holds the migration lock. A script runs
         again after a crash in its middle, so each is idempotent. Raises StoreUnavailable and MigrationFailed."""
         with translate_errors():
             return [name for name in self.names() if await self._apply(database, name)]
 
-    async def _apply(self, database: AsyncDatabase[dict[str, Any]], name: str) -> bool:
+    async def _apply(self, database: AsyncDatabase[Document], name: str) -> bool:
         if await database[self.ledger].find_one({"_id": name}):
             return False
         script = import_module(f"{self.package}.{name}")

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import structlog
 from pydantic import BaseModel
@@ -31,10 +31,30 @@ class Probe(BaseModel):
     status: Literal["ok", "unavailable"]
 
 
+class Check(BaseModel):
+    latency_ms: float
+
+
+class PostgresCheck(Check):
+    pool_in_use: int
+    pool_size: int
+
+
+class RedisCheck(Check):
+    breaker: Literal["open", "closed"]
+
+
+class Checks(BaseModel):
+    postgresql: PostgresCheck
+    redis: RedisCheck
+    mongodb: Check
+    outbox: dict[str, int | float] | None
+
+
 class Health(BaseModel):
     status: Literal["ok", "degraded", "unavailable"]
     databases: dict[StoreName, str]
-    checks: dict[str, Any]
+    checks: Checks
 
     @cached_property
     def as_json(self) -> bytes:
@@ -110,7 +130,7 @@ class HealthService:
             self._latest, self._checked_at = check.result(), time.monotonic()
 
     async def _check(self) -> Health:
-        (pg_state, pg_check), (redis_state, redis_check), (mongo_state, mongo_check) = await asyncio.gather(
+        (pg_state, pg_latency), (redis_state, redis_latency), (mongo_state, mongo_latency) = await asyncio.gather(
             *(self._probe(self._probes[store]) for store in STORES)
         )
         outbox = await self._backlog() if pg_state == "connected" else None
@@ -119,12 +139,12 @@ class HealthService:
         return Health(
             status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",
             databases={"postgresql": pg_state, "redis": redis_state, "mongodb": mongo_state},
-            checks={
-                "postgresql": {**pg_check, "pool_in_use": in_use, "pool_size": size},
-                "redis": {**redis_check, "breaker": "open" if self._breaker.is_open else "closed"},
-                "mongodb": mongo_check,
-                "outbox": outbox,
-            },
+            checks=Checks(
+                postgresql=PostgresCheck(latency_ms=pg_latency, pool_in_use=in_use, pool_size=size),
+                redis=RedisCheck(latency_ms=redis_latency, breaker="open" if self._breaker.is_open else "closed"),
+                mongodb=Check(latency_ms=mongo_latency),
+                outbox=outbox,
+            ),
         )
 
     async def _backlog(self) -> dict[str, float] | None:
@@ -134,7 +154,7 @@ class HealthService:
         except (StoreUnavailable, TimeoutError):
             return None
 
-    async def _probe(self, ping: Callable[[], Awaitable[None]]) -> tuple[str, dict[str, Any]]:
+    async def _probe(self, ping: Callable[[], Awaitable[None]]) -> tuple[str, float]:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -148,4 +168,4 @@ class HealthService:
             state = "error: unreachable"
         else:
             state = "connected"
-        return state, {"latency_ms": round((time.monotonic() - started) * 1000, 1)}
+        return state, round((time.monotonic() - started) * 1000, 1)

@@ -135,7 +135,7 @@ class Metrics:
     def _tell(self, health: Health) -> None:
         for store, state in health.databases.items():
             self._up.labels(store).set(state == "connected")
-        outbox = health.checks["outbox"] or {}
+        outbox = health.checks.outbox or {}
         for name, of_outbox in self._outbox.items():
             # Not a number where it is not known: an alert on an old value would be a false one.
             of_outbox.set(outbox.get(name, float("nan")))

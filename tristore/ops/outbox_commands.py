@@ -1,13 +1,12 @@
 """`manage.py outbox`: what is owed to Redis and MongoDB, and what to do with what is dead or stuck."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
-from sqlalchemy import Row
 
 from tristore.ops.runner import runner
 from tristore.ops.service import Service, Services
-from tristore.outbox.repository import OutboxRepository
+from tristore.outbox.repository import OutboxRepository, StreamState
 from tristore.settings import S
 
 Q = TypeVar("Q", str, str | None)
@@ -78,7 +77,7 @@ def _queue(repository: OutboxRepository, name: Q) -> Q:
     return name
 
 
-def _line(row: Row[Any]) -> str:
+def _line(row: StreamState) -> str:
     state = "dead" if row.dead else "stuck" if row.stuck else "leased" if row.lease_until else "waiting"
     waits_for = f" for {row.waits_for}" if row.waits_for and state == "waiting" else ""
     times = f"{row.refusals} refusals" if row.waits_for else f"{row.attempts} attempts"

@@ -56,12 +56,12 @@ def downgrade() -> None:
 '''
 DROP_COLLECTIONS = '''"""Drop the collections of a part that was taken out: {part}."""
 
-from typing import Any
-
 from pymongo.asynchronous.database import AsyncDatabase
 
+from tristore.stores.mongodb import Document
 
-async def up(database: AsyncDatabase[dict[str, Any]]) -> None:
+
+async def up(database: AsyncDatabase[Document]) -> None:
     for collection in ({collections}):
         await database.drop_collection(collection)
 '''

@@ -1,17 +1,15 @@
 """`manage.py saga`: use cases over several stores that are not at their end, and what to do with them."""
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
 
 import click
-from sqlalchemy import Row
 
 from tristore.ops.runner import runner
 from tristore.ops.service import Service, Services
 from tristore.outbox.repository import OutboxRepository
 from tristore.saga.effects import ContinueSaga
 from tristore.saga.repository import OPEN
+from tristore.saga.tables import Unfinished
 from tristore.settings import S
 
 SAGA = click.argument("saga_id", metavar="ID", type=click.UUID)
@@ -71,7 +69,7 @@ def saga_commands(service: Service[S]) -> click.Group:
     def compensate(saga_id: uuid.UUID) -> None:
         """Undo a saga that is running, or done."""
 
-        async def give_up(_: OutboxRepository, services: Services) -> Row[Any]:
+        async def give_up(_: OutboxRepository, services: Services) -> Unfinished:
             before = await _one(services, saga_id)
             await services.sagas.give_up(saga_id, "by an operator")
             return before
@@ -84,14 +82,14 @@ def saga_commands(service: Service[S]) -> click.Group:
     return saga
 
 
-async def _one(services: Services, saga_id: uuid.UUID) -> Row[Any]:
-    rows: Sequence[Row[Any]] = await services.sagas.unfinished(saga_id)
+async def _one(services: Services, saga_id: uuid.UUID) -> Unfinished:
+    rows = await services.sagas.unfinished(saga_id)
     if not rows:
         raise click.ClickException("There is no such saga.")
     return rows[0]
 
 
-def _line(row: Row[Any], services: Services) -> str:
+def _line(row: Unfinished, services: Services) -> str:
     state = f"{row.state}, dead" if row.dead else row.state
     attempts = f"{row.attempts} attempts, " if row.attempts else ""  # none for a store's fault
     error = f"  {attempts}last: {row.last_error}" if row.last_error else ""

@@ -1,9 +1,9 @@
 """The outbox in PostgreSQL: record, lease, settle, and what an operator does with it. SQL: `statements.py`."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
 import structlog
@@ -65,6 +65,37 @@ class Leased:
 
     id: int
     name: str
+    payload: str
+    """JSON."""
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """A stream with work, for operators. The columns that have a name in the table mean the same here."""
+
+    aggregate: str
+    store: str
+    pending: int
+    attempts: int
+    refusals: int
+    dead: bool
+    last_error: str | None
+    waits_for: str | None
+    due_at: datetime
+    lease_until: datetime | None
+    stuck: bool
+    since: datetime
+    """When its oldest effect was recorded."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An effect that is owed, for operators."""
+
+    id: int
+    store: str
+    name: str
+    created_at: datetime
     payload: str
     """JSON."""
 
@@ -226,13 +257,14 @@ class OutboxRepository:
             counts["backlog"] = max(counts["backlog"], int(row.estimate))
         return {**counts, "oldest_seconds": round(float(row.oldest_seconds), 1)}
 
-    async def streams(self, *, dead_only: bool, limit: int = 100) -> Sequence[Row[Any]]:
+    async def streams(self, *, dead_only: bool, limit: int = 100) -> list[StreamState]:
         """Streams with work: dead ones first, then stuck ones, then oldest first."""
-        return await self._execute(STREAMS, {"dead_only": dead_only, "limit": limit, "stuck": STUCK})
+        rows = await self._execute(STREAMS, {"dead_only": dead_only, "limit": limit, "stuck": STUCK})
+        return [StreamState(**row._mapping) for row in rows]
 
-    async def effects(self, aggregate: str) -> Sequence[Row[Any]]:
+    async def effects(self, aggregate: str) -> list[Waiting]:
         """The first effects that an aggregate is owed, in order, payloads included."""
-        return await self._execute(EFFECTS, {"aggregate": aggregate})
+        return [Waiting(**row._mapping) for row in await self._execute(EFFECTS, {"aggregate": aggregate})]
 
     async def retry(self, aggregate: str | None, queue: str | None) -> int:
         """Make streams due now, with all attempts before them: those of one aggregate, or (None) all that have failed;
@@ -245,6 +277,6 @@ class OutboxRepository:
         rows = await self._execute(SKIP, {"aggregate": aggregate, "store": queue, "stuck": STUCK})
         return rows[0].id if rows else None
 
-    async def _execute(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    async def _execute(self, statement: TextClause, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         async with connect(self._postgres.background) as connection:
             return (await connection.execute(statement, parameters)).all()

@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Float, Identity, Index, String, false, func, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -56,7 +55,7 @@ class OutboxEffect(OwnTable):
     aggregate: Mapped[str] = mapped_column(String(AGGREGATE_LENGTH))
     store: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(64))
-    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    payload: Mapped[dict[str, object]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     delay: Mapped[float] = mapped_column(Float(53), server_default=text("0"))
     due_at: Mapped[datetime | None]

@@ -1,19 +1,18 @@
 """Sagas in PostgreSQL. Time is PostgreSQL's."""
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, Float, Row, Select, case, cast, extract, func, insert, select, update
+from sqlalchemy import ColumnElement, Float, case, cast, extract, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tristore.outbox.tables import OutboxStream
-from tristore.saga.tables import Progress, SagaRow, State
+from tristore.saga.tables import Direction, Progress, SagaRow, State, Unfinished
 from tristore.stores.postgres import Postgres, connect
 
-OPEN = ("running", "compensating")
+OPEN: tuple[Direction, ...] = ("running", "compensating")
 SECONDS_LEFT: ColumnElement[float] = cast(extract("epoch", SagaRow.deadline - func.clock_timestamp()), Float)
-PROGRESS: tuple[Any, ...] = (
+PROGRESS = (
     SagaRow.id,
     SagaRow.name,
     SagaRow.state,
@@ -55,7 +54,7 @@ class SagaRepository:
         """Move a saga on from where it was read. `reason`: why it is turned round. `seconds`: until its new deadline.
         False when somebody else has moved it meanwhile."""
         as_read = (SagaRow.state == saga.state, SagaRow.step == saga.step, SagaRow.deadline == saga.deadline)
-        values: dict[str, Any] = {"state": state, "step": step, "updated_at": func.now()}
+        values: dict[str, object] = {"state": state, "step": step, "updated_at": func.now()}
         if reason is not None:
             values["reason"] = reason
         if seconds is not None:
@@ -63,13 +62,12 @@ class SagaRepository:
         query = update(SagaRow).where(SagaRow.id == saga.id, *as_read).values(values).returning(SagaRow.id)
         return await session.scalar(query) is not None
 
-    async def unfinished(self, saga_id: uuid.UUID | None = None, limit: int = 100) -> Sequence[Row[Any]]:
-        """All sagas that are not at an end, the oldest first; or one, in any state. Each row has `attempts`,
-        `last_error`, `dead` and `due_at` of the effect that continues the saga. They are None when there is none."""
+    async def unfinished(self, saga_id: uuid.UUID | None = None, limit: int = 100) -> list[Unfinished]:
+        """All sagas that are not at an end, the oldest first; or one, in any state."""
         suffix = case((SagaRow.state == "compensating", ":undo"), else_="")
         continues = OutboxStream.aggregate == func.concat("saga:", SagaRow.id, suffix)
         stream = (OutboxStream.attempts, OutboxStream.last_error, OutboxStream.dead, OutboxStream.due_at)
-        query: Select[Any] = (
+        query = (
             select(*PROGRESS, SagaRow.created_at, *stream)
             .outerjoin(OutboxStream, continues & (OutboxStream.pending > 0))
             .where(SagaRow.id == saga_id if saga_id else SagaRow.state.in_(OPEN))
@@ -77,10 +75,9 @@ class SagaRepository:
             .limit(limit)
         )
         async with connect(self._postgres.reads) as connection:
-            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-        return rows
+            return [Unfinished(**row._mapping) for row in await connection.execute(query)]
 
 
-def _in(seconds: float) -> ColumnElement[Any]:
+def _in(seconds: float) -> ColumnElement[datetime]:
     # To the millisecond, which is what MongoDB keeps: both must mean the same moment.
     return func.date_trunc("milliseconds", func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds))

@@ -49,3 +49,15 @@ class Progress:
     seconds_left: float
     """Seconds until the deadline, by PostgreSQL's clock."""
     reason: str | None
+
+
+@dataclass(frozen=True)
+class Unfinished(Progress):
+    """The same, with the state of the effect that continues the saga. There may be none: then all of it is None."""
+
+    created_at: datetime
+    """When the saga began."""
+    attempts: int | None
+    last_error: str | None
+    dead: bool | None
+    due_at: datetime | None

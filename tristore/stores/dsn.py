@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 MODES = "disable|allow|prefer|require|verify-ca|verify-full"
@@ -95,12 +94,12 @@ def read_mongodb(text: str) -> Dsn:
     return dsn
 
 
-def asyncpg_arguments(text: str) -> dict[str, Any]:
+def asyncpg_arguments(text: str) -> dict[str, object]:
     """What `asyncpg.connect` takes for a DSN that `read_postgres` accepts. It reads libpq's URIs itself, with some
     errors that this works around: it splits a password at @, and lets parts of the URI win over the options."""
     dsn = read_postgres(text)
     options = dict(dsn.options)
-    arguments: dict[str, Any] = {name: int(options.pop(name)) for name in CACHE_SIZES if name in options}
+    arguments: dict[str, object] = {name: int(options.pop(name)) for name in CACHE_SIZES if name in options}
     for name in ("channel_binding", "connect_timeout"):  # it has no such thing; POSTGRES_CONNECT_TIMEOUT counts
         options.pop(name, None)
     if "ssl" in options:

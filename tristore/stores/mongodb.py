@@ -20,7 +20,7 @@ DELETED_AT_ONCE = 500
 
 # An index over many documents takes its time, but a server that takes writes is found soon or not at all. `timeoutMS`
 # is for both together.
-MIGRATING: dict[str, Any] = {
+MIGRATING: dict[str, int | None] = {
     "timeoutMS": None,
     "socketTimeoutMS": 600_000,
     "serverSelectionTimeoutMS": 6_000,
@@ -106,7 +106,7 @@ class MongoStore:
 
 @asynccontextmanager
 async def open_mongodb(
-    settings: TristoreSettings, required_scripts: Mapping[str, str] | None = None, **more: Any
+    settings: TristoreSettings, required_scripts: Mapping[str, str] | None = None, /, **more: object
 ) -> AsyncIterator[MongoStore]:
     """Open the client of the driver that `mongodb_driver` names, with `more` of its options. It connects on first use,
     and is closed at the end. `required_scripts`: as in MongoStore."""
@@ -125,7 +125,7 @@ async def open_mongodb(
     }
     dsn = settings.dsn("mongodb_dsn")
     probe: AsyncMongoClient[Document] = AsyncMongoClient(dsn, **options | {"maxPoolSize": 1})
-    client: Any
+    client: AsyncIOMotorClient[Document] | AsyncMongoClient[Document]
     if settings.mongodb_driver == "motor":
         client = AsyncIOMotorClient(dsn, io_loop=asyncio.get_running_loop(), **options)
     else:

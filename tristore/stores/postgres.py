@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import asyncpg
-from sqlalchemy import Select, event, text
+from sqlalchemy import AdaptedConnection, SelectBase, event, make_url, text
 from sqlalchemy import exc as sa
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from tristore.errors import StoreUnavailable
 from tristore.settings import TristoreSettings
@@ -22,6 +22,7 @@ from tristore.stores.dsn import asyncpg_arguments
 from tristore.stores.postgres_errors import translate_errors as translate_errors
 from tristore.stores.write_gate import WriteGate
 
+URL = "postgresql+asyncpg://"
 GATE = "write_gate"
 
 
@@ -69,11 +70,11 @@ class _Connection(_Base):
             self.terminate()
 
 
-def engine_for(dsn: str, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:
+def engine_for(dsn: str, connect_args: dict[str, object], **options: object) -> AsyncEngine:
     """The one way to an engine: asyncpg reads the DSN, so that it may say what libpq's URIs may. No error, and no repr,
     shows values or the DSN."""
     arguments = asyncpg_arguments(dsn) | connect_args
-    return create_async_engine("postgresql+asyncpg://", connect_args=arguments, hide_parameters=True, **options)
+    return create_async_engine(URL, connect_args=arguments, hide_parameters=True, **options)
 
 
 def _engine(
@@ -114,7 +115,7 @@ def _note_generation(gate: WriteGate, dbapi_connection: object, record: Connecti
 
 
 def _replace_dead_connection(
-    gate: WriteGate, dbapi_connection: Any, record: ConnectionPoolEntry, proxy: object
+    gate: WriteGate, dbapi_connection: AdaptedConnection, record: ConnectionPoolEntry, proxy: object
 ) -> None:
     # After a restart of the server the loop has seen the end of file: no round trip (`pool_pre_ping`) is needed to
     # know. The pool answers DisconnectionError with a fresh connection.
@@ -158,7 +159,8 @@ async def ping(postgres: Postgres) -> None:
 
 def pool_use(postgres: Postgres) -> tuple[int, int]:
     """Connections in use, and what the pool holds at most."""
-    pool: Any = postgres.engine.pool
+    pool = postgres.engine.pool
+    assert isinstance(pool, QueuePool)
     return pool.checkedout(), pool.size()
 
 
@@ -173,20 +175,20 @@ class HotQuery:
     """A query of at most one row, by asyncpg itself on a pooled connection. SQLAlchemy's executing takes several
     times as long as the query (docs/performance.md); the SQL is still its own, compiled once."""
 
-    def __init__(self, query: Select[Any]) -> None:
-        dialect: Any = PGDialect_asyncpg
-        compiled: Any = query.compile(dialect=dialect())
+    def __init__(self, query: SelectBase) -> None:
+        compiled = query.compile(dialect=make_url(URL).get_dialect()())
+        assert isinstance(compiled, SQLCompiler)
         self._sql, self._names = str(compiled), compiled.positiontup or ()
         self._constants = compiled.params
 
-    async def row(self, postgres: Postgres, **parameters: Any) -> asyncpg.Record | None:
+    async def row(self, postgres: Postgres, **parameters: object) -> asyncpg.Record | None:
         """Within the request's budget. Raises StoreUnavailable."""
         values = [parameters.get(name, self._constants[name]) for name in self._names]
         async with within_budget(postgres.gate):
             connection = await postgres.engine.raw_connection()
             try:
-                driver: Any = connection.driver_connection
-                row: asyncpg.Record | None = await driver.fetchrow(self._sql, *values)
+                driver = cast(_Base, connection.driver_connection)
+                row = await driver.fetchrow(self._sql, *values)
             except BaseException:
                 connection.invalidate()  # it may still be waiting for the answer
                 raise

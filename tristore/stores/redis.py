@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -94,7 +93,7 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
         await store.subscriber.aclose()
 
 
-def _run_id(info: Any) -> str:
+def _run_id(info: object) -> str:
     text = info.decode() if isinstance(info, bytes) else str(info)
     return next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("run_id:"))
 

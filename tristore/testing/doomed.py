@@ -71,7 +71,7 @@ def watch(stores: Stores, doom: Doom) -> None:
     client: Any = stores.redis.client
     execute = client.execute_command
 
-    async def counted(*args: Any, **options: Any) -> Any:
+    async def counted(*args: object, **options: object) -> object:
         doom.call(f"redis {args[0]} sent")
         answer = await execute(*args, **options)
         doom.call(f"redis {args[0]} answered")

@@ -4,9 +4,8 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -41,7 +40,7 @@ async def note_error(response: httpx.Response) -> None:
             log.write(f"{response.status_code} {response.text}\n")
 
 
-HOOKS: Any = {"response": [note_error]}
+HOOKS: Mapping[str, list[Callable[..., object]]] = {"response": [note_error]}
 
 
 def secrets_in(text: str, patterns: Mapping[str, str]) -> list[str]:

@@ -122,7 +122,7 @@ async def write(outbox: Outbox, stores: Stores, effects: Sequence[Effect], *, de
     return uow.owed
 
 
-async def query(stores: Stores, sql: str, **parameters: Any) -> Sequence[Any]:
+async def query(stores: Stores, sql: str, **parameters: object) -> Sequence[Any]:
     async with stores.postgres.background.connect() as connection:
         result = await connection.execute(text(sql), parameters)
         return result.all() if result.returns_rows else []

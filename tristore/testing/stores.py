@@ -107,7 +107,7 @@ async def fresh_databases(settings: S, migrate: Callable[[S], Awaitable[None]]) 
         await administrator.close()
 
 
-def own_databases(servers: Servers, **values: Any) -> AbstractAsyncContextManager[TristoreSettings]:
+def own_databases(servers: Servers, **values: object) -> AbstractAsyncContextManager[TristoreSettings]:
     """Settings that lead to databases of the test's own, with the machinery's tables only."""
     return fresh_databases(settings_on(servers, TristoreSettings, **values), _migrate_own)
 
@@ -140,5 +140,5 @@ def environment(settings: TristoreSettings, **more: str) -> dict[str, str]:
     return {**inherited, **mine, "LOG_LEVEL": "DEBUG", **more}
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
