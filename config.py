@@ -31,7 +31,9 @@ class Settings(TristoreSettings):
     rate_limit_sign_in_account: str = "10/minute"
     rate_limit_registration: str = "100/hour"
     rate_limit_requests: str = "600/minute"
+    # begin part orders
     order_deadline: float = Field(10, ge=1, le=300)
+    # end part orders
     purge_seconds: float = Field(60, gt=0)
 
     @field_validator(

@@ -12,44 +12,42 @@ from config import NAME, Settings
 from database.stores import Stores, open_stores
 from database.unit_of_work import UnitOfWork
 from migrations import REVISIONS
-
-# begin part live
-from models.conversation import Message
-
-# end part live
 from models.idempotency import IdempotencyRecord
 from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import FORMAT, CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
-from repositories.order_repo import OrderRepository
-from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.conversation_service import ConversationService
 from services.course_service import CourseService
 from services.effects import QUEUES, Targets
-
-# begin part live
-from services.live_conversations import LiveConversations
-
-# end part live
-from services.order_saga import OrderSaga
-from services.order_service import OrderService
 from services.personal import PERSONAL, Sources
 from services.privacy_service import PrivacyService
 from services.rate_limit_service import KINDS, RateLimitService
 from services.user_service import UserService
 from tristore.cache.copies import Lifetime
 from tristore.idempotency import IdempotencyRepository
+from tristore.ops.components import LONGEST, Components, Facts
+from tristore.personal import erase_documents
 
 # begin part live
+# isort: split
+from models.conversation import Message
+from services.live_conversations import LiveConversations
 from tristore.live.listeners import LiveService
 
 # end part live
-from tristore.ops.components import LONGEST, Components, Facts
-from tristore.personal import erase_documents
+# begin part orders
+# isort: split
+from repositories.order_repo import OrderRepository
+from repositories.seat_repo import SeatRepository
+from services.order_saga import OrderSaga
+from services.order_seats import CourseSeats
+from services.order_service import OrderService
+
+# end part orders
 
 
 class Services(Components):
@@ -63,10 +61,12 @@ class Services(Components):
         super().__init__(settings, stores, Facts(settings.app_name, NAME, QUEUES, FORMAT, longest, REVISIONS))
         self._unit_of_work = partial(UnitOfWork, stores.postgres, self._owed.record)
         self._users = UserRepository(stores.postgres)
-        self._orders = OrderRepository(stores.postgres)
         self._idempotency = IdempotencyRepository(IdempotencyRecord)
         self._activity = ActivityRepository(stores.mongodb)
+        # begin part orders
+        self._orders = OrderRepository(stores.postgres)
         self._seats = SeatRepository(stores.mongodb)
+        # end part orders
 
     # What the machinery asks for
 
@@ -76,14 +76,17 @@ class Services(Components):
             self._messages,
             self._activity,
             self.feed,
-            self._seats,
+            self._stores.mongodb,
             self.sagas,
             self._sessions,
             partial(erase_documents, PERSONAL, self._personal),
         )
 
+    # begin part orders
     def saga_kinds(self) -> Sequence[OrderSaga]:
         return [OrderSaga(orders=self._orders, seats=self._seats, seconds=self._settings.order_deadline)]
+
+    # end part orders
 
     def counts(self) -> dict[str, Counter[str]]:
         return super().counts() | {
@@ -190,8 +193,16 @@ class Services(Components):
     @cached_property
     def courses(self) -> CourseService:
         courses = CourseRepository(self._stores.postgres)
-        return CourseService(unit_of_work=self._unit_of_work, courses=courses, seats=self._seats, outbox=self.outbox)
+        return CourseService(
+            unit_of_work=self._unit_of_work,
+            courses=courses,
+            outbox=self.outbox,
+            # begin part orders
+            extensions=[CourseSeats(self._seats)],
+            # end part orders
+        )
 
+    # begin part orders
     @cached_property
     def orders(self) -> OrderService:
         return OrderService(
@@ -201,6 +212,8 @@ class Services(Components):
             sagas=self.sagas,
             outbox=self.outbox,
         )
+
+    # end part orders
 
     @cached_property
     def privacy(self) -> PrivacyService:

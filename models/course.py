@@ -1,4 +1,4 @@
-"""Courses: the table in PostgreSQL and what the API takes and gives. How many seats are taken is MongoDB's."""
+"""Courses: the table in PostgreSQL and what the API takes and gives."""
 
 import uuid
 from datetime import datetime
@@ -100,13 +100,11 @@ class Course(CourseBrief):
     description: str
     price_cents: int
     capacity: int
+    # begin part orders
     seats_left: int | None = Field(None, description="null while the database that counts them does not answer")
+    # end part orders
     created_at: datetime
     updated_at: datetime
-
-    def with_taken(self, taken: int) -> "Course":
-        """The same course with what is left of its seats."""
-        return self.model_copy(update={"seats_left": max(0, self.capacity - taken)})
 
 
 class CourseList(BaseModel):

@@ -1,4 +1,4 @@
-"""Courses in PostgreSQL. A deleted one is kept for the orders that name it, and is invisible here."""
+"""Courses in PostgreSQL. A deleted one is kept for what names it, and is invisible here."""
 
 import uuid
 from collections.abc import Sequence

@@ -52,5 +52,5 @@ async def update_course(courses: Courses, admin: Admin, course_id: uuid.UUID, up
 
 @router.delete("/{course_id}", status_code=204, summary="Delete a course", responses=problems(403, 404))
 async def delete_course(courses: Courses, admin: Admin, course_id: uuid.UUID) -> None:
-    """It is gone from sight; orders keep naming it."""
+    """It is gone from sight; what names it keeps doing so."""
     await courses.delete(course_id)

@@ -60,7 +60,7 @@ async def change_password(
 
 @router.delete("/me", status_code=202, summary="Erase the caller from all stores", response_class=Response)
 async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
-    """At once from sight; from each store as soon as it answers. Orders are kept, under an id that names nobody."""
+    """At once from sight; from each store as soon as it answers. What is kept names nobody."""
     await privacy.erase(caller.id)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from database.unit_of_work import UnitOfWork
-from models.activity import Action, happened
+from models.activity import happened
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -105,7 +105,7 @@ class ConversationService:
         items = found[:limit] if after is not None else found[1:]
         return MessagePage(items=items, next=items[-1].seq if after is not None else items[0].seq)
 
-    async def _note(self, owner: uuid.UUID, action: Action) -> None:
+    async def _note(self, owner: uuid.UUID, action: str) -> None:
         # The write that it tells of is in MongoDB already, and an error would make the client repeat that.
         with suppress(StoreUnavailable):
             await self._activity.add(happened(owner, action))

@@ -1,15 +1,24 @@
-"""Courses in PostgreSQL, with what is left of their seats as MongoDB counts them."""
+"""Courses in PostgreSQL, with what other stores have of them."""
 
 import uuid
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from database.unit_of_work import UnitOfWork
 from models.course import Course, CourseIn, CoursePage, CourseUpdate
 from repositories.course_repo import CourseRepository
-from repositories.seat_repo import SeatRepository
-from services.effects import OpenSeats
-from tristore.errors import NotFound, StoreUnavailable
+from tristore.errors import NotFound
 from tristore.outbox.relay import Outbox
+
+
+class Extension(Protocol):
+    """Adds fields to courses that are kept in another store."""
+
+    def begin(self, uow: UnitOfWork, course: Course) -> Course:
+        """Let the transaction that adds a course owe what these fields need. Returns it with them."""
+
+    async def complete(self, courses: list[Course]) -> list[Course]:
+        """The courses with these fields; without, while their store is down."""
 
 
 class CourseService:
@@ -20,34 +29,35 @@ class CourseService:
         *,
         unit_of_work: Callable[[], UnitOfWork],
         courses: CourseRepository,
-        seats: SeatRepository,
         outbox: Outbox,
+        extensions: Sequence[Extension] = (),
     ) -> None:
         self._unit_of_work = unit_of_work
         self._courses = courses
-        self._seats = seats
         self._outbox = outbox
+        self._extensions = extensions
 
     async def page(self, skip: int, limit: int) -> CoursePage:
         """Newest first."""
         courses, total = await self._courses.page(skip, limit)
-        return CoursePage(items=await self._with_seats(courses), total=total)
+        return CoursePage(items=await self._complete(courses), total=total)
 
     async def read(self, course_id: uuid.UUID) -> Course:
         course = await self._courses.get(course_id)
         if course is None:
             raise NotFound
-        [course] = await self._with_seats([course])
+        [course] = await self._complete([course])
         return course
 
     async def create(self, new: Sequence[CourseIn]) -> list[Course]:
         """All of them or none."""
         async with self._unit_of_work() as uow:
             courses = await self._courses.add_many(uow.session, new)
-            uow.effects += [OpenSeats(course_id=course.id) for course in courses]
+            for extension in self._extensions:
+                courses = [extension.begin(uow, course) for course in courses]
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        return [course.with_taken(0) for course in courses]
+        return courses
 
     async def update(self, course_id: uuid.UUID, update: CourseUpdate) -> Course:
         """Change what was sent."""
@@ -56,7 +66,7 @@ class CourseService:
             if course is None:
                 raise NotFound
             await uow.commit()
-        [course] = await self._with_seats([course])
+        [course] = await self._complete([course])
         return course
 
     async def delete(self, course_id: uuid.UUID) -> None:
@@ -66,10 +76,7 @@ class CourseService:
                 raise NotFound
             await uow.commit()
 
-    async def _with_seats(self, courses: Sequence[Course]) -> list[Course]:
-        # Without MongoDB nobody knows what is left; all else is known.
-        try:
-            taken = await self._seats.taken([course.id for course in courses])
-        except StoreUnavailable:
-            return list(courses)
-        return [course.with_taken(taken.get(course.id, 0)) for course in courses]
+    async def _complete(self, courses: list[Course]) -> list[Course]:
+        for extension in self._extensions:
+            courses = await extension.complete(courses)
+        return courses

@@ -6,20 +6,19 @@ Each is applied at least once, perhaps twice, perhaps late. So `apply` must be i
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import ClassVar
 
+from database.mongodb import MongoStore
 from models.activity import Activity
 from models.conversation import Conversation
 from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import profile_key, session_key
 from repositories.conversation_repo import ConversationRepository
-from repositories.seat_repo import SeatRepository
 from repositories.session_repo import SessionRepository
 from tristore.cache.feed import Feed
 from tristore.cache.fenced_cache import FencedCache
 from tristore.cache.invalidation import Invalidate
-from tristore.outbox.effects import Effect, Later, NotYet
+from tristore.outbox.effects import Effect, Later
 from tristore.saga import effects as saga_effects
 from tristore.saga.effects import GoOn
 
@@ -35,7 +34,7 @@ class Targets:
     conversations: ConversationRepository
     activity: ActivityRepository
     feed: Feed
-    seats: SeatRepository
+    mongodb: MongoStore
     sagas: GoOn
     sessions: SessionRepository
     erase_documents: Callable[[uuid.UUID, bool], Awaitable[None]]
@@ -135,23 +134,6 @@ class ForgetProfile(Later):
         await to.sessions.forget(self.user_id)
 
 
-class ForgetMarker(Later):
-    """The marker of seats that were taken or given back. Until it goes, this does not happen twice."""
-
-    queue: ClassVar = "mongodb"
-    course_id: uuid.UUID
-    marker: str
-    until: datetime
-
-    @property
-    def aggregate(self) -> str:
-        return f"marker:{self.marker}"
-
-    async def apply(self, to: Targets) -> None:
-        if not await to.seats.forget(self.course_id, self.marker, self.until):
-            raise NotYet
-
-
 class InvalidateProfile(Invalidate):
     user_id: uuid.UUID
 
@@ -182,20 +164,6 @@ class InvalidateSession(Invalidate):
             await super().apply(to)
         finally:  # also when Redis is down: this process has streams of its own
             to.feed.send(self.aggregate)
-
-
-class OpenSeats(Effect):
-    """Nobody can order a new course before this."""
-
-    queue: ClassVar = "mongodb"
-    course_id: uuid.UUID
-
-    @property
-    def aggregate(self) -> str:
-        return f"course:{self.course_id}"
-
-    async def apply(self, to: Targets) -> None:
-        await to.seats.open(self.course_id)
 
 
 def session_aggregate(session_id: uuid.UUID) -> str:

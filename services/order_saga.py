@@ -7,7 +7,7 @@ from typing import cast
 from models.order import CancelReason
 from repositories.order_repo import OrderRepository
 from repositories.seat_repo import SeatRepository
-from services.effects import ForgetMarker
+from services.order_effects import ForgetMarker
 from tristore.outbox.effects import Effect, NotYet
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import MARGIN, PostgresStep, Refused, RemoteStep, TooLate

@@ -9,7 +9,6 @@ from models.activity import happened
 from models.order import Order, OrderIn, OrderPage, OrderPlaced
 from repositories.order_repo import OrderRepository
 from services.effects import RecordActivity
-from services.errors import OrderCancelled
 from services.order_saga import OrderSaga
 from tristore.bounds.turnstile import Turnstile
 from tristore.errors import Conflict, NotFound, StoreUnavailable
@@ -25,6 +24,13 @@ BOUGHT = ["orders", "points_ledger"]
 ORDERS = rows("orders", Order, OrderRepository, tables=BOUGHT, keeps=BOUGHT, size=100)
 AT_ONCE, PATIENCE = 8, 1.0
 """An order is some fifteen statements. Hundreds at once would each get a few of them, and then all be too late."""
+
+
+class OrderCancelled(Conflict):
+    """The order was cancelled."""
+
+    def __init__(self, order_id: uuid.UUID, reason: str) -> None:
+        super().__init__(f"Order {order_id} was cancelled: {reason}.")
 
 
 class OrderService:

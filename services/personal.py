@@ -16,12 +16,17 @@ from repositories.conversation_repo import ConversationRepository
 from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import revocations
-from services.order_service import ORDERS
 from tristore import personal
 from tristore.errors import NotFound
 from tristore.idempotency import IdempotencyRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.personal import PAGE, Documents, Rows, documents, joined, listed
+
+# begin part orders
+# isort: split
+from services.order_service import ORDERS
+
+# end part orders
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ erasure take from here what there is to read, to change and to forget.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models import course
@@ -21,6 +21,8 @@ class Sample:
     body: Mapping[str, Any]
     owner: Literal["user", "admin"] = "user"
     """Who makes it. What a user makes does not exist for anybody else; what an admin makes is for everybody."""
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    """Settings with which it soon leaves nothing behind."""
 
 
 SAMPLES = [
@@ -28,9 +30,10 @@ SAMPLES = [
     Sample("message_id", "/conversations/{conversation_id}/messages", {"content": "secret"}),
     Sample("course_id", "/courses", course.EXAMPLE | {"capacity": course.MAX_CAPACITY}, owner="admin"),
     # begin part orders
-    Sample("order_id", "/orders", {"course_id": "of the course"}),
+    Sample("order_id", "/orders", {"course_id": "of the course"}, quick={"order_deadline": 3}),
     # end part orders
 ]
+QUICK = {name: value for sample in SAMPLES for name, value in sample.quick.items()}
 PARAMETERS = {"user_id", *(sample.parameter for sample in SAMPLES)}
 
 

@@ -36,7 +36,6 @@ LAB_SETTINGS = {
     "OUTBOX_POLL_SECONDS": str(POLL_SECONDS),
     "OUTBOX_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
     "LIVE_POLL_SECONDS": "0.5",
-    "ORDER_DEADLINE": "3",
     "ACCESS_LOG": "false",
     "LOG_LEVEL": "INFO",
 }
@@ -228,8 +227,11 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena_in(folder: Path, variant: str, seed: int, *, three_nodes: bool) -> AsyncIterator[Arena]:
-    """Start everything, and stop it at the end. `variant` names the broken variant, or is empty."""
+async def arena_in(
+    folder: Path, variant: str, seed: int, more: Mapping[str, str], *, three_nodes: bool
+) -> AsyncIterator[Arena]:
+    """Start everything, and stop it at the end. `variant` names the broken variant, or is empty;
+    `more` is environment of the apps."""
     async with own_lab(folder) as lab, AsyncExitStack() as exits:
         replica_set = await exits.enter_async_context(three_nodes_in(folder)) if three_nodes else None
         if replica_set:
@@ -238,8 +240,8 @@ async def arena_in(folder: Path, variant: str, seed: int, *, three_nodes: bool) 
         share = partial(random.Random(seed).uniform, 0, 1)
         ports = {store: lab.servers[store].port for store in STORES}
         proxies = {store: await exits.enter_async_context(proxy_to(ports[store], share)) for store in STORES}
-        more = {"PYTHONPATH": str(PROJECT), "BREAK": variant, **LAB_SETTINGS}
-        env = environment(_behind(lab, proxies), **more)
+        own = {"PYTHONPATH": str(PROJECT), "BREAK": variant}
+        env = environment(_behind(lab, proxies), **LAB_SETTINGS, **more, **own)
         arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set)
         for app in arena.apps:
             exits.push_async_callback(app.stop)

@@ -34,6 +34,8 @@ class Orders(Guest):
         "saga-step-not-idempotent": Plan(AWAY_OR_SLOW, OFTEN),
         "saga-undone-early": Plan([("late", "mongodb")], OFTEN, lasting=(2.2, 2.7)),
     }
+    in_gate: ClassVar = ["saga-step-not-idempotent"]
+    settings: ClassVar = {"ORDER_DEADLINE": "3"}
     _rows: OrderRows
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """What visits the lab besides the learners: each part of the app that can be taken out brings a guest of its own."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -31,6 +31,11 @@ class Guest:
     """Broken variants: the classes that take the place of the right ones in `wiring` or `components`, by name."""
     plans: ClassVar[Mapping[str, Plan]] = {}
     """The faults that each of its variants concentrates on."""
+
+    in_gate: ClassVar[Sequence[str]] = ()
+    """Those of its variants that the gate runs."""
+    settings: ClassVar[Mapping[str, str]] = {}
+    """Environment of the apps, for all guests."""
 
     def habits(self) -> "Mapping[str, Habits]":
         """Of the clients, for each variant that needs others."""

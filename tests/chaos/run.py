@@ -143,11 +143,12 @@ class Run:
 
 @asynccontextmanager
 async def prepared(seed: int, folder: Path, variant: str, course: Course) -> AsyncIterator[Run]:
-    starting = arena_in(folder, variant, seed, three_nodes=course.three_nodes)
+    present = guests()
+    more = {name: value for guest in present for name, value in guest.settings.items()}
+    starting = arena_in(folder, variant, seed, more, three_nodes=course.three_nodes)
     async with starting as arena, Machine(lambda: [app.pid for app in arena.apps]).watched() as machine:
         tally = Tally()
         catalogue = Catalogue(Learner(History(tally.began)))
-        present = guests()
         clients = [Client(arena, tally, f"{seed}/{i}", catalogue, course.habits, present) for i in range(CLIENTS)]
         run = Run(arena, tally, clients, catalogue, machine, present)
         try:

@@ -14,7 +14,7 @@ from services.personal import PERSONAL
 from tests.product.people import account, register, register_admin, sign_in
 from tests.product.routes import stock, stocked
 from tests.product.traces import traces
-from tests.samples import SAMPLES
+from tests.samples import QUICK, SAMPLES
 from tests.under_test import fresh_databases
 from tristore.personal import Rows
 from tristore.testing.lab import until
@@ -71,7 +71,7 @@ async def test_the_export_has_one_of_everything(client: httpx.AsyncClient, store
 @pytest.fixture
 async def quick(servers: Servers) -> AsyncIterator[Settings]:
     """Databases of its own: elsewhere other tests' erasures are owed for a minute."""
-    async with fresh_databases(servers, purge_seconds=1.0, order_deadline=3, effects_deadline=3) as settings:
+    async with fresh_databases(servers, purge_seconds=1.0, effects_deadline=3, **QUICK) as settings:
         yield settings
 
 

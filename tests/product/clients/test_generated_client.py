@@ -36,7 +36,8 @@ class Generated:
     async def new_user(self) -> tuple[UUID, str]:
         """Register and sign in. Returns the id and the token."""
         body = account(cefr_level="B1")
-        status, registered = await self.call("users.register", body=self.models.Registration.from_dict(body))
+        new = self.models.Registration.from_dict(body)
+        status, registered = await self.call("users.register", body=new, idempotency_key=body["username"])
         assert (status, type(registered)) == (201, self.models.Registered)
         form = self.models.SignIn(username=body["username"], password=body["password"])
         status, token = await self.call("auth.sign_in", body=form)
@@ -86,11 +87,8 @@ async def test_registers_signs_in_and_chats(generated: Generated) -> None:
     _, page = await call("conversations.list_messages", token, conversation_id=conversation.id, after_seq=0)
     assert ([message.content for message in page.items], page.next_) == (["Olá 1", "Olá 2"], None)
 
-    unknown = models.OrderIn(course_id=uuid4(), quantity=2)
-    status, problem = await call("orders.place_order", token, body=unknown, idempotency_key="k-1")
-    assert (status, type(problem)) == (404, models.Problem)
-    _, orders = await call("orders.list_orders", token)
-    assert (type(orders), orders.items, orders.points) == (models.OrderPage, [], 0)
+    _, courses = await call("courses.list_courses")
+    assert (type(courses), courses.items, courses.total) == (models.CoursePage, [], 0)
 
     assert await call("auth.sign_out", token) == (204, None)
     assert (await call("users.read_me", token))[0] == 401

@@ -2,18 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
 
 import httpx
 import pytest
-from pymongo.errors import PyMongoError
 
 from tests.product.outages import assert_unavailable, every_route, forget, health, wait_until_well
-from tests.product.people import account, register, register_admin
-from tests.product.things import new_course
+from tests.product.people import account, register
 from tests.under_test import Lab
 from tristore.embedded.servers import Store
-from tristore.stores.stores import open_stores
 from tristore.testing.lab import FAULTS, App, Fault, answers, percentile, post_repeatedly, timed, until
 from tristore.testing.proxy import proxy_to
 
@@ -63,25 +59,6 @@ async def test_without_mongodb_users_register_and_read_profiles(lab: Lab, app: A
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_without_mongodb_courses_are_shown_and_added(lab: Lab, app: App, fault: Fault) -> None:
-    client = app.client
-    async with open_stores(lab.settings) as stores:
-        admin = await register_admin(client, stores)
-        first = await new_course(client, admin)
-        async with lab.without("mongodb", fault):
-            path = f"/courses/{(await new_course(client, admin))['id']}"
-            one, seconds_of_one = await timed(client.get(path))
-            page, seconds_of_page = await timed(client.get("/courses", params={"limit": 2}))
-            assert (one.status_code, page.status_code) == (200, 200)
-            assert page.json()["items"] == [one.json(), first | {"seats_left": None}]
-            assert one.json()["seats_left"] is None
-            assert max(seconds_of_one, seconds_of_page) < 1.5
-        opened = stores.mongodb.database.seats
-        await until(lambda: has(opened.find_one({"_id": path.removeprefix("/courses/")})), 5)
-        assert (await client.get(path)).json()["seats_left"] == first["capacity"]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
 async def test_without_postgresql_answers_are_quick_and_honest(lab: Lab, app: App, fault: Fault) -> None:
     client = app.client
     cached, uncached = await register(client), await register(client)
@@ -107,13 +84,6 @@ async def test_without_postgresql_answers_are_quick_and_honest(lab: Lab, app: Ap
 
 async def sign_in_as_nobody(client: httpx.AsyncClient) -> httpx.Response:
     return await client.post("/auth/token", data={"username": "nobody-here", "password": "not this one"})
-
-
-async def has(found: Awaitable[object]) -> bool:
-    try:
-        return await found is not None
-    except PyMongoError:  # not yet
-        return False
 
 
 async def answers_as(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> bool:

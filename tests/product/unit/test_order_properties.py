@@ -21,7 +21,8 @@ from models.order import CENTS_PER_POINT, OrderIn
 from models.user import Registration
 from repositories.order_repo import OrderRepository
 from repositories.seat_repo import SeatRepository
-from services.effects import QUEUES, ForgetMarker
+from services.effects import QUEUES
+from services.order_effects import ForgetMarker
 from services.order_saga import OrderSaga
 from tests.product.people import account
 from tests.under_test import fresh_databases
