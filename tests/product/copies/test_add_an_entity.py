@@ -124,7 +124,7 @@ FORGOTTEN = {
         "        await session.execute(delete(NoteRow).where(NoteRow.user_id == owner))\n",
         "",
         "pytest -n0 tests/product/api/test_personal.py -k second_pass",
-        "postgresql notes still has something of an erased user. Let `erase` in the repository of this entity delete it",
+        "postgresql notes still has something of an erased user. Let `erase` in the repository of this entity",
     ),
     "the export": (
         "services/note_service.py",
