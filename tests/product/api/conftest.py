@@ -1,11 +1,13 @@
 """What holds for all tests of the API."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.product.for_user import REFUSED, demand_locks
+from tests.product.unanswered import Unanswered
 from tristore.stores.stores import Stores
 
 _watched: dict[AsyncEngine, list[str]] = {}
@@ -20,3 +22,14 @@ async def tables_of_users(stores: Stores) -> AsyncIterator[list[str]]:
     REFUSED.clear()
     yield _watched[engine]
     assert REFUSED == []
+
+
+@pytest.fixture(autouse=True)
+def unanswered() -> Iterator[list[str]]:
+    """The errors that became a response with status 500. Fails when there are any, and shows their words."""
+    handler = Unanswered()
+    logger = logging.getLogger("access")
+    logger.addHandler(handler)
+    yield handler.errors
+    logger.removeHandler(handler)
+    assert not handler.errors, "The service failed and answered 500. " + "\n".join(handler.errors)

@@ -39,7 +39,9 @@ async def test_each_answer_has_a_request_id_and_keeps_the_callers(client: httpx.
     assert forged.headers["X-Request-ID"] != "a b"
 
 
-async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(settings: Settings, stores: Stores) -> None:
+async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(
+    settings: Settings, stores: Stores, unanswered: list[str]
+) -> None:
     app = create_app(settings, stores)
 
     @app.get("/bug")
@@ -52,6 +54,7 @@ async def test_a_bug_answers_500_without_its_text_and_is_logged_with_the_id(sett
     assert "secret" not in answer.text
     logged = log_of_run.path().read_text().partition(f"request_id={answer.json()['request_id']}")[2]
     assert "ZeroDivisionError" in logged
+    assert unanswered.pop() == "ZeroDivisionError: with a secret"
 
 
 async def test_operators_are_told_the_servers_code_and_nobody_its_text(settings: Settings, stores: Stores) -> None:
