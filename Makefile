@@ -35,7 +35,7 @@ chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
-test-copies: $(VENV)/installed ## docs/add-an-entity.md, followed word by word in a copy of the tree
+test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
 	$(BIN)/python -m pytest tests/product/copies $(ARGS)
 
 fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the OpenAPI document; FUZZ_SEED=... repeats a run

@@ -1,13 +1,11 @@
 """docs/add-an-entity.md is followed word by word in a copy of the tree. `make test-copies` runs this."""
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.product.copies.tree import copy_tree, git, run
 from tristore.testing.lab import PROJECT
 
 pytestmark = pytest.mark.timeout(900)
@@ -16,18 +14,6 @@ DOCUMENT = PROJECT / "docs/add-an-entity.md"
 STEP = re.compile(
     r"^(?:Create|In) `(?P<path>[^`]+)`|^```(?P<kind>python|diff|console)\n(?P<block>.*?)^```", re.DOTALL | re.MULTILINE
 )
-
-
-def git(*arguments: str, folder: Path) -> str:
-    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-def run(command: str, folder: Path) -> tuple[int, str]:
-    """Run it with the virtual environment as it is."""
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTEST"))}
-    asked = command.replace("make ", "make -o .venv/installed ", 1)
-    done = subprocess.run(asked, shell=True, cwd=folder, env=outside, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
 
 
 def change(file: Path, difference: str) -> None:
@@ -55,18 +41,8 @@ def follow(copy: Path) -> None:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the tree as it is, in which the document has been followed."""
-    copy = tmp_path_factory.mktemp("copy")
-    for name in git("ls-files", "--cached", "--others", "--exclude-standard", folder=PROJECT).splitlines():
-        if (PROJECT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, copy / name)
-    (copy / ".venv").symlink_to((PROJECT / ".venv").resolve())
-    if (PROJECT / ".mypy_cache").is_dir():  # else checking all types takes a minute
-        shutil.copytree(PROJECT / ".mypy_cache", copy / ".mypy_cache")
-    git("init", "-q", folder=copy)
-    git("add", "-A", folder=copy)
-    git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-qm", "as it was", folder=copy)
+    """In which the document has been followed."""
+    copy = copy_tree(tmp_path_factory.mktemp("copy"))
     follow(copy)
     return copy
 
