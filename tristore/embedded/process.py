@@ -1,4 +1,4 @@
-"""Server processes that outlive the process which started them, and are found again by their data folder."""
+"""Processes of servers. They outlive the process that started them, and are found again by their data folder."""
 
 import errno
 import fcntl
@@ -21,12 +21,13 @@ import psutil
 
 LOOPBACK = "127.0.0.1"
 SYSTEM_USER = "tristore"
-LOCK_PATIENCE = 90.0
-STOP_PATIENCE = 10.0
-LOG_LIMIT = 5_000_000  # bytes; a longer log starts afresh with the next start
+LOCK_SECONDS = 90.0
+STOP_SECONDS = 10.0
+LOG_LIMIT = 5_000_000
+"""Bytes. A server whose log is longer begins a new one when it starts."""
 
-# Enters a user namespace where root is somebody else, then becomes the server. A program of its own, because code
-# between fork and exec (preexec_fn) may deadlock in a process with threads, and `start_all` has threads.
+# Enters a user namespace in which root is an ordinary user, then becomes the server. It is a program of its own.
+# Code between fork and exec (preexec_fn) may deadlock in a process with threads, and `start_all` has threads.
 _NOT_ROOT = """
 import ctypes, os, sys
 if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):
@@ -39,21 +40,23 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class CannotRun(Exception):
-    """A server cannot be run; says why."""
+    """Says why a server cannot be run."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """What is remembered of a started server, in a file beside its data."""
+class PidFile:
+    """What is known of a server that was started. It stands in a file beside the server's data."""
 
     pid: int
     created: float
+    """When the process started, as psutil tells it."""
     port: int
     binary: str
     version: str
 
     @classmethod
-    def read(cls, path: Path) -> "Record | None":
+    def read(cls, path: Path) -> "PidFile | None":
+        """None when there is no such file, or it cannot be read."""
         with suppress(OSError, ValueError, TypeError):
             return cls(**json.loads(path.read_text()))
         return None
@@ -64,10 +67,10 @@ class Record:
         fresh.replace(path)
 
     def process(self, data: Path) -> psutil.Process | None:
-        """The process, if it still runs. Pids are reused, so its start time and data folder must be the same."""
+        """The process if it still runs, else None. The system reuses pids, so start time and data folder must match."""
         with suppress(psutil.Error):
             process = psutil.Process(self.pid)
-            # Two seconds: start times are reckoned from the wall clock, which is corrected now and then.
+            # Two seconds are allowed: psutil reckons start times from the wall clock, which may be corrected.
             if abs(process.create_time() - self.created) < 2 and serves(process, data) and not gone(process):
                 return process
         return None
@@ -75,7 +78,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Account:
-    """How a server is run that refuses root: behind a prefix, or as another user."""
+    """How to run a server that refuses root: a prefix of its command, or another user."""
 
     prefix: tuple[str, ...] = ()
     user: pwd.struct_passwd | None = None
@@ -85,13 +88,14 @@ class Account:
         return (self.user.pw_uid, self.user.pw_gid, []) if self.user else (None, None, None)
 
     def take_over(self, folder: Path) -> None:
-        """Makes a folder this account's own: an earlier start may have used another."""
+        """Make this account the owner of a folder. An earlier start may have used another account."""
         uid, gid = (self.user.pw_uid, self.user.pw_gid) if self.user else (os.geteuid(), os.getegid())
         if folder.stat().st_uid != uid:
             for path in [folder, *folder.rglob("*")]:
                 os.chown(path, uid, gid, follow_symlinks=False)
 
     def check_reach(self, binary: Path, folder: Path) -> None:
+        """Raises CannotRun if this account cannot run the program, or cannot write to the folder."""
         test = ["/bin/sh", "-c", 'test -x "$0" && test -w "$1"', str(binary), str(folder)]
         if self != ONESELF and run(test, account=self).returncode:
             who = f"the system user {SYSTEM_USER}" if self.user else "root without its powers"
@@ -103,7 +107,7 @@ ONESELF = Account()
 
 @cache
 def unprivileged() -> Account:
-    """The account for servers that refuse root."""
+    """The account for servers that refuse root: our own if we are not root. Raises CannotRun."""
     if os.geteuid() != 0:
         return ONESELF
     inside = Account(prefix=(sys.executable, "-IS", "-c", _NOT_ROOT))
@@ -122,32 +126,33 @@ def _system_user() -> pwd.struct_passwd:
 
 
 def run(
-    command: Sequence[str], *, account: Account = ONESELF, env: Mapping[str, str] | None = None, patience: float = 60
+    command: Sequence[str], *, account: Account = ONESELF, env: Mapping[str, str] | None = None, seconds: float = 60
 ) -> "subprocess.CompletedProcess[str]":
+    """Run a program to its end, for so many seconds at most. Raises OSError and SubprocessError."""
     uid, gid, groups = account.ids
     return subprocess.run(  # noqa: S603 - the programs are ours, and no argument is a user's
-        [*account.prefix, *command], env=env, user=uid, group=gid, extra_groups=groups, timeout=patience,
+        [*account.prefix, *command], env=env, user=uid, group=gid, extra_groups=groups, timeout=seconds,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         start_new_session=True,
     )  # fmt: skip
 
 
 def spawn(command: Sequence[str], data: Path, log: Path, env: Mapping[str, str], account: Account) -> psutil.Process:
-    """A server in a session of its own, which Ctrl-C does not reach, with its data folder as working directory."""
+    """Start a server in a session of its own, so that Ctrl-C does not reach it. It works in its data folder."""
     uid, gid, groups = account.ids
     with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: S603 - as above
             [*account.prefix, *command], cwd=data, env=env, user=uid, group=gid, extra_groups=groups,
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    child.returncode = 0  # it may outlive us; `gone` reaps it, and Popen need not warn
+    child.returncode = 0  # it may outlive us, and `gone` reaps it: Popen need not warn
     return psutil.Process(child.pid)
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended. Reaps children: an orphan, too, becomes one where we are a container's pid 1."""
+    """Whether a process has ended. Reaps our children. If our pid is 1, as in a container, all orphans are children."""
     with suppress(psutil.NoSuchProcess):
-        # A process whose first thread has ended is a zombie already while its others still hold the port.
+        # Once its first thread has ended, a process is a zombie. Its other threads may still hold the port.
         if process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):
             return False
     with suppress(ChildProcessError):
@@ -156,14 +161,15 @@ def gone(process: psutil.Process) -> bool:
 
 
 def serves(process: psutil.Process, data: Path) -> bool:
+    """Whether its command line names this data folder."""
     with suppress(psutil.Error):
         return str(data) in process.cmdline()
     return False
 
 
 def servers_on(data: Path, name: str) -> list[psutil.Process]:
-    """All that run on a folder, recorded or not: the starter may have died before it wrote the record, the folder may
-    have been deleted under its server, and a killed postmaster leaves children."""
+    """All processes of this name that work in the folder. The pid file does not know them all. Its writer may have
+    died first, the folder may have been deleted, and a killed postmaster leaves children."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -175,34 +181,36 @@ def servers_on(data: Path, name: str) -> list[psutil.Process]:
 def _works_in(process: psutil.Process, data: Path) -> bool:
     try:
         return process.cwd() == str(data)
-    except psutil.AccessDenied:  # another user's: root in a container may not look
+    except psutil.AccessDenied:  # it is another user's, and root in a container may not look
         return serves(process, data)
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
+    """The process and all below it. Empty when it has ended."""
     with suppress(psutil.NoSuchProcess):
         return [process, *process.children(recursive=True)]
     return []
 
 
-def end(processes: Sequence[psutil.Process], with_signal: int, patience: float = STOP_PATIENCE) -> None:
-    """Asks processes to end, also stopped (SIGSTOP) ones, and kills those that still run after `patience` seconds."""
+def end(processes: Sequence[psutil.Process], with_signal: int, seconds: float = STOP_SECONDS) -> None:
+    """Ask processes to end, stopped ones (SIGSTOP) too. Kill those that still run after so many seconds."""
     everyone = [member for process in processes for member in family(process)]
     signal_all(everyone, signal.SIGCONT)
     signal_all(processes, with_signal)
-    if not _wait_gone(everyone, patience):
+    if not _wait_gone(everyone, seconds):
         signal_all(everyone, signal.SIGKILL)
-        _wait_gone(everyone, patience)
+        _wait_gone(everyone, seconds)
 
 
 def signal_all(processes: Sequence[psutil.Process], number: int) -> None:
+    """Send a signal to those that have not ended."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
-def _wait_gone(processes: Sequence[psutil.Process], patience: float) -> bool:
-    deadline = time.monotonic() + patience
+def _wait_gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
     while not (ended := all(gone(process) for process in processes)) and time.monotonic() < deadline:
         time.sleep(0.01)
     return ended
@@ -210,12 +218,13 @@ def _wait_gone(processes: Sequence[psutil.Process], patience: float) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process (and thread) at a time. The kernel frees the lock of a process that dies."""
-    deadline = time.monotonic() + LOCK_PATIENCE
+    """Let one process, and one thread of it, into the block at a time. When a process dies, the kernel frees its lock.
+    Raises CannotRun when others hold the lock for too long."""
+    deadline = time.monotonic() + LOCK_SECONDS
     with path.open("w") as file:
         while not _try_lock(file.fileno()):
             if time.monotonic() > deadline:
-                raise CannotRun(f"another process has been starting or stopping it for {LOCK_PATIENCE:.0f} s")
+                raise CannotRun(f"another process has been starting or stopping it for {LOCK_SECONDS:.0f} s")
             time.sleep(0.02)
         yield
 
@@ -229,6 +238,7 @@ def _try_lock(file: int) -> bool:
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen there. Raises OSError for an address that is not ours."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -241,16 +251,18 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port(preferred: int | None) -> int:
-    """Below the ephemeral ports: no outgoing connection takes it while the server is down."""
+    """The preferred port, or another one that is free. It is below the ephemeral ports: no outgoing connection takes it
+    while the server is down."""
     candidates = [random.randrange(20_000, 30_000) for _ in range(100)]
     return next(port for port in [preferred or candidates[0], *candidates] if is_free(port))
 
 
 def tail(log: Path, start: int) -> str:
-    """The last lines that were logged after position `start`; the failures among them, if any is marked as one."""
+    """The last five lines that were logged after the position `start`. If some tell of failures, only those."""
     with suppress(OSError), log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
-        failures = [line for line in lines if '"s":"F"' in line or '"s":"E"' in line]  # mongod's, followed by chatter
+        # mongod marks them, and goes on to log other things.
+        failures = [line for line in lines if '"s":"F"' in line or '"s":"E"' in line]
         return "\n".join(line[:400] for line in (failures or lines)[-5:])
     return ""

@@ -1,4 +1,4 @@
-"""Real PostgreSQL, Redis and MongoDB servers on loopback, for `make run` and the tests. The app never imports this."""
+"""Real servers of PostgreSQL, Redis and MongoDB on loopback, for `make run` and tests. The app never imports this."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ from tristore.embedded.kinds import Kind, MongoDB, PostgreSQL, Redis
 from tristore.embedded.process import (
     LOG_LIMIT,
     CannotRun,
-    Record,
+    PidFile,
     end,
     family,
     free_port,
@@ -34,12 +34,13 @@ from tristore.settings import DSN_FIELDS
 
 Store = StoreName
 STORES: tuple[Store, ...] = get_args(Store)
-START_PATIENCE = 60.0
-ADOPT_PATIENCE = 5.0  # a running server that has not answered by then is stopped and started again
+START_SECONDS = 60.0
+ADOPT_SECONDS = 5.0
+"""A running server that has not answered by then is stopped, and started again."""
 
 
 class EmbeddedError(Exception):
-    """A store's server cannot be started: which one, why, what to do instead, and the end of its log."""
+    """A server cannot be started. Says which one, why, what to do instead, and how its log ends."""
 
     def __init__(self, store: Store, cause: object, log: str = "") -> None:
         self.store = store
@@ -51,8 +52,8 @@ class EmbeddedError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. SIGSTOP of `pid` stops Redis and MongoDB; PostgreSQL answers open connections from child
-    processes: stop all of `EmbeddedServers.pids`."""
+    """A running server. To hang Redis or MongoDB, send SIGSTOP to `pid`. PostgreSQL answers open connections from
+    child processes, so send it to all of `EmbeddedServers.pids`."""
 
     store: Store
     dsn: str = field(repr=False)
@@ -63,34 +64,35 @@ class Server:
 
 
 class EmbeddedServers:
-    """The servers whose data is under `root/<store>/`. They outlive this process until `stop`."""
+    """The servers whose data is in `root/<store>/`. They run on after this process, until `stop`."""
 
     def __init__(
         self, root: Path, *, name: str = "tristore", installed: Callable[[Store], Iterable[Path]] | None = None
     ) -> None:
-        """`name` is that of PostgreSQL's superuser and database. Data that exists must have been made with it.
-        `installed` gives the programs to choose from, best first (default: on PATH, then in the wheels)."""
+        """`name` is the name of PostgreSQL's superuser and of its database. Data that exists must have been made with
+        it. `installed` gives the programs to choose from, the best first. None: those on PATH, then in the wheels."""
         self._root = root.resolve()
         self._kinds: dict[Store, Kind] = {"postgresql": PostgreSQL(name), "redis": Redis(), "mongodb": MongoDB()}
         self._installed = installed or self.installed
 
     def installed(self, store: Store) -> Iterable[Path]:
-        """The programs on PATH and in the wheels, best first."""
+        """The programs on PATH and in the wheels, the best first."""
         return self._kinds[store].installed()
 
     def start(self, store: Store) -> Server:
-        """Starts the server, or adopts the one that runs; returns when it answers. Raises EmbeddedError."""
+        """Start the server, or adopt the one that runs. Returns when it answers. Raises EmbeddedError."""
         return self._start(store, threading.Event())[0]
 
     def start_all(self, stores: Iterable[Store] = STORES) -> dict[Store, Server]:
-        """Starts them at the same time. If one cannot start, or this is interrupted, none that it started stays."""
+        """Start them all at once. If one cannot start, or this is interrupted, it stops those that it has started.
+        Raises EmbeddedError."""
         cancelled = threading.Event()
         with ThreadPoolExecutor(len(STORES)) as pool:
             starts = {store: pool.submit(self._start, store, cancelled) for store in stores}
             try:
                 done, _ = wait(starts.values(), return_when=FIRST_EXCEPTION)
                 for start in done:
-                    start.result()  # raises what failed, while others may still be starting
+                    start.result()  # raises the error at once, while others may still be starting
                 return {store: start.result()[0] for store, start in starts.items()}
             except BaseException:
                 cancelled.set()
@@ -100,21 +102,21 @@ class EmbeddedServers:
                 raise
 
     def stop(self, store: Store) -> bool:
-        """Stops the server cleanly, or kills it if it takes too long. False if it was not running."""
+        """Stop the server, and kill it if it takes too long. False if it was not running. Raises CannotRun."""
         if not self._folder(store).exists():
             return False
         with locked(self._folder(store) / "lock"):
             return self._clear(store)
 
     def status(self, store: Store) -> Server | None:
-        """The running server, which may still be starting or hung."""
-        record = self._record(store)
-        return self._server(store, record) if record and record.process(self._data(store)) else None
+        """The running server, or None. It may still be starting, or hang."""
+        known = self._pid_file(store)
+        return self._server(store, known) if known and known.process(self._data(store)) else None
 
     def pids(self, store: Store) -> list[int]:
-        """The server's process and, for PostgreSQL, its children: what a test stops (SIGSTOP) to hang the store."""
-        record = self._record(store)
-        process = record.process(self._data(store)) if record else None
+        """The server's process and its children, if any. A test sends them SIGSTOP to hang the store."""
+        known = self._pid_file(store)
+        process = known.process(self._data(store)) if known else None
         return [member.pid for member in family(process)] if process else []
 
     def _folder(self, store: Store) -> Path:
@@ -123,15 +125,15 @@ class EmbeddedServers:
     def _data(self, store: Store) -> Path:
         return self._folder(store) / "data"
 
-    def _record(self, store: Store) -> Record | None:
-        return Record.read(self._folder(store) / "server.json")
+    def _pid_file(self, store: Store) -> PidFile | None:
+        return PidFile.read(self._folder(store) / "server.json")
 
-    def _server(self, store: Store, record: Record) -> Server:
-        dsn = self._kinds[store].dsn.format(port=record.port)
-        return Server(store, dsn, record.pid, record.port, self._data(store), record.version)
+    def _server(self, store: Store, known: PidFile) -> Server:
+        dsn = self._kinds[store].dsn.format(port=known.port)
+        return Server(store, dsn, known.pid, known.port, self._data(store), known.version)
 
     def _start(self, store: Store, cancelled: threading.Event) -> tuple[Server, bool]:
-        """The server, and whether it had to be started."""
+        """The server, and whether it had to be started. Raises EmbeddedError."""
         log, begin = self._folder(store) / "server.log", 0
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -148,45 +150,45 @@ class EmbeddedServers:
             raise EmbeddedError(store, error, tail(log, begin)) from error
 
     def _adopt(self, store: Store) -> Server | None:
-        record = self._record(store)
-        process = record.process(self._data(store)) if record else None
-        if record is None or process is None:
+        known = self._pid_file(store)
+        process = known.process(self._data(store)) if known else None
+        if known is None or process is None:
             return None
         signal_all(family(process), signal.SIGCONT)
         with suppress(CannotRun):
-            self._wait_ready(store, process, record.port, ADOPT_PATIENCE, cancelled=threading.Event())
-            return self._server(store, record)
+            self._wait_ready(store, process, known.port, ADOPT_SECONDS, cancelled=threading.Event())
+            return self._server(store, known)
         return None
 
     def _clear(self, store: Store) -> bool:
-        """Ends all that still runs on the store's folder; True if a server was among it."""
+        """End all processes that still work in the store's folder. True if a server was among them."""
         kind, data = self._kinds[store], self._data(store)
         found = servers_on(data, kind.program)
         servers = [process for process in found if serves(process, data)]
         end(servers, kind.stop_signal)
-        end(found, signal.SIGKILL)  # what a killed postmaster left: there is nobody to tell it to stop
+        end(found, signal.SIGKILL)  # children of a killed postmaster: nobody tells them to stop
         return bool(servers)
 
     def _launch(self, store: Store, log: Path, cancelled: threading.Event) -> Server:
-        kind, data, record = self._kinds[store], self._data(store), self._record(store)
-        remembered = [Path(record.binary)] if record and Path(record.binary).exists() else []
+        kind, data, known = self._kinds[store], self._data(store), self._pid_file(store)
+        remembered = [Path(known.binary)] if known and Path(known.binary).exists() else []
         binary = kind.choose([*remembered, *self._installed(store)], data)
         account = kind.prepare(binary, data, log)
-        port = free_port(record.port if record else None)
+        port = free_port(known.port if known else None)
         process = spawn(kind.command(binary, data, port), data, log, binary.env, account)
         try:
-            record = Record(process.pid, process.create_time(), port, str(binary.path), binary.version)
-            record.write(self._folder(store) / "server.json")
-            self._wait_ready(store, process, port, START_PATIENCE, cancelled)
+            known = PidFile(process.pid, process.create_time(), port, str(binary.path), binary.version)
+            known.write(self._folder(store) / "server.json")
+            self._wait_ready(store, process, port, START_SECONDS, cancelled)
         except BaseException:
             end([process], kind.stop_signal)
             raise
-        return self._server(store, record)
+        return self._server(store, known)
 
     def _wait_ready(
-        self, store: Store, process: psutil.Process, port: int, patience: float, cancelled: threading.Event
+        self, store: Store, process: psutil.Process, port: int, seconds: float, cancelled: threading.Event
     ) -> None:
-        deadline = monotonic() + patience
+        deadline = monotonic() + seconds
         while monotonic() < deadline:
             if cancelled.is_set():
                 raise CannotRun("another store failed, or the start was interrupted")
@@ -196,4 +198,4 @@ class EmbeddedServers:
                 if self._kinds[store].ready(port, self._data(store)):
                     return
             sleep(0.01)
-        raise CannotRun(f"it did not answer within {patience:.0f} s")
+        raise CannotRun(f"it did not answer within {seconds:.0f} s")

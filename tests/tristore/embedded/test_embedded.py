@@ -297,7 +297,7 @@ def test_a_process_that_does_not_heed_its_signal_is_killed() -> None:
         assert stubborn.stdout is not None
         assert stubborn.stdout.readline() == b"ready\n"
         process = psutil.Process(stubborn.pid)
-        end([process], signal.SIGTERM, patience=0.2)
+        end([process], signal.SIGTERM, seconds=0.2)
         assert gone(process)
 
 
