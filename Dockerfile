@@ -30,4 +30,5 @@ sys.exit(connection.getresponse().status != 200)"]
 # Exec form: uvicorn is process 1 and gets SIGTERM. Streams of events end only when they are cut off. An idle connection is
 # kept longer than load balancers keep theirs, or a request meets one that is just being closed.
 CMD ["uvicorn", "main:app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", \
+     "--http", "tristore.http.protocol:HttpProtocol", \
      "--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "75", "--no-proxy-headers", "--no-server-header"]

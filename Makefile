@@ -44,6 +44,9 @@ fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the Ope
 bench: $(VENV)/installed ## The app against what FastAPI and the drivers can do, and the straightforward wiring (SMOKE=1: for errors only)
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
+bench-protocol: $(VENV)/installed ## What the server's protocol costs beside uvicorn's own (SMOKE=1: for errors only)
+	$(BIN)/python -m benchmarks.protocol
+
 bench-growth: $(VENV)/installed ## What a request costs as messages and conversations grow (SMOKE=1: for errors only)
 	$(BIN)/python -m benchmarks.growth
 
@@ -86,4 +89,4 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos test-browser test-copies fuzz bench bench-growth bench-outbox bench-sign-in without migrate migration lock
+.PHONY: help run check format test test-faults chaos test-browser test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without migrate migration lock

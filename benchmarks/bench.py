@@ -33,6 +33,7 @@ from tests.under_test import Lab, own_lab
 from tristore.embedded.servers import STORES, EmbeddedServers
 from tristore.embedded.servers import Server as Served
 from tristore.models import now
+from tristore.ops.serve import PROTOCOL
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing import log_of_run
 from tristore.testing.guarded import guarded_folder
@@ -49,6 +50,8 @@ WIRING = "straightforward"
 SPARED = ", GC spared"
 """A ceiling with the app's settings for garbage collection, which others could make too. The bars are of plain ones."""
 QUIET = {"LOG_LEVEL": "WARNING", "ACCESS_LOG": "false"}
+OTHERS = ("benchmarks.ceilings", "benchmarks.straightforward")
+"""These have uvicorn's own protocol; the app has the one that it ships with."""
 PACKAGES = "fastapi starlette uvicorn uvloop httptools sqlalchemy asyncpg redis hiredis motor pymongo pydantic".split()
 
 
@@ -147,7 +150,8 @@ async def count_statements(postgres: Served) -> None:
 @asynccontextmanager
 async def serving(lab: Lab, server: Server) -> AsyncIterator[App]:
     uvicorn = ("uvicorn", "--app-dir", str(PROJECT), server.module, "--no-access-log", "--log-level", "warning")
-    how = ("--loop", os.environ.get("LOOP") or "auto", "--http", "httptools", "--timeout-keep-alive", "75")
+    http = "httptools" if server.module.startswith(OTHERS) else PROTOCOL
+    how = ("--loop", os.environ.get("LOOP") or "auto", "--http", http, "--timeout-keep-alive", "75")
     async with lab.running(*uvicorn, *how, "--port", **QUIET, **dict(server.environment)) as app:
         pin(app.process.pid, SERVER_CORES)
         yield app

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config import get_settings
 from main import create_app
+from tristore.http.protocol import HttpProtocol
 
 TICK = 0.001
 
@@ -69,7 +70,8 @@ async def main(port: int) -> None:
     app = create_app(get_settings())
     app.add_middleware(ProbeRoute, probe=probe, state=app.state)
     ticking = asyncio.create_task(probe.run())
-    await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_keep_alive=75)).serve()
+    config = uvicorn.Config(app, port=port, http=HttpProtocol, log_level="warning", timeout_keep_alive=75)
+    await uvicorn.Server(config).serve()
     ticking.cancel()
 
 

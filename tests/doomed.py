@@ -8,6 +8,7 @@ from pymongo import monitoring
 
 from config import get_settings
 from main import create_app
+from tristore.http.protocol import HttpProtocol
 from tristore.stores.stores import open_stores
 from tristore.testing.doomed import Arm, Doom, MongoCalls, watch
 
@@ -20,7 +21,8 @@ async def main(port: int) -> None:
         watch(stores, doom)
         app = create_app(settings, stores)
         app.add_middleware(Arm, doom=doom)
-        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_keep_alive=75)).serve()
+        config = uvicorn.Config(app, port=port, http=HttpProtocol, log_level="warning", timeout_keep_alive=75)
+        await uvicorn.Server(config).serve()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from config import get_settings
 from main import create_app
 from tests.chaos.broken import break_app, break_stores, break_wiring
+from tristore.http.protocol import HttpProtocol
 from tristore.ops.process import configure_logging
 from tristore.passwords import CONTEXT
 from tristore.stores import mongodb, postgres, redis
@@ -71,7 +72,8 @@ async def main(port: int, kills: Path) -> None:
         break_app(variant, app)
         app.add_middleware(Arm, doom=doom)
         app.add_middleware(Tell, stores=stores)
-        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_keep_alive=75)).serve()
+        config = uvicorn.Config(app, port=port, http=HttpProtocol, log_level="warning", timeout_keep_alive=75)
+        await uvicorn.Server(config).serve()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class RequestContext:
             nonlocal status, started_response
             if message["type"] == "http.response.start":
                 status, started_response = message["status"], True
-                message["headers"] = _with_ours(message["headers"], request_id)
+                message["headers"] = with_ours(message["headers"], request_id)
             await send(message)
 
         try:
@@ -97,7 +97,7 @@ class RequestContext:
             structlog.contextvars.reset_contextvars(**bound)
 
 
-def _with_ours(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+def with_ours(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
     names = {name for name, _ in given}
     ours = (*HEADERS, (b"x-request-id", request_id.encode()))
     return [*(header for header in ours if header[0] not in names), *given]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # never installed in production
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers and clients keep an idle connection (often 60). The side that sends must be the one that
 closes first, or a request meets a connection that is just being closed."""
+PROTOCOL = "tristore.http.protocol:HttpProtocol"
+"""By its name, as uvicorn's command line takes it too: nothing in tristore/ops knows HTTP."""
 
 
 def serve(service: Service[S]) -> None:
@@ -64,6 +66,7 @@ def _serve(service: Service[S], signals: list[int]) -> None:
                 f"{service.module}:app",
                 host=settings.host,
                 port=settings.port,
+                http=PROTOCOL,
                 log_config=None,
                 timeout_graceful_shutdown=5,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -16,6 +16,7 @@ import httpx
 from anyio import to_thread
 
 from tristore.embedded.servers import EmbeddedServers, Store
+from tristore.ops.serve import PROTOCOL
 from tristore.settings import TristoreSettings
 from tristore.testing import log_of_run, warm
 from tristore.testing.stores import Servers, environment
@@ -36,7 +37,7 @@ class Apps:
 
     def app(self, **more: str) -> AbstractAsyncContextManager["App"]:
         """An app process of its own, stopped with SIGTERM at the end. `more` is for its environment."""
-        uvicorn = ("uvicorn", "--app-dir", str(PROJECT), self.app_path, "--log-level", "warning")
+        uvicorn = ("uvicorn", "--app-dir", str(PROJECT), self.app_path, "--log-level", "warning", "--http", PROTOCOL)
         return self.running(*uvicorn, "--timeout-keep-alive", "75", "--port", **more)
 
     @asynccontextmanager

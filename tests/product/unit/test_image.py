@@ -1,9 +1,16 @@
 """What `.dockerignore` lets into the image is all that the service needs there."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from uvicorn.importer import import_from_string
+
+from tristore.http.protocol import HttpProtocol
+from tristore.ops.serve import PROTOCOL
 
 PROJECT = Path(__file__).parents[3]
 IMPORT_ALL = """
@@ -14,6 +21,18 @@ for module in pkgutil.walk_packages(tristore.__path__, "tristore."):
     importlib.import_module(module.name)
 print(main.__file__, "tristore.embedded" in sys.modules)
 """
+
+
+def test_the_image_has_the_protocol_that_serve_has() -> None:
+    command = re.search(r"^CMD (\[.*?\])", (PROJECT / "Dockerfile").read_text(), re.DOTALL | re.MULTILINE)
+    assert command
+    words = json.loads(command[1].replace("\\\n", ""))
+    assert words[words.index("--http") + 1] == PROTOCOL
+    assert import_from_string(PROTOCOL) is HttpProtocol
+    # Compose leaves the command to the image.
+    app = (PROJECT / "docker-compose.yml").read_text().partition("\n  app:\n")[2].partition("\nvolumes:")[0]
+    assert app
+    assert "command" not in app
 
 
 def test_the_service_and_its_commands_are_imported_from_what_the_image_holds(tmp_path: Path) -> None:

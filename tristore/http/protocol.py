@@ -1,0 +1,229 @@
+"""From bytes to requests: uvicorn's protocol on httptools, mended for what clients really send."""
+
+import asyncio
+import random
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import structlog
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from tristore.http.middleware import with_ours
+from tristore.http.problems import problem
+
+DISCARD_SECONDS, DISCARD_BYTES = 2, 32 * 2**20
+"""So much of a body is still read after its request was answered. Most clients send all of it before they read the
+answer, and lose the answer when the connection is closed meanwhile."""
+
+log = structlog.get_logger("tristore.http")
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Answers a request that offers an upgrade (`Upgrade: h2c`, `websocket`, anything) as if it had offered none.
+    httptools ends such a request after its headers: its body would be lost, or be taken for the next request. There are
+    no WebSockets.
+
+    Also: what is not HTTP gets its answer in its turn, and as a problem; trailers do not become headers; the rest of a
+    body whose request is answered is discarded for a moment; a stream ends with its connection, although requests wait
+    behind it."""
+
+    _running: RequestResponseCycle | None = None
+    _discarded = 0
+
+    # The server's calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._ending = _Ending(transport, self)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._decline_upgrades(memoryview(data)[offer.args[0] :])
+        except _Tunnel:
+            self._refuse(501, "This server is no proxy: it does not know CONNECT.")
+        except httptools.HttpParserError as error:
+            self._refuse(400, "This is not a request of HTTP/1.1.", reason=str(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._running and not self._running.response_complete:  # super() tells the newest one only
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self._ending.close = self.transport.close  # no circle of references is left
+
+    def shutdown(self) -> None:
+        if isinstance(self.parser, _Discard):
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    # The parser's calls
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self.cycle.transport = self._ending  # type: ignore[assignment]
+            self.headers = []  # takes the trailers: the list so far belongs to the running request
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if cycle.response_complete:
+            self._discard(len(body))
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+    def _should_upgrade(self) -> bool:
+        # super() then does nothing with the request: `data_received` has it parsed again.
+        return True
+
+    # The cycle's calls
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._running is self.cycle and self.cycle.more_body:
+            self._discarded = 0
+            self.loop.call_later(DISCARD_SECONDS, self._end_unless_read, self.cycle)
+
+    def end(self) -> None:
+        """Close the connection after the last answer. What still comes is discarded first: data that nobody has read
+        turns the close into a reset, which takes the answer away from the client."""
+        if self.transport.is_closing() or not (self.cycle.more_body or self.pipeline):
+            self.transport.close()
+            return
+        self.pipeline.clear()
+        self.parser = _Discard(self)  # type: ignore[assignment]
+        self.loop.call_later(DISCARD_SECONDS, self.transport.close)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    # Our own
+
+    def _decline_upgrades(self, data: memoryview) -> None:
+        """Parse the head again, without its offer, and then what came after it. In a loop: many such requests may have
+        come at once."""
+        while True:
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            if method == b"CONNECT":
+                raise _Tunnel
+            lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+            lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as super() does
+            self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+
+    def _refuse(self, status: int, detail: str, reason: str = "") -> None:
+        """Answer what cannot be read, after the requests before it, and close."""
+        self.parser = _Discard(self)  # type: ignore[assignment]
+        broken = self.cycle if self.cycle and self.cycle.more_body and not self.cycle.response_complete else None
+        if broken and broken.response_started:
+            self.transport.abort()  # a second answer would become a part of the first
+            return
+        refusal: Any = _Refusal(status, detail)
+        log.info("request_refused", status=status, reason=reason, request_id=refusal.request_id)
+        self.cycle = self._cycle_of(refusal)
+        if broken:
+            broken.disconnected = True
+            broken.message_event.set()
+            if self.pipeline:
+                self.pipeline.popleft()
+        if self.pipeline or (self._running and self._running is not broken and not self._running.response_complete):
+            self.pipeline.appendleft((self.cycle, refusal))
+        else:
+            self._start_asgi_task(self.cycle, refusal)
+
+    def _cycle_of(self, refusal: "_Refusal") -> RequestResponseCycle:
+        scope: Any = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "root_path": self.root_path,
+            "path": "/",
+            "query_string": b"",
+            "headers": [],
+            "request_id": refusal.request_id,
+        }
+        return RequestResponseCycle(
+            scope=scope,
+            transport=self._ending,  # type: ignore[arg-type]
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=False,
+            on_response=self.on_response_complete,
+        )
+
+    def _discard(self, count: int) -> None:
+        self._discarded += count
+        if self._discarded > DISCARD_BYTES:
+            self.transport.close()
+
+    def _end_unless_read(self, cycle: RequestResponseCycle) -> None:
+        if self.cycle is cycle and cycle.more_body:
+            self.transport.close()
+
+
+class _Tunnel(Exception):
+    """Somebody takes us for a proxy."""
+
+
+class _Ending:
+    """The transport that cycles see: its close leaves the client time to read."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: HttpProtocol) -> None:
+        self.write, self.is_closing, self.close = transport.write, transport.is_closing, protocol.end
+
+
+class _Discard:
+    """Stands where the parser was when nothing is parsed any more."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self._protocol = protocol
+        protocol._discarded = 0
+
+    def feed_data(self, data: bytes) -> None:
+        self._protocol._discard(len(data))
+
+
+class _Refusal:
+    """An application with one answer."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.request_id = f"{random.getrandbits(128):032x}"
+        self._status, self._detail = status, detail
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = problem(Request(scope), self._status, HTTPStatus(self._status).phrase, self._detail)
+        answer.raw_headers = with_ours(answer.raw_headers, self.request_id)
+        await answer(scope, receive, send)
