@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import Model, OneLine, Page, Storable, at_most, check_json, example, new_id
+from tristore.models import Model, NumberedPage, OneLine, Page, Storable, at_most, check_json, example, new_id
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
@@ -85,6 +85,5 @@ class ConversationPage(Page[Conversation]):
     pass
 
 
-class MessagePage(BaseModel):
-    items: list[Message]
-    next: int | None = Field(description="`after_seq` (or `before_seq`) of the next page, null on the last")
+class MessagePage(NumberedPage[Message]):
+    pass

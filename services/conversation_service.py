@@ -21,7 +21,7 @@ from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
 from tristore.errors import InvalidInput, NotFound, StoreUnavailable
-from tristore.models import new_id, now
+from tristore.models import new_id, now, numbered_page
 from tristore.outbox.relay import Outbox
 
 
@@ -100,10 +100,7 @@ class ConversationService:
             raise InvalidInput("before_seq", "must not be sent together with after_seq")
         await self._owned(conversation_id, owner)
         found = await self._conversations.messages(conversation_id, limit + 1, after=after, before=before)
-        if len(found) <= limit:
-            return MessagePage(items=found, next=None)
-        items = found[:limit] if after is not None else found[1:]
-        return MessagePage(items=items, next=items[-1].seq if after is not None else items[0].seq)
+        return MessagePage(**vars(numbered_page(found, limit, forward=after is not None)))
 
     async def _note(self, owner: uuid.UUID, action: str) -> None:
         # The write that it tells of is in MongoDB already, and an error would make the client repeat that.
