@@ -13,7 +13,7 @@ from repositories.user_repo import NewUser, UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
 from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import NotAuthenticated, NotFound
+from tristore.errors import NotAuthenticated, NotFound, found
 from tristore.idempotency import IdempotencyKey, IdempotencyRepository
 from tristore.models import new_id, now
 from tristore.outbox.effects import Owed
@@ -74,10 +74,7 @@ class UserService:
             profile = await self._users.get(user_id)
             return cached_profile(profile) if profile else None
 
-        body = await self._cache.profiles.get(user_id, load)
-        if body is None:
-            raise NotFound
-        return body
+        return found(await self._cache.profiles.get(user_id, load))
 
     async def own_profile(self, who: SignedIn) -> bytes:
         """The caller's, as bytes of its JSON. Raises NotAuthenticated when there is no such user any more,
@@ -109,9 +106,7 @@ class UserService:
         self, user_id: uuid.UUID, changes: dict[str, object], *, heard: bool = False
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
-            profile = await self._users.update(uow.session, user_id, changes)
-            if profile is None:
-                raise NotFound
+            profile = found(await self._users.update(uow.session, user_id, changes))
             uow.effects += [
                 InvalidateProfile(user_id=user_id, version=profile.version, heard=heard),
                 RecordActivity(activity=happened(user_id, "profile_changed")),
