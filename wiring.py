@@ -147,11 +147,11 @@ class Services(Components):
 
     @cached_property
     def _copies(self) -> CacheRepository:
-        settings, near = self._settings, self._settings.near_cache
+        settings = self._settings
         return CacheRepository(
             self.cache,
-            profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds if near else 0),
-            sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds if near else 0),
+            profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds),
+            sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds),
         )
 
     # The services

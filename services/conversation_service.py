@@ -16,12 +16,13 @@ from models.conversation import (
     MessagePage,
     NewConversation,
     NewMessage,
+    started,
 )
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
 from tristore.errors import InvalidInput, StoreUnavailable, found
-from tristore.models import new_id, now, numbered_page
+from tristore.models import numbered_page
 from tristore.outbox.relay import Outbox
 
 
@@ -44,8 +45,7 @@ class ConversationService:
         self._purge_seconds = purge_seconds
 
     async def create(self, owner: uuid.UUID, new: NewConversation) -> Conversation:
-        created = now()
-        conversation = Conversation(id=new_id(), user_id=owner, title=new.title, created_at=created, updated_at=created)
+        conversation = started(owner, new.title)
         await self._conversations.add(conversation)
         await self._note(owner, "conversation_started")
         return conversation
