@@ -234,17 +234,7 @@ class Services(Components):
     # begin part live
     @cached_property
     def live(self) -> LiveService[Message]:
-        settings = self._settings
-        return LiveService(
-            source=LiveConversations(self._messages),
-            feed=self.feed,
-            poll_seconds=settings.live_poll_seconds,
-            heartbeat_seconds=settings.live_heartbeat_seconds,
-            send_seconds=settings.live_send_seconds,
-            verify_seconds=settings.postgres_request_deadline,
-            max_per_caller=settings.live_max_per_user,
-            max_listeners=settings.live_max_listeners,
-        )
+        return self.live_service(LiveConversations(self._messages))
 
     # end part live
 
