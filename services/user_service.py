@@ -10,7 +10,7 @@ from models.conversation import started
 from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
 from repositories.cache_repo import CacheRepository
-from repositories.user_repo import NewUser, UserRepository
+from repositories.user_repo import UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated, NotFound, found
@@ -48,22 +48,22 @@ class UserService:
         Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable."""
         self._hasher.refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
-        user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
-        welcome = started(user.id, WELCOME_TITLE)
-        lease = await self._cache.profiles.lease(user.id)  # before the commit
-        registered = Registered(user_id=user.id, welcome_conversation_id=welcome.id)
+        user_id = new_id()
+        welcome = started(user_id, WELCOME_TITLE)
+        lease = await self._cache.profiles.lease(user_id)  # before the commit
+        registered = Registered(user_id=user_id, welcome_conversation_id=welcome.id)
         async with self._unit_of_work() as uow:
             if answer := await self._idempotency.replay(uow.session, key, registration):
                 return Registered.model_validate(answer)
-            profile = await self._users.add(uow.session, user)
-            await self._idempotency.keep(uow.session, key, registration, registered, user.id)
+            profile = await self._users.add(uow.session, user_id, password_hash, registration)
+            await self._idempotency.keep(uow.session, key, registration, registered, user_id)
             uow.effects += [
                 CreateConversation(conversation=welcome),
-                RecordActivity(activity=happened(user.id, "registered")),
+                RecordActivity(activity=happened(user_id, "registered")),
             ]
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        await self._cache.profiles.fill(lease, user.id, profile)
+        await self._cache.profiles.fill(lease, user_id, profile)
         return registered
 
     async def get_user_profile(self, user_id: uuid.UUID) -> bytes:
