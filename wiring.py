@@ -147,11 +147,11 @@ class Services(Components):
 
     @cached_property
     def _copies(self) -> CacheRepository:
-        settings, near = self._settings, self._settings.near_cache
+        settings = self._settings
         return CacheRepository(
             self.cache,
-            profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds if near else 0),
-            sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds if near else 0),
+            profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds),
+            sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds),
         )
 
     # The services
@@ -234,17 +234,7 @@ class Services(Components):
     # begin part live
     @cached_property
     def live(self) -> LiveService[Message]:
-        settings = self._settings
-        return LiveService(
-            source=LiveConversations(self._messages),
-            feed=self.feed,
-            poll_seconds=settings.live_poll_seconds,
-            heartbeat_seconds=settings.live_heartbeat_seconds,
-            send_seconds=settings.live_send_seconds,
-            verify_seconds=settings.postgres_request_deadline,
-            max_per_caller=settings.live_max_per_user,
-            max_listeners=settings.live_max_listeners,
-        )
+        return self.live_service(LiveConversations(self._messages))
 
     # end part live
 

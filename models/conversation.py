@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import Model, OneLine, Page, Storable, at_most, check_json, example, new_id
+from tristore.models import Model, NumberedPage, OneLine, Page, Storable, at_most, check_json, example, new_id, now
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
@@ -53,6 +53,12 @@ class Conversation(BaseModel):
     updated_at: datetime
 
 
+def started(user_id: uuid.UUID, title: str) -> Conversation:
+    """A conversation that begins right now."""
+    time = now()
+    return Conversation(id=new_id(), user_id=user_id, title=title, created_at=time, updated_at=time)
+
+
 class NewMessage(Model):
     """Body of POST /conversations/{id}/messages. The same `id` and body again is the same message."""
 
@@ -85,6 +91,5 @@ class ConversationPage(Page[Conversation]):
     pass
 
 
-class MessagePage(BaseModel):
-    items: list[Message]
-    next: int | None = Field(description="`after_seq` (or `before_seq`) of the next page, null on the last")
+class MessagePage(NumberedPage[Message]):
+    pass

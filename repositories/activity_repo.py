@@ -2,9 +2,9 @@
 
 import uuid
 
-from database.mongodb import MongoStore
+from database.mongodb import Document, MongoStore
 from models.activity import Activity
-from tristore.models import Page, cursor_page
+from tristore.models import Page
 
 
 class ActivityRepository:
@@ -20,11 +20,12 @@ class ActivityRepository:
         await self._mongodb.insert_once("activity", document)
 
     async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Activity]:
-        query = {"user_id": str(user_id)} | ({"_id": {"$lt": str(cursor)}} if cursor else {})
-        async with self._mongodb.reading() as database:
-            found = await database.activity.find(query).sort("_id", -1).limit(limit + 1).to_list(None)
-        return cursor_page([Activity(id=document["_id"], **document) for document in found], limit)
+        return await self._mongodb.page("activity", {"user_id": str(user_id)}, limit, cursor, _activity)
 
     async def erase(self, user_id: uuid.UUID, *, for_good: bool) -> None:
         """Delete all of a user's, in the first pass and in the second (`for_good`)."""
         await self._mongodb.delete_all("activity", {"user_id": str(user_id)})
+
+
+def _activity(document: Document) -> Activity:
+    return Activity(id=document["_id"], **document)

@@ -8,7 +8,7 @@ from pymongo import ReturnDocument
 from database.mongodb import Document, MongoStore
 from models.conversation import Conversation, Message, NewMessage
 from tristore.errors import InvalidInput
-from tristore.models import Page, cursor_page, now
+from tristore.models import Page, now
 from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
 MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id")
@@ -83,33 +83,20 @@ class ConversationRepository:
 
     async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Conversation]:
         """Newest first by creation."""
-        query: Document = {"user_id": str(owner), **LIVING}
-        if cursor:
-            query["_id"] = {"$lt": str(cursor)}
-        async with self._mongodb.reading() as database:
-            found = await database.conversations.find(query).sort("_id", -1).limit(limit + 1).to_list(None)
-        return cursor_page([_conversation(document) for document in found], limit)
+        mine: Document = {"user_id": str(owner), **LIVING}
+        return await self._mongodb.page("conversations", mine, limit, cursor, _conversation)
 
     async def messages(
         self, conversation_id: uuid.UUID, limit: int, *, after: int | None = None, before: int | None = None
     ) -> list[Message]:
         """Up to `limit` messages in order: those following number `after`, else the last ones preceding `before`."""
-        query: Document = {"conversation_id": str(conversation_id)}
-        forward = after is not None
-        if forward:
-            query["seq"] = {"$gt": after}
-        elif before is not None:
-            query["seq"] = {"$lt": before}
-        async with self._mongodb.reading() as database:
-            found = await database.messages.find(query).sort("seq", 1 if forward else -1).limit(limit).to_list(limit)
-        return [_message(document) for document in (found if forward else reversed(found))]
+        found = await self._log.read(str(conversation_id), limit, after=after, before=before)
+        return [_message(document) for document in found]
 
     async def last_numbers(self, conversation_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
-        """Of those that exist: a number that no message is above. It is written just before the messages."""
-        query = {"_id": {"$in": [str(id_) for id_ in conversation_ids]}, **LIVING}
-        async with self._mongodb.reading() as database:
-            found = await database.conversations.find(query, {"last_seq": 1}).to_list(len(conversation_ids))
-        return {uuid.UUID(document["_id"]): document.get("last_seq", 0) for document in found}
+        """Of those that exist: a number that no message is above."""
+        found = await self._log.last_numbers([str(id_) for id_ in conversation_ids], LIVING)
+        return {uuid.UUID(id_): number for id_, number in found.items()}
 
     async def append(
         self, conversation_id: uuid.UUID, owner: uuid.UUID, new: NewMessage

@@ -1,17 +1,13 @@
 """Users and profiles in PostgreSQL."""
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 from sqlalchemy import Executable, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from database.postgres import HotQuery, Postgres
-from models.user import FullProfile, Profile, User
-from tristore.errors import AlreadyTaken
+from models.user import FullProfile, Profile, Registration, User
+from tristore.stores.postgres_errors import naming_what_is_taken
 
 UNIQUE_FIELDS = {"uq_users_username_lower": "username", "uq_users_email_lower": "email"}
 COLUMN_NAMES = {"language": "language_preference", "level": "cefr_level"}
@@ -47,16 +43,6 @@ ADD = select(_added, *(_with_profile.c[column.name] for column in PROFILE)).join
 )
 
 
-@dataclass(frozen=True)
-class NewUser:
-    id: uuid.UUID
-    username: str
-    email: str
-    password_hash: str
-    language_preference: str
-    cefr_level: str
-
-
 class UserRepository:
     """Never commits: what writes takes the session of a unit of work. Raises StoreUnavailable."""
 
@@ -68,10 +54,13 @@ class UserRepository:
         row = await GET.row(self._postgres, user_id=user_id)
         return FullProfile.model_validate(dict(row)) if row else None
 
-    async def add(self, session: AsyncSession, user: NewUser) -> FullProfile:
+    async def add(
+        self, session: AsyncSession, user_id: uuid.UUID, password_hash: str, new: Registration
+    ) -> FullProfile:
         """Insert the user with a profile. Raises AlreadyTaken naming the field."""
-        with _naming_what_is_taken():
-            row = (await session.execute(ADD, vars(user))).one()
+        user = {"id": user_id, "password_hash": password_hash, **new.model_dump(exclude={"password"})}
+        with naming_what_is_taken(UNIQUE_FIELDS):
+            row = (await session.execute(ADD, user)).one()
         return FullProfile(**row._mapping)
 
     async def update(self, session: AsyncSession, user_id: uuid.UUID, changes: dict[str, object]) -> FullProfile | None:
@@ -80,7 +69,7 @@ class UserRepository:
         of_profile = {name: changes[name] for name in changes if name in {"display_name", "bio"}}
         of_user = {COLUMN_NAMES.get(name, name): changes[name] for name in changes if name not in of_profile}
         query = update(User).where(User.id == user_id, User.erased_at.is_(None)).returning(*USER)
-        with _naming_what_is_taken():
+        with naming_what_is_taken(UNIQUE_FIELDS):
             changed = await session.execute(query.values(version=User.version + 1, updated_at=func.now(), **of_user))
         row = changed.one_or_none()
         if row is None:
@@ -102,15 +91,3 @@ class UserRepository:
 
     async def erase_profile(self, session: AsyncSession, user_id: uuid.UUID) -> None:
         await session.execute(delete(Profile).where(Profile.user_id == user_id))
-
-
-@contextmanager
-def _naming_what_is_taken() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError as error:
-        constraint = getattr(error.orig and error.orig.__cause__, "constraint_name", None)
-        field = UNIQUE_FIELDS.get(constraint or "")
-        if field is None:
-            raise
-        raise AlreadyTaken(field) from None

@@ -12,11 +12,10 @@ from pydantic import SecretStr
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
 from models.session import PasswordChange, SignedIn, SignIn, Token
-from repositories.cache_repo import ENDED, CacheRepository, cached_session
+from repositories.cache_repo import ENDED, CacheRepository
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity
 from tristore.bounds.turnstile import Turnstile
-from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InvalidInput, NotAuthenticated, NotFound
 from tristore.models import new_id
@@ -97,10 +96,10 @@ class AuthService:
         token_hash = _hash(token)
         found: SignedIn | None = None
 
-        async def load() -> Versioned | None:
+        async def load() -> SignedIn | None:
             nonlocal found
             found = await self._sessions.find(token_hash)
-            return cached_session(found) if found else None
+            return found
 
         copy = await self._cache.sessions.get(token_hash, load)
         if copy is None:

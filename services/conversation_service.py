@@ -16,12 +16,13 @@ from models.conversation import (
     MessagePage,
     NewConversation,
     NewMessage,
+    started,
 )
 from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
-from tristore.errors import InvalidInput, NotFound, StoreUnavailable
-from tristore.models import new_id, now
+from tristore.errors import InvalidInput, StoreUnavailable, found
+from tristore.models import numbered_page
 from tristore.outbox.relay import Outbox
 
 
@@ -44,26 +45,20 @@ class ConversationService:
         self._purge_seconds = purge_seconds
 
     async def create(self, owner: uuid.UUID, new: NewConversation) -> Conversation:
-        created = now()
-        conversation = Conversation(id=new_id(), user_id=owner, title=new.title, created_at=created, updated_at=created)
+        conversation = started(owner, new.title)
         await self._conversations.add(conversation)
         await self._note(owner, "conversation_started")
         return conversation
 
     async def rename(self, conversation_id: uuid.UUID, owner: uuid.UUID, update: ConversationUpdate) -> Conversation:
-        conversation = await self._conversations.rename(conversation_id, owner, update.title)
-        if conversation is None:
-            raise NotFound
+        conversation = found(await self._conversations.rename(conversation_id, owner, update.title))
         await self._note(owner, "conversation_renamed")
         return conversation
 
     async def delete(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> None:
         """Delete it with all its messages, however many: what is not deleted at once is owed. Asked again, it is
         deleted. Raises NotFound also when the owner is erased."""
-        is_deleted = await self._conversations.is_deleted(conversation_id, owner)
-        if is_deleted is None:
-            raise NotFound
-        if is_deleted:
+        if found(await self._conversations.is_deleted(conversation_id, owner)):
             return
         async with self._unit_of_work() as uow:
             await uow.for_user(owner)
@@ -87,10 +82,7 @@ class ConversationService:
 
     async def append(self, conversation_id: uuid.UUID, owner: uuid.UUID, new: NewMessage) -> tuple[Message, bool]:
         """The message with its number, and whether it is new. Raises InvalidInput for an id used otherwise."""
-        appended = await self._conversations.append(conversation_id, owner, new)
-        if appended is None:
-            raise NotFound
-        return appended
+        return found(await self._conversations.append(conversation_id, owner, new))
 
     async def messages(
         self, conversation_id: uuid.UUID, owner: uuid.UUID, limit: int, after: int | None, before: int | None
@@ -99,11 +91,8 @@ class ConversationService:
         if after is not None and before is not None:
             raise InvalidInput("before_seq", "must not be sent together with after_seq")
         await self._owned(conversation_id, owner)
-        found = await self._conversations.messages(conversation_id, limit + 1, after=after, before=before)
-        if len(found) <= limit:
-            return MessagePage(items=found, next=None)
-        items = found[:limit] if after is not None else found[1:]
-        return MessagePage(items=items, next=items[-1].seq if after is not None else items[0].seq)
+        messages = await self._conversations.messages(conversation_id, limit + 1, after=after, before=before)
+        return MessagePage(**vars(numbered_page(messages, limit, forward=after is not None)))
 
     async def _note(self, owner: uuid.UUID, action: str) -> None:
         # The write that it tells of is in MongoDB already, and an error would make the client repeat that.
@@ -111,7 +100,4 @@ class ConversationService:
             await self._activity.add(happened(owner, action))
 
     async def _owned(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> Conversation:
-        conversation = await self._conversations.get(conversation_id, owner)
-        if conversation is None:
-            raise NotFound
-        return conversation
+        return found(await self._conversations.get(conversation_id, owner))

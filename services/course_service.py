@@ -7,7 +7,7 @@ from typing import Protocol
 from database.unit_of_work import UnitOfWork
 from models.course import Course, CourseIn, CoursePage, CourseUpdate
 from repositories.course_repo import CourseRepository
-from tristore.errors import NotFound
+from tristore.errors import NotFound, found
 from tristore.outbox.relay import Outbox
 
 
@@ -43,9 +43,7 @@ class CourseService:
         return CoursePage(items=await self._complete(courses), total=total)
 
     async def read(self, course_id: uuid.UUID) -> Course:
-        course = await self._courses.get(course_id)
-        if course is None:
-            raise NotFound
+        course = found(await self._courses.get(course_id))
         [course] = await self._complete([course])
         return course
 
@@ -62,9 +60,7 @@ class CourseService:
     async def update(self, course_id: uuid.UUID, update: CourseUpdate) -> Course:
         """Change what was sent."""
         async with self._unit_of_work() as uow:
-            course = await self._courses.update(uow.session, course_id, update.sent())
-            if course is None:
-                raise NotFound
+            course = found(await self._courses.update(uow.session, course_id, update.sent()))
             await uow.commit()
         [course] = await self._complete([course])
         return course

@@ -41,6 +41,26 @@ class Targets:
     """Of a user, and whether for good."""
 
 
+class OfUser(Effect):
+    """Base of what is owed for a user."""
+
+    user_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return user_key(self.user_id)
+
+
+class OfConversation(Effect):
+    """Base of what is owed for a conversation."""
+
+    conversation_id: uuid.UUID
+
+    @property
+    def aggregate(self) -> str:
+        return f"conversation:{self.conversation_id}"
+
+
 class CreateConversation(Effect):
     queue: ClassVar = "mongodb"
     conversation: Conversation
@@ -65,82 +85,51 @@ class RecordActivity(Effect):
         await to.activity.add(self.activity)
 
 
-class DeleteConversation(Effect):
+class DeleteConversation(OfConversation):
     """It may overtake: a repeated request waits neither for the lease of the first one, nor for the second pass."""
 
     queue: ClassVar = "mongodb"
     any_order: ClassVar = True
-    conversation_id: uuid.UUID
-
-    @property
-    def aggregate(self) -> str:
-        return f"conversation:{self.conversation_id}"
 
     async def apply(self, to: Targets) -> None:
         await to.conversations.delete(self.conversation_id, for_good=False)
 
 
-class PurgeConversation(Later):
+class PurgeConversation(OfConversation, Later):
     queue: ClassVar = "mongodb"
-    conversation_id: uuid.UUID
-
-    @property
-    def aggregate(self) -> str:
-        return f"conversation:{self.conversation_id}"
 
     async def apply(self, to: Targets) -> None:
         await to.conversations.delete(self.conversation_id, for_good=True)
 
 
-class EraseDocuments(Effect):
+class EraseDocuments(OfUser):
     """The first pass of an erasure."""
 
     queue: ClassVar = "mongodb"
-    user_id: uuid.UUID
-
-    @property
-    def aggregate(self) -> str:
-        return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
         await to.erase_documents(self.user_id, False)
 
 
-class EraseDocumentsAgain(Later):
+class EraseDocumentsAgain(OfUser, Later):
     queue: ClassVar = "mongodb"
-    user_id: uuid.UUID
-
-    @property
-    def aggregate(self) -> str:
-        return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
         await to.erase_documents(self.user_id, True)
 
 
-class ForgetProfile(Later):
+class ForgetProfile(OfUser, Later):
     """The second pass in Redis: the key goes as well, because it names the user. By now no load from before the erasure
     can be stored, and no session has a copy that a repeated erasure would have to end."""
 
     queue: ClassVar = "redis"
-    user_id: uuid.UUID
-
-    @property
-    def aggregate(self) -> str:
-        return user_key(self.user_id)
 
     async def apply(self, to: Targets) -> None:
         await to.cache.forget(profile_key(self.user_id))
         await to.sessions.forget(self.user_id)
 
 
-class InvalidateProfile(Invalidate):
-    user_id: uuid.UUID
-
-    @property
-    def aggregate(self) -> str:
-        return user_key(self.user_id)
-
+class InvalidateProfile(OfUser, Invalidate):
     @property
     def key(self) -> str:
         return profile_key(self.user_id)

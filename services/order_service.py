@@ -11,7 +11,7 @@ from repositories.order_repo import OrderRepository
 from services.effects import RecordActivity
 from services.order_saga import OrderSaga
 from tristore.bounds.turnstile import Turnstile
-from tristore.errors import Conflict, NotFound, StoreUnavailable
+from tristore.errors import Conflict, NotFound, StoreUnavailable, found
 from tristore.idempotency import IdempotencyKey, IdempotencyRepository
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
@@ -84,10 +84,7 @@ class OrderService:
 
     async def get(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order:
         """Raises NotFound, also for another's, StoreUnavailable."""
-        order = await self._orders.get(user_id, order_id)
-        if order is None:
-            raise NotFound
-        return order
+        return found(await self._orders.get(user_id, order_id))
 
     async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> OrderPage:
         """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""

@@ -17,7 +17,7 @@ from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import revocations
 from tristore import personal
-from tristore.errors import NotFound
+from tristore.errors import found
 from tristore.idempotency import IdempotencyRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.personal import PAGE, Documents, Rows, documents, joined, listed
@@ -35,9 +35,7 @@ class Sources(personal.Sources):
 
 
 async def _export_profile(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:
-    profile = await UserRepository(of.stores.postgres).get(who.user_id)
-    if profile is None:
-        raise NotFound
+    profile = found(await UserRepository(of.stores.postgres).get(who.user_id))
     yield profile.model_dump_json().encode()
 
 

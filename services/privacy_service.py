@@ -12,7 +12,7 @@ from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile,
 from services.personal import PERSONAL, Sources
 from tristore import personal
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import NotFound
+from tristore.errors import found
 from tristore.outbox.relay import Outbox
 
 
@@ -41,9 +41,7 @@ class PrivacyService:
         Redis are owed it, twice, because what was under way may arrive after the first pass. Asked again, all of it
         happens again. Raises NotFound, StoreUnavailable."""
         async with self._unit_of_work() as uow:
-            version = await self._users.erase(uow.session, user_id)
-            if version is None:
-                raise NotFound
+            version = found(await self._users.erase(uow.session, user_id))
             await personal.erase_rows(PERSONAL, self._sources, uow, user_id)
             await uow.record()  # streams are locked in the order of their names, and the user's are the last of these
             await self._outbox.supersede(uow.session, user_key(user_id))

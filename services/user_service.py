@@ -2,20 +2,20 @@
 
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
-from models.conversation import Conversation
+from models.conversation import started
 from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
-from repositories.cache_repo import CacheRepository, cached_profile
-from repositories.user_repo import NewUser, UserRepository
+from repositories.cache_repo import CacheRepository
+from repositories.user_repo import UserRepository
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
-from tristore.cache.entries import Versioned
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import NotAuthenticated, NotFound
+from tristore.errors import NotAuthenticated, NotFound, found
 from tristore.idempotency import IdempotencyKey, IdempotencyRepository
-from tristore.models import new_id, now
+from tristore.models import new_id
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
 from tristore.passwords import PasswordHasher
@@ -48,36 +48,28 @@ class UserService:
         Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable."""
         self._hasher.refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
-        user = NewUser(id=new_id(), password_hash=password_hash, **registration.model_dump(exclude={"password"}))
-        welcome = _welcome(user.id)
-        lease = await self._cache.profiles.lease(user.id)  # before the commit
-        registered = Registered(user_id=user.id, welcome_conversation_id=welcome.id)
+        user_id = new_id()
+        welcome = started(user_id, WELCOME_TITLE)
+        lease = await self._cache.profiles.lease(user_id)  # before the commit
+        registered = Registered(user_id=user_id, welcome_conversation_id=welcome.id)
         async with self._unit_of_work() as uow:
             if answer := await self._idempotency.replay(uow.session, key, registration):
                 return Registered.model_validate(answer)
-            profile = await self._users.add(uow.session, user)
-            await self._idempotency.keep(uow.session, key, registration, registered, user.id)
+            profile = await self._users.add(uow.session, user_id, password_hash, registration)
+            await self._idempotency.keep(uow.session, key, registration, registered, user_id)
             uow.effects += [
                 CreateConversation(conversation=welcome),
-                RecordActivity(activity=happened(user.id, "registered")),
+                RecordActivity(activity=happened(user_id, "registered")),
             ]
             await uow.commit()
         await self._outbox.deliver(uow.owed)
-        await self._cache.profiles.fill(lease, user.id, profile)
+        await self._cache.profiles.fill(lease, user_id, profile)
         return registered
 
     async def get_user_profile(self, user_id: uuid.UUID) -> bytes:
         """The full profile as the bytes of its JSON: from Redis, else from PostgreSQL. Raises NotFound,
         StoreUnavailable when neither can answer."""
-
-        async def load() -> Versioned | None:
-            profile = await self._users.get(user_id)
-            return cached_profile(profile) if profile else None
-
-        body = await self._cache.profiles.get(user_id, load)
-        if body is None:
-            raise NotFound
-        return body
+        return found(await self._cache.profiles.get(user_id, partial(self._users.get, user_id)))
 
     async def own_profile(self, who: SignedIn) -> bytes:
         """The caller's, as bytes of its JSON. Raises NotAuthenticated when there is no such user any more,
@@ -109,17 +101,10 @@ class UserService:
         self, user_id: uuid.UUID, changes: dict[str, object], *, heard: bool = False
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
-            profile = await self._users.update(uow.session, user_id, changes)
-            if profile is None:
-                raise NotFound
+            profile = found(await self._users.update(uow.session, user_id, changes))
             uow.effects += [
                 InvalidateProfile(user_id=user_id, version=profile.version, heard=heard),
                 RecordActivity(activity=happened(user_id, "profile_changed")),
             ]
             await uow.commit()
         return profile, uow.owed
-
-
-def _welcome(user_id: uuid.UUID) -> Conversation:
-    created = now()
-    return Conversation(id=new_id(), user_id=user_id, title=WELCOME_TITLE, created_at=created, updated_at=created)

@@ -13,8 +13,9 @@ TristoreError
 └── StoreUnavailable          a store is unreachable, too slow, or busy
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
+T = TypeVar("T")
 StoreName = Literal["postgresql", "redis", "mongodb"]
 Reason = Literal["unreachable", "timeout", "busy", "not migrated", "read only", "refuses writes", "not permitted"]
 """Why a store cannot serve. `busy`: our own pool, or the server for a moment; asking again helps. `read only`: it
@@ -47,6 +48,13 @@ class NotAllowed(TristoreError):
 
 class NotFound(TristoreError):
     """There is no such object."""
+
+
+def found(what: T | None) -> T:
+    """What was looked for. Raises NotFound where it is None."""
+    if what is None:
+        raise NotFound
+    return what
 
 
 class Conflict(TristoreError):

@@ -60,8 +60,14 @@ class HasId(Protocol):
     def id(self) -> uuid.UUID: ...
 
 
+class HasNumber(Protocol):
+    @property
+    def seq(self) -> int: ...
+
+
 Item = TypeVar("Item")
 Identified = TypeVar("Identified", bound=HasId)
+Numbered = TypeVar("Numbered", bound=HasNumber)
 
 
 class Page(BaseModel, Generic[Item]):
@@ -75,6 +81,22 @@ def cursor_page(found: Sequence[Identified], limit: int) -> "Page[Identified]":
     """The page of up to `limit` items, made of one item more: that one tells whether there is a next page."""
     items = list(found[:limit])  # the annotation is quoted: pydantic would look for a schema of HasId
     return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+
+
+class NumberedPage(BaseModel, Generic[Item]):
+    """A part of a list whose items have numbers, in their order."""
+
+    items: list[Item]
+    next: int | None = Field(description="`after_seq` (or `before_seq`) of the next page, null on the last")
+
+
+def numbered_page(found: Sequence[Numbered], limit: int, *, forward: bool) -> "NumberedPage[Numbered]":
+    """The page of up to `limit` items, made of one item more: the one that comes last when one reads in this
+    direction."""
+    if len(found) <= limit:
+        return NumberedPage(items=list(found), next=None)
+    items = list(found[:limit] if forward else found[1:])
+    return NumberedPage(items=items, next=items[-1 if forward else 0].seq)
 
 
 class PartialUpdate(Model):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tristore.cache.entries import Versioned
-from tristore.cache.fenced_cache import FencedCache, Load
+from tristore.cache.fenced_cache import FencedCache
 
 Id = TypeVar("Id")
 Thing = TypeVar("Thing")
@@ -15,7 +15,7 @@ Thing = TypeVar("Thing")
 class Lifetime:
     in_redis_seconds: float
     near_seconds: float
-    """In each process besides. 0 without a near cache."""
+    """In each process besides, where there is a near cache."""
 
 
 class Copies(Generic[Id, Thing]):
@@ -30,10 +30,16 @@ class Copies(Generic[Id, Thing]):
         self._entry = entry
 
     # Not `async def`: a coroutine around another one would cost each request a microsecond.
-    def get(self, id_: Id, load: Load) -> Awaitable[bytes | None]:
-        """The cached bytes, else what `load` finds. None when there is no such thing. Raises what `load` raises."""
+    def get(self, id_: Id, load: Callable[[], Awaitable[Thing | None]]) -> Awaitable[bytes | None]:
+        """The cached bytes, else those of what `load` finds. None when there is no such thing. Raises what `load`
+        raises."""
+
+        async def load_entry() -> Versioned | None:
+            thing = await load()
+            return None if thing is None else self._entry(thing)
+
         lifetime = self._lifetime
-        return self._cache.get_or_load(self._key(id_), load, lifetime.in_redis_seconds, lifetime.near_seconds)
+        return self._cache.get_or_load(self._key(id_), load_entry, lifetime.in_redis_seconds, lifetime.near_seconds)
 
     async def lease(self, id_: Id) -> str | None:
         """Take it before the commit: see FencedCache.lease."""

@@ -13,6 +13,8 @@ from tristore.cache.fenced_cache import JITTER, FencedCache
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
 from tristore.errors import StoreName
+from tristore.live.listeners import E, LiveService
+from tristore.live.source import Source
 from tristore.migrations.history import History
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
@@ -147,6 +149,20 @@ class Components:
             pings=self.pings(),
             deadline=self._settings.effects_deadline,
             poll_seconds=self._settings.outbox_poll_seconds,
+        )
+
+    def live_service(self, source: Source[E]) -> LiveService[E]:
+        """Streams of what the source has. The product starts and ends them."""
+        settings = self._settings
+        return LiveService(
+            source=source,
+            feed=self.feed,
+            poll_seconds=settings.live_poll_seconds,
+            heartbeat_seconds=settings.live_heartbeat_seconds,
+            send_seconds=settings.live_send_seconds,
+            verify_seconds=settings.postgres_request_deadline,
+            max_per_caller=settings.live_max_per_user,
+            max_listeners=settings.live_max_listeners,
         )
 
     @cached_property

@@ -1,7 +1,8 @@
 """MongoDB: documents and history. Its clients, the check that it is migrated, and its health probe."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,7 +13,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
 from tristore.errors import StoreUnavailable
-from tristore.models import now
+from tristore.models import Identified, Page, cursor_page, now
 from tristore.settings import TristoreSettings
 from tristore.stores.mongodb_errors import translate_errors as translate_errors
 
@@ -84,6 +85,20 @@ class MongoStore:
         async with self.reading() as database:
             if await database[collection].find_one({"_id": document["_id"]}, {"_id": 1}) is None:
                 raise StoreUnavailable("mongodb", "timeout", "NotYetReplicated")
+
+    async def page(
+        self,
+        collection: str,
+        query: Document,
+        limit: int,
+        cursor: uuid.UUID | None,
+        read: Callable[[Document], Identified],
+    ) -> "Page[Identified]":
+        """What `read` makes of the documents, newest first: their ids are UUIDv7. Raises StoreUnavailable."""
+        older = {"_id": {"$lt": str(cursor)}} if cursor else {}
+        async with self.reading() as database:
+            found = await database[collection].find(query | older).sort("_id", -1).limit(limit + 1).to_list(None)
+        return cursor_page([read(document) for document in found], limit)
 
     async def delete_all(self, collection: str, query: Document) -> None:
         """Delete however many there are, some at a time, each time within the bound. Raises StoreUnavailable."""

@@ -1,7 +1,7 @@
-"""Appends entries to logs in MongoDB: numbered 1, 2, 3, ... without gaps, in the order in which they become visible."""
+"""Logs in MongoDB whose entries are numbered 1, 2, 3, ... without gaps, in the order in which they become visible."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pymongo.errors import BulkWriteError
@@ -60,6 +60,30 @@ class NumberedLog:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await waiting.answer
+
+    async def read(
+        self, log: str, limit: int, *, after: int | None = None, before: int | None = None
+    ) -> list[Document]:
+        """Up to `limit` entries in order: those following number `after`, else the last ones preceding `before`. Raises
+        StoreUnavailable."""
+        query: Document = {self._names.log: log}
+        forward = after is not None
+        if forward:
+            query["seq"] = {"$gt": after}
+        elif before is not None:
+            query["seq"] = {"$lt": before}
+        async with self._mongodb.reading() as database:
+            entries = database[self._names.entries]
+            found = await entries.find(query).sort("seq", 1 if forward else -1).limit(limit).to_list(limit)
+        return found if forward else found[::-1]
+
+    async def last_numbers(self, logs: Collection[str], which: Document) -> dict[str, int]:
+        """Of those whose heads match `which`: a number that no entry is above. It is written just before the entries.
+        Raises StoreUnavailable."""
+        query = {"_id": {"$in": list(logs)}, **which}
+        async with self._mongodb.reading() as database:
+            found = await database[self._names.heads].find(query, {"last_seq": 1}).to_list(len(logs))
+        return {head["_id"]: head.get("last_seq", 0) for head in found}
 
     async def close(self) -> None:
         """Wait for the batches that are under way."""

@@ -1,12 +1,13 @@
 """What the errors of PostgreSQL's drivers mean: asyncpg's and SQLAlchemy's."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import asyncpg
 from sqlalchemy import exc as sa
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 
-from tristore.errors import Reason
+from tristore.errors import AlreadyTaken, Reason
 from tristore.stores.translation import Verdict, by_code, translating
 
 # SQLSTATE (PostgreSQL manual, appendix A) -> why the server could not serve us: all of it, else its first two
@@ -77,3 +78,16 @@ def _original(error: BaseException) -> BaseException:
     if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):  # also by itself, when the pool cannot connect
         error = error.__cause__ or error
     return error
+
+
+@contextmanager
+def naming_what_is_taken(fields: Mapping[str, str]) -> Iterator[None]:
+    """A block in which the breach of one of these unique constraints becomes AlreadyTaken. `fields`: the field that
+    each of them is about."""
+    try:
+        yield
+    except sa.IntegrityError as error:
+        field = fields.get(getattr(_original(error), "constraint_name", None) or "")
+        if field is None:
+            raise
+        raise AlreadyTaken(field) from None
