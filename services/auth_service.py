@@ -125,9 +125,12 @@ class AuthService:
         """Set a new password and end the user's other sessions; asked again, end them again. Raises InvalidInput,
         NotAuthenticated when this session was ended meanwhile, StoreUnavailable."""
         self._hasher.refuse_common(change.new_password, "new_password")
-        # Where the hash was not the verified one any more, the same request may have got there first: look again.
-        if not await self._set_password(who, change) and not await self._set_password(who, change):
-            raise InvalidInput("current_password", "was changed meanwhile")
+        # Where the hash was not the verified one any more, the same request may have got there first, and an erasure
+        # after it: look again.
+        for _ in range(3):
+            if await self._set_password(who, change):
+                return
+        raise InvalidInput("current_password", "was changed meanwhile")
 
     async def _set_password(self, who: SignedIn, change: PasswordChange) -> bool:
         """False when the hash was replaced after it was verified."""
