@@ -36,7 +36,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     # The server's calls
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
         self._ending = _Ending(transport, self)
 
@@ -70,7 +70,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         if not self.parser.should_upgrade():
-            self.cycle.transport = self._ending  # type: ignore[assignment]
+            self.cycle.transport = self._ending  # type: ignore[assignment]  # has what a cycle calls
             self.headers = []  # takes the trailers: the list so far belongs to the running request
 
     def on_body(self, body: bytes) -> None:
@@ -111,7 +111,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.pipeline.clear()
-        self.parser = _Discard(self)  # type: ignore[assignment]
+        self.parser = _Discard(self)  # type: ignore[assignment]  # has what we call of it
         self.loop.call_later(DISCARD_SECONDS, self.transport.close)
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -138,7 +138,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str, reason: str = "") -> None:
         """Answer what cannot be read, after the requests before it, and close."""
-        self.parser = _Discard(self)  # type: ignore[assignment]
+        self.parser = _Discard(self)  # type: ignore[assignment]  # has what we call of it
         broken = self.cycle if self.cycle and self.cycle.more_body and not self.cycle.response_complete else None
         if broken and broken.response_started:
             self.transport.abort()  # a second answer would become a part of the first
@@ -172,7 +172,7 @@ class HttpProtocol(HttpToolsProtocol):
         }
         return RequestResponseCycle(
             scope=scope,
-            transport=self._ending,  # type: ignore[arg-type]
+            transport=self._ending,  # type: ignore[arg-type]  # has what a cycle calls
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
