@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from tristore.models import Model, NumberedPage, OneLine, Page, Storable, at_most, check_json, example, new_id, now
+from tristore.stores.keyed_documents import KEY_INDEXES
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
@@ -26,7 +27,10 @@ def _small(metadata: dict[str, object]) -> dict[str, object]:
 Metadata = Annotated[dict[str, object], Field(max_length=32), AfterValidator(check_json), AfterValidator(_small)]
 
 # UUIDs are stored as strings: they sort by creation time and read the same in the shell, in JSON and in the fakes.
-CONVERSATION_INDEXES = [IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")]
+CONVERSATION_INDEXES = [
+    IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first"),
+    *KEY_INDEXES,
+]
 MESSAGE_INDEXES = [
     # The number decides between processes that append at the same moment.
     IndexModel([("conversation_id", ASCENDING), ("seq", ASCENDING)], name="number", unique=True),

@@ -22,6 +22,7 @@ from tristore.errors import (
     NotAuthenticated,
     NotFound,
     Overloaded,
+    StaleTag,
     StoreUnavailable,
     TooManyRequests,
     TristoreError,
@@ -53,6 +54,7 @@ ANSWERS: Answers = {
     Conflict: Answer(409, "Conflict"),
     AlreadyTaken: Answer(409, "Conflict", lambda error: {"field": error.field}),
     InProgress: Answer(409, "Conflict", headers=lambda error: RETRY_AFTER),
+    StaleTag: Answer(412, "Precondition failed", headers=lambda error: {"ETag": f'"{error.current}"'}),
     TooManyRequests: Answer(429, "Too many requests", headers=lambda error: {"Retry-After": str(error.seconds)}),
     Overloaded: Answer(503, "Service unavailable", headers=lambda error: RETRY_AFTER),
     StoreUnavailable: Answer(
@@ -92,6 +94,7 @@ MEANINGS = {
     403: "The caller may not do this.",
     404: "There is no such object, or it is not the caller's.",
     409: "The request contradicts what is stored; `field` names a value that is taken.",
+    412: "It has changed since it was read; `ETag` stands for its present state.",
     413: "The body is too large.",
     414: "Path and query are too long.",
     422: "The request is not valid; `errors` names its fields.",
