@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -12,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
+from tristore.http.conditional import unless_known
 from tristore.http.problems import Json, problem_schemas, problems
 
 POLICY = (
@@ -31,6 +34,8 @@ class DocumentedAPI(FastAPI):
             version=version,
             lifespan=lifespan,
             telemetry=telemetry,
+            servers=[{"url": "."}],  # beside the document: so it also holds behind a proxy that adds a prefix
+            root_path_in_servers=False,
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
@@ -40,8 +45,19 @@ class DocumentedAPI(FastAPI):
     def serve_document(self) -> None:
         """Call it after all other routes are there: a request is compared with those that come before its own."""
         self.openapi_url = "/openapi.json"
-        self.setup()
+        self.add_route(self.openapi_url, self._answer_document, include_in_schema=False)
         _add_page(self)
+
+    async def _answer_document(self, request: Request) -> Response:
+        answer = unless_known(request, *self._document)
+        answer.headers["Cache-Control"] = "no-cache"  # keep it, and ask whether it is still the same
+        return answer
+
+    @cached_property
+    def _document(self) -> tuple[bytes, str]:
+        """Its bytes and their tag. It is made once: it takes longer than any other answer."""
+        body = json.dumps(self.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+        return body, hashlib.sha256(body).hexdigest()[:32]
 
     def openapi(self) -> Json:
         document = super().openapi()
