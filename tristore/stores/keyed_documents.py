@@ -14,7 +14,7 @@ from tristore.stores.mongodb import Document, MongoStore
 
 KEYED: Document = {"idempotency_key": {"$exists": True}}
 KEY_INDEXES = [
-    IndexModel([("idempotency_key", ASCENDING)], name="idempotency_key", unique=True, partialFilterExpression=KEYED),
+    IndexModel([("idempotency_key", ASCENDING)], name="idempotency_key", unique=True, sparse=True),
     IndexModel([("key_retired_at", ASCENDING)], name="retired_keys", expireAfterSeconds=int(KEPT.total_seconds())),
 ]
 """For a collection of such documents."""
