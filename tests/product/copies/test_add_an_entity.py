@@ -74,7 +74,7 @@ FORGOTTEN = {
     ),
     "the guide": (
         "docs/clients.md",
-        "| `POST /notes` | nothing | 201, and there are two |\n",
+        "| `POST /notes` | nothing | 201, and there is one more |\n",
         "",
         "pytest -n0 tests/product/api/test_repeats.py",
         "say nothing of the repetition of `POST /notes`",
