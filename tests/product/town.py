@@ -23,7 +23,6 @@ class Town:
     clients: Clients
     postgresql: Proxy
     redis: Proxy
-    mongodb: Proxy
     stores: Stores
 
     @property
@@ -35,19 +34,10 @@ class Town:
         return self.clients[1]
 
     async def lose_answer_to(self, method: str, path: str, headers: Headers, body: object = None) -> None:
-        await self._lose(self.postgresql, b"COMMIT;", method, path, headers, body)
-
-    async def lose_answer_to_insert(self, path: str, headers: Headers, body: object) -> None:
-        """Of a document with a key, into MongoDB."""
-        await self._lose(self.mongodb, b"idempotency_key", "POST", path, headers, body)
-
-    async def _lose(
-        self, store: Proxy, matching: bytes, method: str, path: str, headers: Headers, body: object
-    ) -> None:
-        store.lost, store.lose_answer_to = 0, matching
+        self.postgresql.lost, self.postgresql.lose_answer_to = 0, b"COMMIT;"
         answer = await self.here.request(method, path, headers=headers, json=body)
-        store.lose_answer_to = b""
-        assert (answer.status_code, store.lost) == (503, 1)
+        self.postgresql.lose_answer_to = b""
+        assert (answer.status_code, self.postgresql.lost) == (503, 1)
 
     async def hold(self, member: Member, after: list[int]) -> None:
         for client in (self.there, self.here):
@@ -61,7 +51,6 @@ async def town_in(lab: Lab) -> AsyncIterator[Town]:
         fresh_databases(lab.servers) as settings,
         proxy_to(lab.servers["postgresql"].port) as postgresql,
         proxy_to(lab.servers["redis"].port) as redis,
-        proxy_to(lab.servers["mongodb"].port) as mongodb,
         open_stores(settings.model_copy(update={"mongodb_timeout": 5})) as stores,
     ):
         own = replace(lab, settings=settings)
@@ -69,11 +58,10 @@ async def town_in(lab: Lab) -> AsyncIterator[Town]:
         through = {
             "POSTGRES_DSN": settings.dsn("postgres_dsn").replace(f":{port}/", f":{postgresql.port}/"),
             "REDIS_DSN": f"redis://127.0.0.1:{redis.port}/0",
-            "MONGODB_DSN": settings.dsn("mongodb_dsn").replace(f":{lab.servers['mongodb'].port}/", f":{mongodb.port}/"),
             "POSTGRES_REQUEST_DEADLINE": "3",
         }
         async with own.app(**ALONE | through) as here, own.app(**ALONE) as there:
-            yield Town((here.client, there.client), postgresql, redis, mongodb, stores)
+            yield Town((here.client, there.client), postgresql, redis, stores)
 
 
 @dataclass(frozen=True)

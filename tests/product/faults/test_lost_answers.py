@@ -12,13 +12,14 @@ from sqlalchemy import text
 from models.course import EXAMPLE
 from tests.product.keys import key
 from tests.product.people import account, register, register_admin
-from tests.product.sessions import ENDINGS, PASSWORD, Ending, Headers, Member, are_waiting, join, warm
+from tests.product.sessions import ENDINGS, PASSWORD, Clients, Ending, Headers, Member, are_waiting, join, warm
 from tests.product.things import new_course, start_conversation
 from tests.product.town import Thing, Town, town_in
 from tests.under_test import Lab
 from tristore.stores.stores import Stores
-from tristore.testing.lab import until
+from tristore.testing.lab import App, until
 from tristore.testing.outbox import query
+from tristore.testing.proxy import proxy_to
 
 ERASURE = Ending("/users/me", [401] * 3)
 ALL = [*ENDINGS, ERASURE]
@@ -95,7 +96,6 @@ CREATIONS: list[tuple[str, dict[str, Any]]] = [
     ("/users/register", {}),
     ("/courses", EXAMPLE),
     ("/courses/batch", {"courses": [EXAMPLE, EXAMPLE]}),
-    ("/conversations", {"title": "t"}),
 ]
 
 
@@ -105,13 +105,30 @@ async def test_what_was_made_without_an_answer_is_there_once_when_it_is_asked_fo
 ) -> None:
     headers = await register_admin(town.there, town.stores) | key()
     body = body or account()
-    if path == "/conversations":
-        await town.lose_answer_to_insert(path, headers, body)
-    else:
-        await town.lose_answer_to("POST", path, headers, body)
-    answers = [await client.post(path, headers=headers, json=body) for client in (*town.clients, *town.clients)]
+    await town.lose_answer_to("POST", path, headers, body)
+    await assert_made(path, headers, body, town.clients)
+
+
+async def assert_made(path: str, headers: Headers, body: dict[str, Any], clients: Clients) -> None:
+    answers = [await client.post(path, headers=headers, json=body) for client in (*clients, *clients)]
     assert [(answer.status_code, answer.headers["Idempotency-Replayed"]) for answer in answers] == [(201, "true")] * 4
     assert len({answer.text for answer in answers}) == 1
+
+
+async def test_a_conversation_that_was_started_without_an_answer_is_there_once(lab: Lab, app: App) -> None:
+    async with proxy_to(lab.servers["mongodb"].port) as mongodb:
+        dsn = lab.settings.dsn("mongodb_dsn").replace(str(lab.servers["mongodb"].port), str(mongodb.port))
+        async with lab.app(MONGODB_DSN=dsn) as here:
+            headers, body = await register(app.client) | key(), {"title": "t"}
+            mongodb.lose_answer_to = b"idempotency_key"
+            lost = await here.client.post("/conversations", headers=headers, json=body)
+            assert (lost.status_code, mongodb.lost) == (503, 1)
+            mongodb.lose_answer_to = b""
+            await assert_made("/conversations", headers, body, (app.client, here.client))
+            titles = [
+                made["title"] for made in (await app.client.get("/conversations", headers=headers)).json()["items"]
+            ]
+            assert titles.count("t") == 1
 
 
 async def things(town: Town) -> dict[str, Thing]:
