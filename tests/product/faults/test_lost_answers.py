@@ -125,9 +125,7 @@ async def test_a_conversation_that_was_started_without_an_answer_is_there_once(l
             assert (lost.status_code, mongodb.lost) == (503, 1)
             mongodb.lose_answer_to = b""
             await assert_made("/conversations", headers, body, (app.client, here.client))
-            titles = [
-                made["title"] for made in (await app.client.get("/conversations", headers=headers)).json()["items"]
-            ]
+            made = (await app.client.get("/conversations", headers=headers)).json()["items"]
             assert [conversation["title"] for conversation in made].count("t") == 1
 
 
