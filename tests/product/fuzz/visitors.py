@@ -52,6 +52,7 @@ class Account:
             "Last-Event-ID": "0",  # before the first message
             # end part live
             "Idempotency-Key": secrets.token_hex(8),  # one that was used for another request is refused
+            "If-Match": "*",  # no generated tag is the present one
         }
         if path == SIGN_IN:
             return values | {"username": self.username, "password": self.password}
