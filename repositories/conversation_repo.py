@@ -1,18 +1,34 @@
 """Conversations and messages in MongoDB, through either driver."""
 
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
 
 from pymongo import ReturnDocument
 
 from database.mongodb import Document, MongoStore
-from models.conversation import Conversation, Message, NewMessage
+from models.conversation import (
+    PREVIEW,
+    Conversation,
+    ConversationPage,
+    LastMessage,
+    ListedConversation,
+    Message,
+    NewMessage,
+    Sort,
+    StoredConversation,
+)
 from tristore.errors import InvalidInput
 from tristore.models import Page, now
 from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
-MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id")
+MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id", marked="own_seq")
 LIVING: Document = {"deleted": {"$ne": True}}
+LAST_MESSAGE = {name: f"${name}" for name in ("seq", "role", "timestamp", "own_seq")} | {
+    "preview": {"$substrCP": ["$content", 0, PREVIEW]}
+}
+ORDERS: dict[Sort, dict[str, int]] = {"created": {"_id": -1}, "recent": {"updated_at": -1, "_id": -1}}
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class ConversationRepository:
@@ -24,7 +40,7 @@ class ConversationRepository:
     def __init__(self, mongodb: MongoStore, wake: Callable[[str], None] = lambda name: None) -> None:
         """`wake` is told the name of a conversation that has new messages."""
         self._mongodb = mongodb
-        self._log = NumberedLog(mongodb, MESSAGES, lambda id_: wake(wake_up_name(id_)))
+        self._log = NumberedLog(mongodb, MESSAGES, lambda message: message["role"] == "user", wake)
 
     async def add(self, conversation: Conversation) -> None:
         """Insert it once, however often this is asked."""
@@ -81,10 +97,37 @@ class ConversationRepository:
             found = await database.conversations.find(query, {"_id": 1}).sort("_id", 1).limit(500).to_list(500)
         return [document["_id"] for document in found]
 
-    async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Conversation]:
+    async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[StoredConversation]:
         """Newest first by creation."""
-        mine: Document = {"user_id": str(owner), **LIVING}
-        return await self._mongodb.page("conversations", mine, limit, cursor, _conversation)
+        return await self._mongodb.page("conversations", _of(owner), limit, cursor, _stored)
+
+    async def listed(self, owner: uuid.UUID, sort: Sort, limit: int, cursor: str | None) -> ConversationPage:
+        """Newest first: by creation, or by the last message or change. That time only grows, so what moves meanwhile
+        is above the cursor. Raises InvalidInput."""
+        query = _of(owner) | _below(sort, cursor)
+        async with self._mongodb.reading() as database:
+            heads = await database.conversations.find(query).sort(ORDERS[sort]).limit(limit + 1).to_list(None)
+        items = await self._with_last(heads[:limit])
+        return ConversationPage(items=items, next_cursor=_cursor(sort, items[-1]) if len(heads) > limit else None)
+
+    async def mark_read(self, conversation_id: uuid.UUID, owner: uuid.UUID, seq: int) -> ListedConversation | None:
+        """All messages up to this number, and never fewer than before. None when the owner has no such conversation.
+        Raises InvalidInput when there is no such message yet."""
+        id_, this = str(conversation_id), _this(conversation_id, owner)
+        last = (await self._log.last_entries([id_], LAST_MESSAGE)).get(id_, {})
+        if seq > last.get("seq", 0):
+            if await self.get(conversation_id, owner) is None:
+                return None
+            raise InvalidInput("seq", f"must be at most {last.get('seq', 0)}, the number of the last message")
+        async with self._mongodb.operation() as database:
+            head = await database.conversations.find_one_and_update(
+                this, {"$max": {"read_seq": seq}}, return_document=ReturnDocument.AFTER
+            )
+        return _listed(head, last) if head else None
+
+    async def _with_last(self, heads: Sequence[Document]) -> list[ListedConversation]:
+        last = await self._log.last_entries([head["_id"] for head in heads], LAST_MESSAGE)
+        return [_listed(head, last.get(head["_id"], {})) for head in heads]
 
     async def messages(
         self, conversation_id: uuid.UUID, limit: int, *, after: int | None = None, before: int | None = None
@@ -107,7 +150,8 @@ class ConversationRepository:
             if not await database.conversations.find_one(_this(conversation_id, owner), {"_id": 1}):
                 return None
             try:
-                document, is_new = await self._log.append(str(conversation_id), new.id, new.model_dump())
+                name = wake_up_name(conversation_id, owner)
+                document, is_new = await self._log.append(str(conversation_id), new.id, new.model_dump(), name)
             except IdTaken:
                 raise InvalidInput("id", "was already used for another message of this conversation") from None
         return _message(document), is_new
@@ -117,17 +161,39 @@ class ConversationRepository:
         await self._log.close()
 
 
-def wake_up_name(conversation_id: uuid.UUID | str) -> str:
+def wake_up_name(conversation_id: uuid.UUID, owner: uuid.UUID) -> str:
     """The name by which processes tell each other that a conversation has new messages."""
-    return f"conversation:{conversation_id}"
+    return f"conversation:{owner}:{conversation_id}"
 
 
 def _message(document: Document) -> Message:
     return Message.model_validate(document)
 
 
+def _of(owner: uuid.UUID) -> Document:
+    return {"user_id": str(owner), **LIVING}
+
+
 def _this(conversation_id: uuid.UUID, owner: uuid.UUID) -> Document:
-    return {"_id": str(conversation_id), "user_id": str(owner), **LIVING}
+    return {"_id": str(conversation_id), **_of(owner)}
+
+
+def _below(sort: Sort, cursor: str | None) -> Document:
+    if not cursor:
+        return {}
+    moved, _, id_ = cursor.rpartition(".")
+    if bool(moved) != (sort == "recent"):
+        raise InvalidInput("cursor", "is of a list with another sort")
+    below = {"_id": {"$lt": id_}}
+    if not moved:
+        return below
+    at = EPOCH + timedelta(milliseconds=int(moved))
+    return {"updated_at": {"$lte": at}, "$or": [{"updated_at": {"$lt": at}}, below]}  # two bounds of one index
+
+
+def _cursor(sort: Sort, last: ListedConversation) -> str:
+    moved = f"{(last.updated_at - EPOCH) // timedelta(milliseconds=1)}." if sort == "recent" else ""
+    return f"{moved}{last.id}"
 
 
 def _document(conversation: Conversation) -> Document:
@@ -136,4 +202,16 @@ def _document(conversation: Conversation) -> Document:
 
 
 def _conversation(document: Document) -> Conversation:
-    return Conversation(id=document["_id"], **{name: document[name] for name in document if name != "_id"})
+    return Conversation(**document | {"id": document["_id"]})
+
+
+def _stored(document: Document) -> StoredConversation:
+    return StoredConversation(**document | {"id": document["_id"]})
+
+
+def _listed(head: Document, last: Document) -> ListedConversation:
+    """`last`: of its last message, empty for none."""
+    number = last.get("seq", 0)
+    read = min(number, max(head.get("read_seq", 0), last.get("own_seq") or 0))
+    told = {"id": head["_id"], "read_seq": read, "unread": number - read}
+    return ListedConversation(**head | told, last_message=LastMessage(**last) if last else None)

@@ -25,7 +25,7 @@ class LiveConversations:
 
     async def last_numbers(self, names: Collection[str]) -> Mapping[str, int]:
         numbers = await self._conversations.last_numbers([_id(name) for name in names])
-        return {wake_up_name(conversation_id): number for conversation_id, number in numbers.items()}
+        return {name: numbers[_id(name)] for name in names if _id(name) in numbers}
 
 
 def listen(
@@ -37,9 +37,9 @@ def listen(
 ) -> AbstractAsyncContextManager[Listener]:
     """A listener for the messages after number `after`, or from now on. `verify` raises NotAuthenticated once the
     session has ended. Raises NotFound, TooManyRequests, Overloaded, StoreUnavailable."""
-    name, doubts = wake_up_name(conversation_id), [session_aggregate(who.session_id)]
+    name, doubts = wake_up_name(conversation_id, who.user_id), [session_aggregate(who.session_id)]
     return live.listen(name, caller=str(who.user_id), doubts=doubts, verify=verify, after=after)
 
 
 def _id(name: str) -> uuid.UUID:
-    return uuid.UUID(name.partition(":")[2])
+    return uuid.UUID(name.rpartition(":")[2])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from models.activity import Activity
-from models.conversation import Conversation, ExportedConversation
+from models.conversation import ExportedConversation, StoredConversation
 from models.idempotency import IdempotencyRecord
 from models.session import SessionInfo, SignedIn
 from models.user import FullProfile
@@ -59,7 +59,7 @@ async def _erase_keys(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID) 
 def _export_conversations(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:
     conversations = ConversationRepository(of.stores.mongodb)
 
-    async def write(page: Sequence[Conversation]) -> AsyncIterator[bytes]:
+    async def write(page: Sequence[StoredConversation]) -> AsyncIterator[bytes]:
         for number, conversation in enumerate(page):
             yield b"," * (number > 0) + conversation.model_dump_json().encode()[:-1] + b',"messages":['
             last, comma = 0, b""

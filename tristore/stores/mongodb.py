@@ -2,9 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any, cast
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -99,6 +100,12 @@ class MongoStore:
         async with self.reading() as database:
             found = await database[collection].find(query | older).sort("_id", -1).limit(limit + 1).to_list(None)
         return cursor_page([read(document) for document in found], limit)
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        """All that it gives, as the majority has it. Raises StoreUnavailable."""
+        async with self.reading() as database:
+            cursor: Any = database[collection].aggregate(pipeline)
+            return cast(list[Document], await (await cursor if isawaitable(cursor) else cursor).to_list(None))
 
     async def delete_all(self, collection: str, query: Document) -> None:
         """Delete however many there are, some at a time, each time within the bound. Raises StoreUnavailable."""
