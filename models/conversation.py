@@ -8,19 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import (
-    INT64,
-    Model,
-    Number,
-    NumberedPage,
-    OneLine,
-    Storable,
-    at_most,
-    check_json,
-    example,
-    new_id,
-    now,
-)
+from tristore.fields import EntryNumber
+from tristore.models import Model, NumberedPage, OneLine, Storable, at_most, check_json, example, new_id, now
 
 MessageRole = Literal["user", "assistant", "system"]
 Sort = Literal["created", "recent"]
@@ -76,8 +65,8 @@ def started(user_id: uuid.UUID, title: str) -> Conversation:
     return Conversation(id=new_id(), user_id=user_id, title=title, created_at=time, updated_at=time)
 
 
-class NewMessage(Model):
-    """A message of any role, as the service itself may write it."""
+class MessageDraft(Model):
+    """A message without its number. The service itself may write any role."""
 
     id: MessageId = Field(default_factory=lambda: str(new_id()))
     role: MessageRole = "user"
@@ -85,7 +74,7 @@ class NewMessage(Model):
     metadata: Metadata = {}
 
 
-class PostedMessage(NewMessage):
+class NewMessage(MessageDraft):
     """Body of POST /conversations/{id}/messages. The same `id` and body again is the same message."""
 
     model_config = example({"content": "Como se diz 'cheese'?", "metadata": {"lesson": 3}})
@@ -98,7 +87,7 @@ class ReadUpTo(Model):
 
     model_config = example({"seq": 1})
 
-    seq: Annotated[int, Number, Field(ge=0, le=INT64, description="number of the last message that was read")]
+    seq: EntryNumber = Field(description="the number of the last message that was read")
 
 
 class Message(BaseModel):
@@ -127,13 +116,8 @@ class ConversationWithMessages(Conversation):
     messages: list[Message] = Field(description="the last ones, oldest first")
 
 
-class StoredConversation(Conversation):
-    """With what is kept of it that only an export shows."""
-
-    read_seq: int = 0
-
-
-class ExportedConversation(StoredConversation):
+class ExportedConversation(Conversation):
+    read_seq: int
     messages: list[Message]
 
 

@@ -1,8 +1,7 @@
 """Conversations and messages in MongoDB, through either driver."""
 
 import uuid
-from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection
 
 from pymongo import ReturnDocument
 
@@ -11,12 +10,12 @@ from models.conversation import (
     PREVIEW,
     Conversation,
     ConversationPage,
+    ExportedConversation,
     LastMessage,
     ListedConversation,
     Message,
-    NewMessage,
+    MessageDraft,
     Sort,
-    StoredConversation,
 )
 from tristore.errors import InvalidInput
 from tristore.models import Page, now
@@ -27,8 +26,7 @@ LIVING: Document = {"deleted": {"$ne": True}}
 LAST_MESSAGE = {name: f"${name}" for name in ("seq", "role", "timestamp", "own_seq")} | {
     "preview": {"$substrCP": ["$content", 0, PREVIEW]}
 }
-ORDERS: dict[Sort, dict[str, int]] = {"created": {"_id": -1}, "recent": {"updated_at": -1, "_id": -1}}
-EPOCH = datetime.fromtimestamp(0, UTC)
+MOVES: dict[Sort, str] = {"created": "", "recent": "updated_at"}
 
 
 class ConversationRepository:
@@ -97,18 +95,16 @@ class ConversationRepository:
             found = await database.conversations.find(query, {"_id": 1}).sort("_id", 1).limit(500).to_list(500)
         return [document["_id"] for document in found]
 
-    async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[StoredConversation]:
-        """Newest first by creation."""
-        return await self._mongodb.page("conversations", _of(owner), limit, cursor, _stored)
+    async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[ExportedConversation]:
+        """Newest first by creation, without their messages."""
+        return await self._mongodb.page("conversations", _of(owner), limit, cursor, _exported)
 
     async def listed(self, owner: uuid.UUID, sort: Sort, limit: int, cursor: str | None) -> ConversationPage:
-        """Newest first: by creation, or by the last message or change. That time only grows, so what moves meanwhile
-        is above the cursor. Raises InvalidInput."""
-        query = _of(owner) | _below(sort, cursor)
-        async with self._mongodb.reading() as database:
-            heads = await database.conversations.find(query).sort(ORDERS[sort]).limit(limit + 1).to_list(None)
-        items = await self._with_last(heads[:limit])
-        return ConversationPage(items=items, next_cursor=_cursor(sort, items[-1]) if len(heads) > limit else None)
+        """Newest first: by creation, or by the last message or change. Raises InvalidInput."""
+        heads, following = await self._mongodb.newest("conversations", _of(owner), limit, cursor, MOVES[sort])
+        last = await self._log.last_entries([head["_id"] for head in heads], LAST_MESSAGE)
+        items = [_listed(head, last.get(head["_id"], {})) for head in heads]
+        return ConversationPage(items=items, next_cursor=following)
 
     async def mark_read(self, conversation_id: uuid.UUID, owner: uuid.UUID, seq: int) -> ListedConversation | None:
         """All messages up to this number, and never fewer than before. None when the owner has no such conversation.
@@ -125,10 +121,6 @@ class ConversationRepository:
             )
         return _listed(head, last) if head else None
 
-    async def _with_last(self, heads: Sequence[Document]) -> list[ListedConversation]:
-        last = await self._log.last_entries([head["_id"] for head in heads], LAST_MESSAGE)
-        return [_listed(head, last.get(head["_id"], {})) for head in heads]
-
     async def messages(
         self, conversation_id: uuid.UUID, limit: int, *, after: int | None = None, before: int | None = None
     ) -> list[Message]:
@@ -142,7 +134,7 @@ class ConversationRepository:
         return {uuid.UUID(id_): number for id_, number in found.items()}
 
     async def append(
-        self, conversation_id: uuid.UUID, owner: uuid.UUID, new: NewMessage
+        self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft
     ) -> tuple[Message, bool] | None:
         """Give the message the next number. Returns it with whether it is new (not a repeat of its id), or None when
         the owner has no such conversation. Raises InvalidInput when the id was used for another message."""
@@ -178,24 +170,6 @@ def _this(conversation_id: uuid.UUID, owner: uuid.UUID) -> Document:
     return {"_id": str(conversation_id), **_of(owner)}
 
 
-def _below(sort: Sort, cursor: str | None) -> Document:
-    if not cursor:
-        return {}
-    moved, _, id_ = cursor.rpartition(".")
-    if bool(moved) != (sort == "recent"):
-        raise InvalidInput("cursor", "is of a list with another sort")
-    below = {"_id": {"$lt": id_}}
-    if not moved:
-        return below
-    at = EPOCH + timedelta(milliseconds=int(moved))
-    return {"updated_at": {"$lte": at}, "$or": [{"updated_at": {"$lt": at}}, below]}  # two bounds of one index
-
-
-def _cursor(sort: Sort, last: ListedConversation) -> str:
-    moved = f"{(last.updated_at - EPOCH) // timedelta(milliseconds=1)}." if sort == "recent" else ""
-    return f"{moved}{last.id}"
-
-
 def _document(conversation: Conversation) -> Document:
     values = conversation.model_dump()
     return {"_id": str(values.pop("id")), **values, "user_id": str(conversation.user_id)}
@@ -205,8 +179,8 @@ def _conversation(document: Document) -> Conversation:
     return Conversation(**document | {"id": document["_id"]})
 
 
-def _stored(document: Document) -> StoredConversation:
-    return StoredConversation(**document | {"id": document["_id"]})
+def _exported(document: Document) -> ExportedConversation:
+    return ExportedConversation(**{"read_seq": 0} | document | {"id": document["_id"]}, messages=[])
 
 
 def _listed(head: Document, last: Document) -> ListedConversation:

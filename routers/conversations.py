@@ -15,12 +15,12 @@ from models.conversation import (
     Message,
     MessagePage,
     NewConversation,
-    PostedMessage,
+    NewMessage,
     ReadUpTo,
     Sort,
 )
 from services.conversation_service import ConversationService
-from tristore.http.parameters import Number, PageSize
+from tristore.http.parameters import Cursor, Number, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 
@@ -35,7 +35,6 @@ async def get_conversations(request: Request) -> ConversationService:
 
 Conversations = Annotated[ConversationService, Depends(get_conversations)]
 LastMessages = Annotated[int, Query(ge=0, le=100)]
-Cursor = Annotated[str | None, Query(pattern=r"^([0-9]{1,14}\.)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 
 @router.post("", status_code=201, summary="Start a conversation")
@@ -90,7 +89,7 @@ async def append_message(
     conversations: Conversations,
     caller: CurrentUser,
     conversation_id: uuid.UUID,
-    new: PostedMessage,
+    new: NewMessage,
     response: Response,
 ) -> Message:
     """Send an `id` of your own to be able to repeat it: with the same body it is the same message, with another 422."""

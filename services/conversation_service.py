@@ -14,9 +14,9 @@ from models.conversation import (
     ConversationWithMessages,
     ListedConversation,
     Message,
+    MessageDraft,
     MessagePage,
     NewConversation,
-    NewMessage,
     Sort,
     started,
 )
@@ -88,7 +88,7 @@ class ConversationService:
         last = await self._conversations.messages(conversation_id, messages) if messages else []
         return ConversationWithMessages(**conversation.model_dump(), messages=last)
 
-    async def append(self, conversation_id: uuid.UUID, owner: uuid.UUID, new: NewMessage) -> tuple[Message, bool]:
+    async def append(self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft) -> tuple[Message, bool]:
         """The message with its number, and whether it is new. Raises InvalidInput for an id used otherwise."""
         return found(await self._conversations.append(conversation_id, owner, new))
 
