@@ -1,13 +1,15 @@
 """ConversationRepository on mongomock-motor and on MongoDB through both drivers: the same bodies."""
 
 import asyncio
+import random
 import traceback
 import uuid
+from typing import get_args
 
 import pytest
 from pymongo.errors import OperationFailure
 
-from models.conversation import Conversation, NewMessage
+from models.conversation import Conversation, MessageDraft, MessageRole, NewMessage
 from repositories.conversation_repo import MESSAGES, ConversationRepository
 from tests.under_test import Lab, migrated_mongodb
 from tristore.errors import InvalidInput, StoreUnavailable
@@ -70,6 +72,49 @@ async def test_numbers_messages_without_gaps_under_concurrent_writers(mongo_stor
     stored = await processes[0].messages(conversation.id, 100)
     assert [message.seq for message in stored] == list(range(1, 41))
     assert sorted(message.content for message in stored) == sorted(contents)
+
+
+async def test_each_message_carries_the_number_of_the_users_last_one(mongo_store: MongoStore) -> None:
+    """Also when two processes race for the numbers, and some ids come again. What is unread is told by it."""
+    processes = [ConversationRepository(mongo_store), ConversationRepository(mongo_store)]
+    conversation = await started(processes[0])
+    roles: list[MessageRole] = [random.Random(i).choice(get_args(MessageRole)) for i in range(60)]
+    writes = [
+        processes[i % 2].append(conversation.id, OWNER, MessageDraft(id=f"m-{i % 50}", role=role, content="x"))
+        for i, role in enumerate(roles)
+    ]
+    await asyncio.gather(*writes, return_exceptions=True)  # an id that comes again with another role is refused
+    stored = await mongo_store.database.messages.find().sort("seq", 1).to_list(None)
+    assert [message["seq"] for message in stored] == list(range(1, 51))
+    last = 0
+    for message in stored:
+        last = message["seq"] if message["role"] == "user" else last
+        assert message["own_seq"] == last
+    assert last > 0
+
+
+@pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
+async def test_lists_read_one_entry_of_an_index_for_each_item(mongo_store: MongoStore) -> None:
+    """mongomock neither explains nor cuts text."""
+    repository = ConversationRepository(mongo_store)
+    for _ in range(20):
+        conversation = await started(repository)
+        for _ in range(20):
+            await repository.append(conversation.id, OWNER, NewMessage(content="x"))
+    await mongo_store.database.command({"profile": 2})
+    try:
+        first = await repository.listed(OWNER, "recent", 5, None)
+        second = await repository.listed(OWNER, "recent", 5, first.next_cursor)
+    finally:
+        await mongo_store.database.command({"profile": 0})
+    assert len({item.id for item in first.items + second.items}) == 10
+    profiled = await mongo_store.database["system.profile"].find({"nreturned": {"$exists": True}}).to_list(None)
+    read = [(one["planSummary"], one["docsExamined"], one["keysExamined"]) for one in profiled]
+    recent = "IXSCAN { user_id: 1, updated_at: -1, _id: -1 }"
+    last = "DISTINCT_SCAN { conversation_id: 1, seq: 1 }"
+    assert [plan for plan, _, _ in read] == [recent, last] * 2
+    assert max(documents for _, documents, _ in read) <= 7
+    assert max(keys for _, _, keys in read) <= 7
 
 
 async def test_the_same_id_and_body_is_the_same_message(repository: ConversationRepository) -> None:
