@@ -59,7 +59,10 @@ bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; h
 # begin part live
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
-.PHONY: bench-live
+
+test-cuts: $(VENV)/installed ## A client of live messages that is cut off 10,000 times (CUTS=...), at any byte; SEED=... repeats a run
+	CUTS=$(or $(CUTS),10000) $(BIN)/python -m pytest tests/product/clients/test_live_follow.py $(ARGS)
+.PHONY: bench-live test-cuts
 # end part live
 
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
