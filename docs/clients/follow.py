@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 
 Handler = Callable[[Any], Awaitable[object]]
-IDLE_SECONDS = 30  # a sign of life comes every 15 s at the latest
 LONGEST_WAIT_SECONDS = 30
 
 
@@ -23,18 +22,20 @@ async def follow(
     on_message: Handler,
     on_reset: Handler | None = None,
     after: int | None = None,
+    idle_seconds: float = 30,
 ) -> int:
     """Give `on_message` each message that follows number `after`, or that comes from now on. Returns the status that
     says why it is over: 401 (sign in again) or 404. Raises httpx.HTTPStatusError for another refusal, and whatever a
     handler raises; a message counts as handled when its handler has returned.
 
     `on_reset` gets `{"last_seq": ...}` when the conversation has fewer messages than `after`, as after a restore from a
-    backup: read it anew up to that number."""
+    backup: read it anew up to that number. After `idle_seconds` without a byte the connection counts as dead; a sign of
+    life comes every 15 s at the latest."""
     failures, retry = 0, 1.0
     while True:
         wait = 0.0
         headers = {} if after is None else {"Last-Event-ID": str(after)}
-        timeout = httpx.Timeout(10, read=IDLE_SECONDS)
+        timeout = httpx.Timeout(10, read=idle_seconds)
         path = f"/conversations/{conversation_id}/events"
         try:
             async with client.stream("GET", path, headers=headers, timeout=timeout) as answer:

@@ -2,7 +2,6 @@
 //
 //     const status = await follow({ api: "https://api.example.com", token, conversationId, onMessage: show });
 
-const IDLE_MS = 30_000; // a sign of life comes every 15 s at the latest
 const LONGEST_WAIT_MS = 30_000;
 
 // Gives `onMessage` each message that follows number `after`, or that comes from now on. Returns the status that says
@@ -10,17 +9,28 @@ const LONGEST_WAIT_MS = 30_000;
 // as handled when its handler's promise is fulfilled.
 //
 // `onReset` gets `{last_seq}` when the conversation has fewer messages than `after`, as after a restore from a backup:
-// read it anew up to that number. `signal`, of an AbortController of yours, ends it with an AbortError.
-export async function follow({ api = "", token, conversationId, onMessage, onReset, after = null, signal }) {
+// read it anew up to that number. After `idleMs` without a byte the connection counts as dead; a sign of life comes every
+// 15 s at the latest. `signal`, of an AbortController of yours, ends it with an AbortError.
+export async function follow({
+  api = "",
+  token,
+  conversationId,
+  onMessage,
+  onReset,
+  after = null,
+  idleMs = 30_000,
+  signal,
+}) {
   for (let failures = 0, retry = 1000; ; failures = Math.min(failures + 1, 10)) {
     let wait = 0;
     const connection = new AbortController();
+    const alive = (step) => within(idleMs, connection, step);
     const signals = signal ? [signal, connection.signal] : [connection.signal];
     const headers = { Authorization: `Bearer ${token}` };
     if (after !== null) headers["Last-Event-ID"] = String(after);
     let handling = false;
     try {
-      const answer = await alive(connection, () =>
+      const answer = await alive(() =>
         fetch(`${api}/conversations/${conversationId}/events`, { headers, signal: AbortSignal.any(signals) }),
       );
       if ([401, 404].includes(answer.status)) return answer.status;
@@ -29,7 +39,7 @@ export async function follow({ api = "", token, conversationId, onMessage, onRes
         handling = true;
         throw new Error(`The stream was refused: ${answer.status}`);
       }
-      for await (const event of answer.ok ? events(connection, answer.body) : []) {
+      for await (const event of answer.ok ? events(answer.body, alive) : []) {
         handling = true;
         if (event.event === "message") await onMessage(JSON.parse(event.data));
         if (event.event === "reset") await onReset?.(JSON.parse(event.data));
@@ -48,8 +58,8 @@ export async function follow({ api = "", token, conversationId, onMessage, onRes
 }
 
 // What `step` gives. Ends the connection when that takes too long.
-async function alive(connection, step) {
-  const timer = setTimeout(() => connection.abort(), IDLE_MS);
+async function within(milliseconds, connection, step) {
+  const timer = setTimeout(() => connection.abort(), milliseconds);
   try {
     return await step();
   } finally {
@@ -58,10 +68,10 @@ async function alive(connection, step) {
 }
 
 // The fields of each event that came whole.
-async function* events(connection, body) {
+async function* events(body, alive) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (let text = ""; ; ) {
-    const { done, value } = await alive(connection, () => reader.read());
+    const { done, value } = await alive(() => reader.read());
     if (done) return;
     const blocks = (text + value).split("\n\n");
     text = blocks.pop();
