@@ -44,7 +44,6 @@ class DocumentedAPI(FastAPI):
             version=version,
             description=description,
             license_info=license_info,
-            openapi_tags=[],
             servers=[{"url": "."}],  # beside the document: so it also holds behind a proxy that adds a prefix
             root_path_in_servers=False,
             lifespan=lifespan,
@@ -58,7 +57,8 @@ class DocumentedAPI(FastAPI):
     def include_router(self, router: APIRouter, **options: Any) -> None:
         super().include_router(router, **options)
         if isinstance(router, PrefixedRouter) and router.about:
-            self.openapi_tags += [{"name": tag, "description": router.about} for tag in router.tags]
+            told = [{"name": tag, "description": router.about} for tag in router.tags]
+            self.openapi_tags = [*(self.openapi_tags or []), *told]
 
     def serve_document(self) -> None:
         """Call it after all other routes are there: a request is compared with those that come before its own."""
@@ -108,9 +108,8 @@ def _errors(operation: Json) -> Iterator[int]:
 def _leave_out_null(parameter: Json) -> None:
     """One that is optional may be left out. A client that takes it for nullable would send the word "null"."""
     schema = parameter["schema"]
-    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-    if len(kinds) == 1:
-        parameter["schema"] = {**kinds[0], "title": schema["title"]}
+    kinds = [kind for kind in schema.pop("anyOf", ()) if kind != {"type": "null"}]
+    schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
 
 
 def _takes_key(operation: Json) -> bool:

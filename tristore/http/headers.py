@@ -37,6 +37,6 @@ HEADERS: dict[str, dict[str, Any]] = {
 
 
 def sends(*names: str) -> dict[str, Any]:
-    """What a route's `responses` say of a status whose answers have these headers: `{201: sends("Location")}`. What
-    follows from the status the document adds by itself."""
+    """What a route's `responses` say of a status whose answers have these headers, as in
+    `problems(404) | {201: sends("Location")}`. What follows from the status the document adds by itself."""
     return {"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names}}
