@@ -79,6 +79,7 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra dev pyproject.toml \
 		-o requirements/dev.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group clients -o requirements/clients.lock
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock
