@@ -59,7 +59,10 @@ bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; h
 # begin part live
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
-.PHONY: bench-live
+
+test-cuts: $(VENV)/installed ## A client of live messages that is cut off 10,000 times (CUTS=...), at any byte; SEED=... repeats a run
+	CUTS=$(or $(CUTS),10000) $(BIN)/python -m pytest tests/product/clients/test_live_follow.py $(ARGS)
+.PHONY: bench-live test-cuts
 # end part live
 
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
@@ -76,6 +79,7 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra dev pyproject.toml \
 		-o requirements/dev.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group clients -o requirements/clients.lock
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock

@@ -24,7 +24,7 @@ from tristore.http.parameters import Cursor, Number, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 
-router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
+router = PrefixedRouter(prefix="/conversations", tags=["conversations"], about=__doc__)
 
 ALREADY_THERE: Responses = {200: {"description": "It was there already", "model": Message}}
 

@@ -12,7 +12,7 @@ from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 
-router = PrefixedRouter(prefix="/courses", tags=["courses"])
+router = PrefixedRouter(prefix="/courses", tags=["courses"], about=__doc__)
 
 
 async def get_courses(request: Request) -> CourseService:

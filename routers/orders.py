@@ -1,4 +1,4 @@
-"""Orders of courses."""
+"""Orders of courses, and the points that they earn."""
 
 import uuid
 from typing import Annotated
@@ -12,7 +12,7 @@ from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 
-router = PrefixedRouter(prefix="/orders", tags=["orders"])
+router = PrefixedRouter(prefix="/orders", tags=["orders"], about=__doc__)
 PENDING: Responses = {202: {"model": Order, "description": "Placed and not decided yet. Ask for it again"}}
 
 

@@ -1,4 +1,4 @@
-"""Registration and profiles."""
+"""Registration, profiles, and all that is kept of a user."""
 
 import uuid
 
@@ -25,7 +25,7 @@ from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import address_of
 
-router = PrefixedRouter(prefix="/users", tags=["users"])
+router = PrefixedRouter(prefix="/users", tags=["users"], about=__doc__)
 
 
 @router.get("/me", summary="The caller's profile", response_model=FullProfile)

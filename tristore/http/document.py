@@ -4,14 +4,17 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
+from tristore.http.headers import HEADERS, sends
+from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Json, problem_schemas, problems
 
 POLICY = (
@@ -21,14 +24,28 @@ POLICY = (
 
 
 class DocumentedAPI(FastAPI):
-    """Adds to the document what routes need not say: their names, and the errors that follow from what they take."""
+    """Adds to the document what routes need not say: their names, what their tags stand for, and the errors and headers
+    that follow from what they take and answer. It is valid OpenAPI 3.1."""
 
     def __init__(
-        self, *, title: str, version: str, lifespan: Lifespan[FastAPI], telemetry: TelemetryConfig | None = None
+        self,
+        *,
+        title: str,
+        version: str,
+        description: str,
+        license_info: dict[str, Any],
+        lifespan: Lifespan[FastAPI],
+        telemetry: TelemetryConfig | None = None,
     ) -> None:
+        """`description` in Markdown: what the API is for, and how to sign in. `license_info`: `name` and an SPDX
+        `identifier`, or a `url`."""
         super().__init__(
             title=title,
             version=version,
+            description=description,
+            license_info=license_info,
+            servers=[{"url": "."}],  # beside the document: so it also holds behind a proxy that adds a prefix
+            root_path_in_servers=False,
             lifespan=lifespan,
             telemetry=telemetry,
             openapi_url=None,
@@ -36,6 +53,12 @@ class DocumentedAPI(FastAPI):
             redoc_url=None,
             generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         )
+
+    def include_router(self, router: APIRouter, **options: Any) -> None:
+        super().include_router(router, **options)
+        if isinstance(router, PrefixedRouter) and router.about:
+            told = [{"name": tag, "description": router.about} for tag in router.tags]
+            self.openapi_tags = [*(self.openapi_tags or []), *told]
 
     def serve_document(self) -> None:
         """Call it after all other routes are there: a request is compared with those that come before its own."""
@@ -50,11 +73,26 @@ class DocumentedAPI(FastAPI):
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form of a 422
                 schemas.pop(name, None)
             schemas |= problem_schemas()
-            for operations in document["paths"].values():
-                for operation in operations.values():
-                    responses = operation["responses"] | problems(*_errors(operation))
-                    operation["responses"] = {str(status): responses[status] for status in sorted(responses, key=str)}
+            operations = [told for path in document["paths"].values() for told in path.values()]
+            for operation in operations:
+                _complete(operation)
+            used = {name for told in operations for answer in told["responses"].values() for name in answer["headers"]}
+            document["components"]["headers"] = {name: HEADERS[name] for name in sorted(used)}
         return document
+
+
+def _complete(operation: Json) -> None:
+    responses = operation["responses"] | problems(*_errors(operation))
+    operation["responses"] = {str(status): responses[status] for status in sorted(responses, key=str)}
+    for status, response in operation["responses"].items():
+        again = status == "409" and _takes_key(operation)
+        response.setdefault("headers", {}).update(sends("X-Request-Id", *(["Retry-After"] if again else []))["headers"])
+        for content in response.get("content", {}).values():
+            if "itemSchema" in content:
+                content |= _told_in_3_1(content.pop("itemSchema"))
+    for parameter in operation.get("parameters", ()):
+        _leave_out_null(parameter)
+    operation.setdefault("security", [])  # said also where nobody has to sign in
 
 
 def _errors(operation: Json) -> Iterator[int]:
@@ -63,8 +101,24 @@ def _errors(operation: Json) -> Iterator[int]:
         yield 422
     if "requestBody" in operation:
         yield from (400, 413, 422)
-    if "security" in operation:
+    if operation.get("security"):
         yield from (401, 429, 503)
+
+
+def _leave_out_null(parameter: Json) -> None:
+    """One that is optional may be left out. A client that takes it for nullable would send the word "null"."""
+    schema = parameter["schema"]
+    kinds = [kind for kind in schema.pop("anyOf", ()) if kind != {"type": "null"}]
+    schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
+
+
+def _takes_key(operation: Json) -> bool:
+    return any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ()))
+
+
+def _told_in_3_1(item: Json) -> Json:
+    """OpenAPI 3.1 has no word for the items of a stream: there `schema` is of the whole body, which is a text."""
+    return {"schema": {"type": "string", "description": "`x-itemSchema` tells of each item"}, "x-itemSchema": item}
 
 
 def _add_page(app: FastAPI) -> None:

@@ -6,7 +6,9 @@ from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses
 from tristore.ops.health import Health, HealthService, Probe
 
-router = PrefixedRouter(prefix="/health", tags=["health"])
+router = PrefixedRouter(
+    prefix="/health", tags=["health"], about="Whether the service and its stores are well: for people and for probes."
+)
 
 NOT_NOW: Responses = {503: {"description": "Not now", "model": Probe}}
 WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "model": Health}}

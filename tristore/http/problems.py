@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
@@ -26,6 +26,7 @@ from tristore.errors import (
     TooManyRequests,
     TristoreError,
 )
+from tristore.http.headers import sends
 
 Json: TypeAlias = dict[str, Any]
 RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
@@ -75,12 +76,12 @@ class FieldProblem(BaseModel):
 class Problem(BaseModel):
     """RFC 9457. An answer leaves out what does not apply: `errors` is for 422, `field` for 409, `store` for 503."""
 
-    type: str
-    title: str
+    type: str = Field(description="the kind of problem", json_schema_extra={"format": "uri-reference"})
+    title: str = Field(description="the kind in words")
     status: int
-    detail: str
-    instance: str
-    request_id: str | None
+    detail: str = Field(description="what is wrong with this request")
+    instance: str = Field(description="the path that was asked")
+    request_id: str | None = Field(description="finds the request in the server's log")
     errors: list[FieldProblem] | None = None
     field: str | None = None
     store: str | None = None
@@ -100,6 +101,7 @@ MEANINGS = {
     503: "A database is not available at the moment; `Retry-After` says how many seconds to wait.",
 }
 
+HEADERS_OF: Mapping[int, str] = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 
 Responses = dict[int | str, Json]
 """What FastAPI takes as the `responses` of a route."""
@@ -115,7 +117,8 @@ def _documented(status: int) -> Json:
     title = TITLES.get(status, meaning.rstrip("."))
     example = {"type": "about:blank", "title": title, "status": status, "detail": meaning, "instance": "/path"}
     content = {"schema": {"$ref": SCHEMAS.format(model="Problem")}, "example": example | {"request_id": "0f3c9a"}}
-    return {"description": meaning, "content": {"application/problem+json": content}}
+    told = {"description": meaning, "content": {"application/problem+json": content}}
+    return told | (sends(HEADERS_OF[status]) if status in HEADERS_OF else {})
 
 
 def problem_schemas() -> Json:
