@@ -112,6 +112,13 @@ class ListedConversation(Conversation):
     unread: int = Field(description="how many come after `read_seq`")
 
 
+# begin part live
+class Moved(BaseModel):
+    conversation_id: uuid.UUID
+    last_seq: int
+
+
+# end part live
 class ConversationWithMessages(Conversation):
     messages: list[Message] = Field(description="the last ones, oldest first")
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Collection
+from datetime import datetime
 
 from pymongo import ReturnDocument
 
@@ -133,6 +134,23 @@ class ConversationRepository:
         found = await self._log.last_numbers([str(id_) for id_ in conversation_ids], LIVING)
         return {uuid.UUID(id_): number for id_, number in found.items()}
 
+    async def exact_numbers(self, conversation_ids: Collection[str]) -> dict[str, int]:
+        """Of those that have messages: the number of the last one."""
+        found = await self._log.last_entries(conversation_ids, {"seq": "$seq"})
+        return {id_: last["seq"] for id_, last in found.items()}
+
+    async def newest(self, owner: uuid.UUID, limit: int) -> list[str]:
+        """The ids of those with the latest messages or changes, newest first."""
+        heads, _ = await self._mongodb.newest("conversations", _of(owner), limit, None, MOVES["recent"])
+        return [head["_id"] for head in heads]
+
+    async def moved(self, owners: Collection[uuid.UUID], since: datetime) -> list[tuple[uuid.UUID, str, int]]:
+        """Owner, id, and a number that no message is above, of those with a message or change since then."""
+        query = {"user_id": {"$in": [str(owner) for owner in owners]}, "updated_at": {"$gt": since}, **LIVING}
+        async with self._mongodb.reading() as database:
+            heads = await database.conversations.find(query, {"user_id": 1, "last_seq": 1}).to_list(None)
+        return [(uuid.UUID(head["user_id"]), head["_id"], head.get("last_seq", 0)) for head in heads]
+
     async def append(
         self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft
     ) -> tuple[Message, bool] | None:
@@ -142,7 +160,7 @@ class ConversationRepository:
             if not await database.conversations.find_one(_this(conversation_id, owner), {"_id": 1}):
                 return None
             try:
-                name = wake_up_name(conversation_id, owner)
+                name = wake_up_name(owner, conversation_id)
                 document, is_new = await self._log.append(str(conversation_id), new.id, new.model_dump(), name)
             except IdTaken:
                 raise InvalidInput("id", "was already used for another message of this conversation") from None
@@ -153,9 +171,9 @@ class ConversationRepository:
         await self._log.close()
 
 
-def wake_up_name(conversation_id: uuid.UUID, owner: uuid.UUID) -> str:
+def wake_up_name(*owner_and_conversation: uuid.UUID) -> str:
     """The name by which processes tell each other that a conversation has new messages."""
-    return f"conversation:{owner}:{conversation_id}"
+    return ":".join(("conversation", *map(str, owner_and_conversation)))
 
 
 def _message(document: Document) -> Message:

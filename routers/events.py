@@ -38,7 +38,7 @@ async def get_listener(
     """A listener to a conversation of the caller, until the response has ended. Raises NotAuthenticated, NotFound,
     TooManyRequests, Overloaded."""
     verify = partial(auth.authenticate, bearer_token(request))
-    async with listen(live, conversation_id, who, verify, last_event_id) as listener:
+    async with listen(live, who, verify, conversation_id, after=last_event_id) as listener:
         yield listener
 
 

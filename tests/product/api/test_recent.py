@@ -106,12 +106,13 @@ async def test_those_of_one_millisecond_are_neither_missed_nor_repeated(
     assert one
     change = {"$set": {"updated_at": one["updated_at"]}}
     await stores.mongodb.database.conversations.update_many({"user_id": ana["X-User-Id"]}, change)
-    seen, cursor = [], {}
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
     for _ in range(4):
         found = await page(client, ana, limit=2, **cursor)
         seen += [item["id"] for item in found["items"]]
         cursor = {"cursor": found["next_cursor"]}
-    assert cursor == {"cursor": None}
+    assert cursor["cursor"] is None
     assert made < set(seen)
     assert len(seen) == 7
 

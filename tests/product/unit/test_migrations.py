@@ -11,7 +11,7 @@ from anyio import to_thread
 from sqlalchemy import text
 
 from config import Settings
-from database.mongodb import MongoStore, open_mongodb
+from database.mongodb import Document, MongoStore, open_mongodb
 from database.stores import open_stores
 from migrations import REVISIONS, SCRIPTS
 from models.conversation import CONVERSATION_INDEXES
@@ -90,7 +90,7 @@ async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers
 async def test_what_was_said_before_a_conversation_could_be_read_counts_as_read(servers: Servers) -> None:
     async with fresh_databases(servers) as settings, open_stores(settings) as stores:
         database = stores.mongodb.database
-        before = [{"_id": "1"}, {"_id": "2", "last_seq": 7}, {"_id": "3", "last_seq": 7, "read_seq": 3}]
+        before: list[Document] = [{"_id": "1"}, {"_id": "2", "last_seq": 7}, {"_id": "3", "last_seq": 7, "read_seq": 3}]
         await database.conversations.insert_many(before)
         await database[SCRIPTS.ledger].delete_one({"_id": "m0003_reading"})
         await database.conversations.drop_index("user_recent_first")
