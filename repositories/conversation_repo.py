@@ -27,7 +27,7 @@ LIVING: Document = {"deleted": {"$ne": True}}
 LAST_MESSAGE = {name: f"${name}" for name in ("seq", "role", "timestamp", "own_seq")} | {
     "preview": {"$substrCP": ["$content", 0, PREVIEW]}
 }
-MOVES: dict[Sort, str] = {"created": "", "recent": "updated_at"}
+MOVES = "updated_at"
 
 
 class ConversationRepository:
@@ -102,7 +102,8 @@ class ConversationRepository:
 
     async def listed(self, owner: uuid.UUID, sort: Sort, limit: int, cursor: str | None) -> ConversationPage:
         """Newest first: by creation, or by the last message or change. Raises InvalidInput."""
-        heads, following = await self._mongodb.newest("conversations", _of(owner), limit, cursor, MOVES[sort])
+        moves = MOVES if sort == "recent" else ""
+        heads, following = await self._mongodb.newest("conversations", _of(owner), limit, cursor, moves)
         last = await self._log.last_entries([head["_id"] for head in heads], LAST_MESSAGE)
         items = [_listed(head, last.get(head["_id"], {})) for head in heads]
         return ConversationPage(items=items, next_cursor=following)
@@ -141,7 +142,7 @@ class ConversationRepository:
 
     async def newest(self, owner: uuid.UUID, limit: int) -> list[str]:
         """The ids of those with the latest messages or changes, newest first."""
-        heads, _ = await self._mongodb.newest("conversations", _of(owner), limit, None, MOVES["recent"])
+        heads, _ = await self._mongodb.newest("conversations", _of(owner), limit, None, MOVES)
         return [head["_id"] for head in heads]
 
     async def moved(self, owners: Collection[uuid.UUID], since: datetime) -> list[tuple[uuid.UUID, str, int]]:

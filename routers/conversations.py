@@ -20,6 +20,7 @@ from models.conversation import (
     Sort,
 )
 from services.conversation_service import ConversationService
+from tristore.http.headers import Located, sends
 from tristore.http.parameters import Cursor, Number, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
@@ -37,9 +38,11 @@ Conversations = Annotated[ConversationService, Depends(get_conversations)]
 LastMessages = Annotated[int, Query(ge=0, le=100)]
 
 
-@router.post("", status_code=201, summary="Start a conversation")
-async def create_conversation(conversations: Conversations, caller: CurrentUser, new: NewConversation) -> Conversation:
-    return await conversations.create(caller.id, new)
+@router.post("", status_code=201, summary="Start a conversation", responses={201: sends("Location")})
+async def create_conversation(
+    conversations: Conversations, caller: CurrentUser, new: NewConversation, located: Located
+) -> Conversation:
+    return located.at("/conversations/{id}", await conversations.create(caller.id, new))
 
 
 @router.get("", summary="The caller's conversations, newest first")
