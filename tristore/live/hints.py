@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Unpack
-from weakref import WeakKeyDictionary
 
 from tristore.errors import StoreUnavailable
 from tristore.live.listeners import Listener, Listeners, LiveSettings
@@ -66,7 +65,7 @@ class HintService(Listeners[Hint]):
     def __init__(self, source: HintSource, **settings: Unpack[LiveSettings]) -> None:
         super().__init__(**settings)
         self._source = source
-        self._states: WeakKeyDictionary[Listener, _State] = WeakKeyDictionary()
+        self._states: dict[Listener, _State] = {}
         self._polled_at = time.monotonic()
 
     async def _place(self, listener: Listener, after: int | None) -> None:
@@ -86,6 +85,10 @@ class HintService(Listeners[Hint]):
                 state.moved = moved | state.moved
                 return []
         return list(state.news(moved, numbers))
+
+    def _unregister(self, listener: Listener) -> None:
+        super()._unregister(listener)
+        del self._states[listener]
 
     def _wake(self, names: Iterable[str]) -> None:
         names = list(names)

@@ -32,7 +32,7 @@ E = TypeVar("E", bound=Entry)
 log = structlog.get_logger()
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
+@dataclass(eq=False, slots=True)
 class Listener:
     name: str
     """Of what it follows. A wake-up of this name tells that there may be more."""
