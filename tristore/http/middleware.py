@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from tristore.http.compression import Compression
 from tristore.http.problems import internal_error, problem
 from tristore.settings import TristoreSettings
 from tristore.stores.postgres import start_budget
@@ -36,6 +37,7 @@ log = structlog.get_logger("access")
 
 def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
     """The last one added is the outermost."""
+    app.add_middleware(Compression)
     app.add_middleware(OneBodyATurn)
     app.add_middleware(SizeBounds, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(
