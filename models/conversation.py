@@ -2,13 +2,24 @@
 
 import json
 import uuid
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import Model, NumberedPage, OneLine, Page, Storable, at_most, check_json, example, new_id, now
+from tristore.models import (
+    Model,
+    Moment,
+    NumberedPage,
+    OneLine,
+    Page,
+    Storable,
+    at_most,
+    check_json,
+    example,
+    new_id,
+    now,
+)
 
 MessageRole = Literal["user", "assistant", "system"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
@@ -49,8 +60,8 @@ class Conversation(BaseModel):
     id: uuid.UUID
     user_id: uuid.UUID
     title: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 def started(user_id: uuid.UUID, title: str) -> Conversation:
@@ -75,7 +86,7 @@ class Message(BaseModel):
     seq: int = Field(description="1, 2, 3, ... within the conversation, without gaps")
     role: MessageRole
     content: str
-    timestamp: datetime
+    timestamp: Moment
     metadata: dict[str, object]
 
 

@@ -48,6 +48,7 @@ class DocumentedAPI(FastAPI):
             root_path_in_servers=False,
             lifespan=lifespan,
             telemetry=telemetry,
+            redirect_slashes=False,  # a redirect would lead to whatever host the request names
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
@@ -100,7 +101,7 @@ def _errors(operation: Json) -> Iterator[int]:
     if "parameters" in operation:
         yield 422
     if "requestBody" in operation:
-        yield from (400, 413, 422)
+        yield from (400, 413, 415, 422)
     if operation.get("security"):
         yield from (401, 429, 503)
 
