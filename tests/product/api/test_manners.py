@@ -1,7 +1,6 @@
 """What HTTP's standards ask of a server, over all routes of the document."""
 
 import re
-from collections import defaultdict
 from http import HTTPStatus
 from typing import Any
 
@@ -11,13 +10,13 @@ import pytest
 from tests.product.people import register, register_admin
 from tests.product.routes import operations_of, stock
 from tests.product.things import post, start_conversation
-from tests.samples import with_ids
+from tests.samples import PARAMETERS, with_ids
 from tristore.errors import TristoreError
 from tristore.http.problems import KINDS, kind_of
 from tristore.stores.stores import Stores
 from tristore.testing.lab import PROJECT
 
-IDS: dict[str, str] = defaultdict(lambda: "0190f5c8-0000-7000-8000-000000000000")
+IDS = dict.fromkeys(PARAMETERS, "0190f5c8-0000-7000-8000-000000000000")
 PROBES = {"/health", "/health/live", "/health/ready", "/health/startup"}
 JSON = {"Content-Type": "application/json"}
 
