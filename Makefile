@@ -35,8 +35,8 @@ chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
-test-clients: $(VENV)/clients ## Linters and generators of other families on the API's document; Node.js and Java come as wheels
-	$(BIN)/python -m pytest tests/product/clients/generators $(ARGS)
+test-clients: $(VENV)/clients ## Generators of other families on the API's document, and clients in Node.js, which come as wheels
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/product/clients/generators tests/product/clients/javascript $(ARGS)
 
 test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
 	$(BIN)/python -m pytest tests/product/copies $(ARGS)
@@ -62,7 +62,10 @@ bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; h
 # begin part live
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
-.PHONY: bench-live
+
+test-cuts: $(VENV)/installed ## A client of live messages that is cut off 10,000 times (CUTS=...), at any byte; SEED=... repeats a run
+	CUTS=$(or $(CUTS),10000) $(BIN)/python -m pytest tests/product/clients/test_live_follow.py $(ARGS)
+.PHONY: bench-live test-cuts
 # end part live
 
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml

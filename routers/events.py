@@ -50,4 +50,4 @@ async def get_listener(
     responses=documented_events("message", Message) | problems(404, 429),
 )
 async def events(live: Live, listener: Annotated[Listener, Depends(get_listener)]) -> EventStream:
-    return EventStream(live, listener, "message", Message.model_dump_json)
+    return EventStream(live, listener, "message", partial(Message.model_dump_json, ensure_ascii=True))

@@ -1,6 +1,7 @@
 """What a listener follows, as server-sent events."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
@@ -38,9 +39,11 @@ class EventStream(StreamingResponse):
     """Ends early, and so closes the connection, when the client takes nothing for too long."""
 
     def __init__(self, live: LiveService[E], listener: Listener, event: str, encode: Callable[[E], str]) -> None:
-        """`event`: the type of the events. `encode` gives the data of an event as text."""
+        """`event`: the type of the events. `encode` gives the data of an event as ASCII text: many clients take
+        U+2028, U+2029 and U+0085 for the end of a line."""
         self._live = live
-        self._events = _encoded(live.follow(listener), event, encode)
+        opening = _opening(listener, live.retry_seconds)
+        self._events = _encoded(opening, live.follow(listener), event, encode)
         headers = {"X-Accel-Buffering": "no"}  # or nginx would hold events back
         super().__init__(self._events, headers=headers, media_type="text/event-stream")
 
@@ -63,9 +66,17 @@ class _Stuck(Exception):
     """The client takes nothing."""
 
 
+def _opening(listener: Listener, retry_seconds: float) -> bytes:
+    """The first frame. Its id is where the stream begins: a client that is cut off before the first event resumes
+    there. Without data it is no event, so that only clients which were ahead are told of one."""
+    told = {"event": "reset", "data_str": json.dumps({"last_seq": listener.last})} if listener.ahead else {}
+    return format_sse_event(id=str(listener.last), retry=round(retry_seconds * 1000), **told)
+
+
 async def _encoded(
-    entries: AsyncGenerator[E | None, None], event: str, encode: Callable[[E], str]
+    opening: bytes, entries: AsyncGenerator[E | None, None], event: str, encode: Callable[[E], str]
 ) -> AsyncGenerator[bytes, None]:
+    yield opening
     async with aclosing(entries):
         async for entry in entries:
             if entry is None:

@@ -42,6 +42,8 @@ class Listener:
     verify: Callable[[], Awaitable[object]]
     """Raises NotAuthenticated once the caller has lost that right."""
     last: int = 0
+    ahead: bool = False
+    """Whether it asked for what follows an entry that there is not. It then begins with what comes from now on."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: bool = False
     over: bool = False
@@ -64,17 +66,19 @@ class LiveService(Generic[E]):
         poll_seconds: float,
         heartbeat_seconds: float,
         send_seconds: float,
+        retry_seconds: float,
         verify_seconds: float,
         max_per_caller: int,
         max_listeners: int,
     ) -> None:
-        """`send_seconds`: for how long a client may take nothing. `verify_seconds`: how long a check may wait for
-        PostgreSQL."""
+        """`send_seconds`: for how long a client may take nothing. `retry_seconds`: after what time a client that was
+        cut off is asked to come back. `verify_seconds`: how long a check may wait for PostgreSQL."""
         self._source = source
         self._feed = feed
         self._poll_seconds = poll_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self.send_seconds = send_seconds
+        self.retry_seconds = retry_seconds
         self._verify_seconds = verify_seconds
         self._max_per_caller = max_per_caller
         self._max_listeners = max_listeners
@@ -121,22 +125,29 @@ class LiveService(Generic[E]):
         doubts: Collection[str] = (),
         after: int | None = None,
     ) -> AsyncIterator[Listener]:
-        """A listener for the entries after number `after`, or from now on. Raises NotFound, TooManyRequests,
+        """A listener for the entries after number `after`, or from now on; also from now on when there is no entry
+        `after` and the list has not come so far, as after a restore from a backup. Raises NotFound, TooManyRequests,
         Overloaded, StoreUnavailable."""
         listener = Listener(name, caller, doubts, verify)
         self._register(listener)  # before the last number is read: what comes in between wakes it
         try:
             if not await self._source.exists(name, caller):
                 raise NotFound
-            if after is None:
-                newest = await self._source.page(name, 1, None)
-                listener.last = newest[0].seq if newest else 0
-            else:
-                listener.last = after
-                listener.woken.set()
+            await self._place(listener, after)
             yield listener
         finally:
             self._unregister(listener)
+
+    async def _place(self, listener: Listener, after: int | None) -> None:
+        if after is not None:
+            numbers = await self._source.last_numbers([listener.name])
+            listener.ahead = after > numbers.get(listener.name, after)
+        if after is None or listener.ahead:
+            newest = await self._source.page(listener.name, 1, None)
+            listener.last = newest[0].seq if newest else 0
+        else:
+            listener.last = after
+            listener.woken.set()
 
     async def follow(self, listener: Listener) -> AsyncGenerator[E | None, None]:
         """Its entries in order, and None now and then as a sign of life. It ends when the caller loses the right to
