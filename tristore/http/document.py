@@ -44,8 +44,7 @@ class DocumentedAPI(FastAPI):
             version=version,
             description=description,
             license_info=license_info,
-            servers=[{"url": "."}],  # beside the document: so it also holds behind a proxy that adds a prefix
-            root_path_in_servers=False,
+            servers=[{"url": "/"}],  # FastAPI puts the root path before it, behind a proxy that adds one
             lifespan=lifespan,
             telemetry=telemetry,
             redirect_slashes=False,  # a redirect would lead to whatever host the request names
