@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from tristore.http.compression import Compression
 from tristore.http.head import HeadAsGet
 from tristore.http.headers import HEADERS as TOLD
 from tristore.http.problems import internal_error, problem
@@ -39,6 +40,7 @@ log = structlog.get_logger("access")
 
 def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
     """The last one added is the outermost."""
+    app.add_middleware(Compression)
     app.add_middleware(HeadAsGet)
     app.add_middleware(OneBodyATurn)
     app.add_middleware(SizeBounds, max_body_bytes=settings.max_body_bytes)
