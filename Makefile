@@ -35,6 +35,9 @@ chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
+test-clients: $(VENV)/clients ## Generators of other families on the API's document, and clients in Node.js, which come as wheels
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/product/clients/generators tests/product/clients/javascript $(ARGS)
+
 test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
 	$(BIN)/python -m pytest tests/product/copies $(ARGS)
 
@@ -80,7 +83,10 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 		-o requirements/dev.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group clients -o requirements/clients.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
+	$(NPM) $(if $(UPGRADE),update,install) --prefix requirements/npm --package-lock-only --omit-lockfile-registry-resolved
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --no-audit --no-fund --loglevel=error
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -93,4 +99,10 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos test-browser test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without migrate migration lock
+$(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/package-lock.json
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
+	@mkdir -p $(VENV)/npm && cp requirements/npm/*.json $(VENV)/npm
+	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
+	@touch $@
+
+.PHONY: help run check format test test-faults chaos test-browser test-clients test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without migrate migration lock

@@ -2,14 +2,25 @@
 
 import json
 import uuid
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from tristore.fields import EntryNumber
-from tristore.models import Model, NumberedPage, OneLine, Storable, at_most, check_json, example, new_id, now
+from tristore.models import (
+    Model,
+    Moment,
+    NumberedPage,
+    OneLine,
+    Storable,
+    at_most,
+    check_json,
+    example,
+    new_id,
+    now,
+)
+from tristore.stores.keyed_documents import KEY_INDEXES
 
 MessageRole = Literal["user", "assistant", "system"]
 Sort = Literal["created", "recent"]
@@ -32,6 +43,7 @@ Metadata = Annotated[dict[str, object], Field(max_length=32), AfterValidator(che
 CONVERSATION_INDEXES = [
     IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first"),
     IndexModel([("user_id", ASCENDING), ("updated_at", DESCENDING), ("_id", DESCENDING)], name="user_recent_first"),
+    *KEY_INDEXES,
 ]
 MESSAGE_INDEXES = [
     # The number decides between processes that append at the same moment.
@@ -55,8 +67,8 @@ class Conversation(BaseModel):
     id: uuid.UUID
     user_id: uuid.UUID
     title: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 def started(user_id: uuid.UUID, title: str) -> Conversation:
@@ -95,7 +107,7 @@ class Message(BaseModel):
     seq: int = Field(description="1, 2, 3, ... within the conversation, without gaps")
     role: MessageRole
     content: str
-    timestamp: datetime
+    timestamp: Moment
     metadata: dict[str, object]
 
 
@@ -103,7 +115,7 @@ class LastMessage(BaseModel):
     seq: int
     role: MessageRole
     preview: str = Field(description=f"its first {PREVIEW} characters")
-    timestamp: datetime
+    timestamp: Moment
 
 
 class ListedConversation(Conversation):

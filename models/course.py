@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import LEVELS, CefrLevel, Language
-from tristore.models import Model, Number, OneLine, PartialUpdate, Storable, Table, at_most, example
+from tristore.models import Model, Moment, Number, OneLine, PartialUpdate, Storable, Table, at_most, example
 
 MAX_CAPACITY = 1_000_000
 MAX_PRICE = 100_000_000
@@ -42,6 +42,8 @@ class CourseRow(Table):
     language: Mapped[str] = mapped_column(String(12))
     level: Mapped[str] = mapped_column(String(2))
     capacity: Mapped[int]
+    version: Mapped[int] = mapped_column(server_default="1")
+    """Grows by one with each change."""
     is_deleted: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -103,8 +105,9 @@ class Course(CourseBrief):
     # begin part orders
     seats_left: int | None = Field(None, description="null while the database that counts them does not answer")
     # end part orders
-    created_at: datetime
-    updated_at: datetime
+    version: int
+    created_at: Moment
+    updated_at: Moment
 
 
 class CourseList(BaseModel):

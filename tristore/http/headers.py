@@ -22,6 +22,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
         "example": "Bearer",
     },
+    "Accept": {
+        "description": "The types of body that the route reads.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
     "Location": {
         "description": "Where to read what the request has made.",
         "required": True,

@@ -63,7 +63,7 @@ def test_it_introduces_itself(document: dict[str, Any], operations: list[Operati
     assert document["info"]["version"] == project["version"]
     assert document["info"]["license"]["identifier"] in (PROJECT / "LICENSE").read_text()
     assert "/auth/token" in document["info"]["description"]
-    assert document["servers"] == [{"url": "."}]
+    assert document["servers"] == [{"url": "/"}]
     told = {tag["name"]: tag["description"] for tag in document["tags"]}
     assert told.keys() == {tag for operation in operations for tag in operation.document["tags"]}
     assert all(re.fullmatch(r"[A-Z].*\.", sentence) for sentence in told.values())
