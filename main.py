@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     app.state.settings = settings
     app.state.given_stores = stores
     add_middleware(app, settings)
-    add_error_handlers(app)
+    add_error_handlers(app, token_path="/auth/token")  # noqa: S106 - not a password
     for router in (*all_routers(), probes.router, metrics.router):
         app.include_router(router)
     if settings.docs:

@@ -8,6 +8,7 @@ from fastapi import Depends, Query, Request
 from dependencies import Admin, services_of
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
 from services.course_service import CourseService
+from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
@@ -33,10 +34,10 @@ async def read_course(courses: Courses, course_id: uuid.UUID) -> Course:
     return await courses.read(course_id)
 
 
-@router.post("", status_code=201, summary="Add a course", responses=problems(403))
-async def create_course(courses: Courses, admin: Admin, new: CourseIn) -> Course:
+@router.post("", status_code=201, summary="Add a course", responses=problems(403) | {201: sends("Location")})
+async def create_course(courses: Courses, admin: Admin, new: CourseIn, located: Located) -> Course:
     [course] = await courses.create([new])
-    return course
+    return located.at("/courses/{id}", course)
 
 
 @router.post("/batch", status_code=201, summary="Add many courses, or none", responses=problems(403))

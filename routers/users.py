@@ -20,6 +20,7 @@ from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
 from services.personal import Export
+from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
@@ -35,13 +36,18 @@ async def read_me(request: Request, who: CurrentSession) -> Response:
     return Response(profile, media_type="application/json")
 
 
-@router.post("/register", status_code=201, summary="Create an account", responses=problems(409, 429, 503))
+@router.post(
+    "/register",
+    status_code=201,
+    summary="Create an account",
+    responses=problems(409, 429, 503) | {201: sends("Location")},
+)
 async def register(
-    users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration
+    users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration, located: Located
 ) -> Registered:
     """With a welcome conversation, which is there within seconds also after an outage of its store."""
     await limits.registration(address_of(request))
-    return await users.register_user(registration, key)
+    return located.at("/users/{user_id}", await users.register_user(registration, key))
 
 
 @router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409))

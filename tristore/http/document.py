@@ -47,6 +47,7 @@ class DocumentedAPI(FastAPI):
             servers=[{"url": "/"}],  # FastAPI puts the root path before it, behind a proxy that adds one
             lifespan=lifespan,
             telemetry=telemetry,
+            redirect_slashes=False,  # a redirect would lead to whatever host the request names
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
@@ -99,7 +100,7 @@ def _errors(operation: Json) -> Iterator[int]:
     if "parameters" in operation:
         yield 422
     if "requestBody" in operation:
-        yield from (400, 413, 422)
+        yield from (400, 413, 415, 422)
     if operation.get("security"):
         yield from (401, 429, 503)
 

@@ -14,6 +14,7 @@ import httpx
 @dataclass
 class Event:
     id: int
+    """Zero in a stream that has none."""
     type: str
     data: str
     at: float
@@ -80,11 +81,11 @@ class Stream:
         # As the clients do that take any of these for the end of a line.
         fields = dict(line.split(": ", 1) for line in block.splitlines())
         if not self.opening:
-            assert {"id", "retry"} <= fields.keys() <= {"id", "retry", "event", "data"}
+            assert {"retry"} <= fields.keys() <= {"id", "retry", "event", "data"}
             self.opening = fields
             return
-        assert fields.keys() == {"id", "event", "data"}
-        self.events.append(Event(int(fields["id"]), fields["event"], fields["data"], time.monotonic()))
+        assert fields.keys() == {"event", "data"} | (self.opening.keys() & {"id"})
+        self.events.append(Event(int(fields.get("id", 0)), fields["event"], fields["data"], time.monotonic()))
 
 
 class NotOpened(AssertionError):

@@ -122,9 +122,8 @@ async def test_a_body_that_is_too_large_is_refused(limited: Limited, path: str, 
             yield b"x" * 1000
 
     async with limited(max_body_bytes=65_536) as client:
-        headers = await register(client)
-        if path == "/auth/token":
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        media_type = "application/x-www-form-urlencoded" if path == "/auth/token" else "application/json"
+        headers = await register(client) | {"Content-Type": media_type}
         answer = await client.post(path, headers=headers, content=chunks() if chunked else b"x" * 100_000)
         assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
 

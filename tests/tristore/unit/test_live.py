@@ -95,7 +95,7 @@ async def serving(servers: Servers, **changes: Any) -> AsyncIterator[Served]:
     }
     async with real_redis(settings_on(servers, TristoreSettings, redis_timeout=2)) as redis:
         lists, feed = Lists(), Feed(redis, CircuitBreaker("redis", 3, 1))
-        live = LiveService(source=lists, feed=feed, **settings | changes)
+        live = LiveService(lists, feed=feed, **settings | changes)
         feed.start()
         live.start()
         yield Served(live, lists, feed, redis)
