@@ -161,7 +161,8 @@ def add_error_handlers(app: FastAPI, own: Answers | None = None, token_path: str
         if isinstance(error, StoreUnavailable):
             log.warning("store_unavailable", store=error.store, reason=error.reason, cause=error.cause)
         status, fields, headers = next(answers[cls] for cls in type(error).__mro__ if cls in answers)
-        return problem(request, status, str(error), headers(error), kind=kind_of(type(error)), **fields(error))
+        detail = f"{error.field} {error}." if isinstance(error, InvalidInput) else str(error)
+        return problem(request, status, detail, headers(error), kind=kind_of(type(error)), **fields(error))
 
     app.add_exception_handler(TristoreError, known)
     app.add_exception_handler(RequestValidationError, _invalid)

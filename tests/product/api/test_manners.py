@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from config import Settings
+from main import create_app
 from tests.product.people import register, register_admin
 from tests.product.routes import operations_of, stock
 from tests.product.things import post, start_conversation
@@ -15,6 +17,7 @@ from tristore.errors import TristoreError
 from tristore.http.problems import KINDS, kind_of
 from tristore.stores.stores import Stores
 from tristore.testing.lab import PROJECT
+from tristore.testing.stores import client_of
 
 IDS = dict.fromkeys(PARAMETERS, "0190f5c8-0000-7000-8000-000000000000")
 PROBES = {"/health", "/health/live", "/health/ready", "/health/startup"}
@@ -65,8 +68,9 @@ async def test_a_parameter_that_is_not_known_is_refused_except_by_probes(client:
             assert answer.status_code == 200
             continue
         assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (422, ["unknwon"])
-    [error] = (await client.get("/courses", params={"Limit": "1"})).json()["errors"]
-    assert error == {"field": "Limit", "message": "is not a parameter here; allowed: skip, limit"}
+    problem = (await client.get("/courses", params={"Limit": "1"})).json()
+    assert problem["errors"] == [{"field": "Limit", "message": "is not a parameter here; allowed: skip, limit"}]
+    assert problem["detail"] == "Limit is not a parameter here; allowed: skip, limit."
 
 
 @pytest.mark.parametrize(
@@ -171,3 +175,18 @@ def _known_errors(base: type[TristoreError]) -> set[type[TristoreError]]:
     deeper = {error for each in found for error in _known_errors(each)}
     mine = ("tristore.errors", "services.", "repositories.", "models.")
     return {error for error in found | deeper if error.__module__.startswith(mine)}
+
+
+async def test_a_page_of_another_origin_may_read_what_it_needs(settings: Settings, stores: Stores) -> None:
+    origin = "https://app.example.com"
+    async with client_of(create_app(settings.model_copy(update={"cors_origins": [origin]}), stores)) as client:
+        asked = {"Origin": origin, "Access-Control-Request-Method": "PATCH"}
+        preflight = await client.options(
+            "/users/me", headers=asked | {"Access-Control-Request-Headers": "authorization,if-match"}
+        )
+        assert (preflight.status_code, preflight.headers["Access-Control-Max-Age"]) == (200, "7200")
+        for path in ("/courses", "/users/me", "/nowhere"):
+            answer = await client.get(path, headers={"Origin": origin})
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            exposed = set(answer.headers["Access-Control-Expose-Headers"].split(", "))
+            assert exposed >= {"Retry-After", "Location", "ETag", "X-Request-Id", "Idempotency-Replayed"}

@@ -65,6 +65,8 @@ BEYOND_THE_SCHEMA = (
     "integers must fit",
     "numbers must be finite",
     "must not be larger than",
+    "must be at most",
+    "comes from a list in another order",
 )
 """Rules that JSON Schema does not know, or that depend on what is stored. What else it would allow is not refused."""
 
