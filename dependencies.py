@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, WithJsonSchema
 
 from models.session import SignedIn
 from models.user import Caller, Role
@@ -16,8 +17,8 @@ from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
 from tristore.errors import NotAllowed, NotAuthenticated
-from tristore.http.requests import bearer_token
-from tristore.idempotency import IdempotencyKey
+from tristore.http.requests import bearer_token, mark_replayed
+from tristore.idempotency import PATTERN, IdempotencyKey, unquoted
 from wiring import Services
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -96,27 +97,27 @@ CurrentSession = Annotated[SignedIn, Depends(SessionOfToken())]
 CurrentUser = Annotated[Caller, Depends(CallerOfToken())]
 
 KeyHeader = Annotated[
-    str | None,
+    Annotated[str, WithJsonSchema({"type": "string", "pattern": PATTERN})] | None,
     Header(
         alias="Idempotency-Key",
-        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
         description="Send the same one when you repeat a request: it is then not done twice. Kept for 24 hours",
     ),
 ]
 
 
 async def get_key_of_anybody(request: Request, key: KeyHeader = None) -> IdempotencyKey | None:
-    """The key of a request that comes before there is a user."""
-    return IdempotencyKey(f"anybody {_route(request)}", key) if key else None
+    """The key of a request that comes before there is a user. It is nobody's: the service says whose (`of`). Raises
+    InvalidInput."""
+    if key is None:
+        return None
+    route = f"{request.method} {request.scope['route'].path}"
+    return IdempotencyKey(route, unquoted(key), partial(mark_replayed, request))
 
 
 async def get_key_of_caller(request: Request, caller: CurrentUser, key: KeyHeader = None) -> IdempotencyKey | None:
-    """The key of a user's request. The same key of another user is another key."""
-    return IdempotencyKey(f"{caller.id} {_route(request)}", key) if key else None
-
-
-def _route(request: Request) -> str:
-    return f"{request.method} {request.scope['route'].path}"
+    """The key of a user's request. Raises InvalidInput."""
+    sent = await get_key_of_anybody(request, key)
+    return sent and sent.of(caller.id)
 
 
 KeyOfAnybody = Annotated[IdempotencyKey | None, Depends(get_key_of_anybody)]

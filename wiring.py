@@ -12,9 +12,10 @@ from config import NAME, Settings
 from database.stores import Stores, open_stores
 from database.unit_of_work import UnitOfWork
 from migrations import REVISIONS
+from models.base import FORMAT
 from models.idempotency import IdempotencyRecord
 from repositories.activity_repo import ActivityRepository
-from repositories.cache_repo import FORMAT, CacheRepository
+from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
 from repositories.course_repo import CourseRepository
 from repositories.session_repo import SessionRepository
@@ -183,6 +184,7 @@ class Services(Components):
             outbox=self.outbox,
             invalidation=self.invalidation,
             hasher=self._hasher,
+            auth=self.auth,
         )
 
     @cached_property
@@ -201,6 +203,7 @@ class Services(Components):
         return CourseService(
             unit_of_work=self._unit_of_work,
             courses=courses,
+            idempotency=self._idempotency,
             outbox=self.outbox,
             # begin part orders
             extensions=[CourseSeats(self._seats)],

@@ -112,6 +112,7 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         outbox=outbox,
         invalidation=services.users._invalidation,
         hasher=PasswordHasher("chatlingo", CryptContext(schemes=["plaintext"])),
+        auth=services.auth,
     )
 
 

@@ -11,9 +11,10 @@ from datetime import timedelta
 import asyncpg
 
 from config import Settings
+from models.base import FORMAT
 from models.session import SignedIn
 from models.user import FullProfile
-from repositories.cache_repo import FORMAT, cached_session, profile_key, session_key
+from repositories.cache_repo import cached_session, profile_key, session_key
 from tristore.cache.entries import Versioned, entry_of, keys_of
 from tristore.cache.feed import CHANNEL
 from tristore.cache.fenced_cache import CHANGED

@@ -20,6 +20,7 @@ from tristore.models import (
     new_id,
     now,
 )
+from tristore.stores.keyed_documents import KEY_INDEXES
 
 MessageRole = Literal["user", "assistant", "system"]
 Sort = Literal["created", "recent"]
@@ -42,6 +43,7 @@ Metadata = Annotated[dict[str, object], Field(max_length=32), AfterValidator(che
 CONVERSATION_INDEXES = [
     IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first"),
     IndexModel([("user_id", ASCENDING), ("updated_at", DESCENDING), ("_id", DESCENDING)], name="user_recent_first"),
+    *KEY_INDEXES,
 ]
 MESSAGE_INDEXES = [
     # The number decides between processes that append at the same moment.

@@ -42,6 +42,8 @@ class CourseRow(Table):
     language: Mapped[str] = mapped_column(String(12))
     level: Mapped[str] = mapped_column(String(2))
     capacity: Mapped[int]
+    version: Mapped[int] = mapped_column(server_default="1")
+    """Grows by one with each change."""
     is_deleted: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -103,6 +105,7 @@ class Course(CourseBrief):
     # begin part orders
     seats_left: int | None = Field(None, description="null while the database that counts them does not answer")
     # end part orders
+    version: int
     created_at: Moment
     updated_at: Moment
 

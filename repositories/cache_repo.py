@@ -8,8 +8,6 @@ from tristore.cache.copies import Copies, Lifetime
 from tristore.cache.entries import Versioned
 from tristore.cache.fenced_cache import FencedCache
 
-FORMAT = 1
-"""Part of each key. Raise it when the cached bytes get another shape: a rolling deploy must not serve the old one."""
 LIVING, ENDED = 1, 2
 """Versions of a session's copy. There is none after its end."""
 

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Collection
 from datetime import datetime
 
+from pydantic import BaseModel
 from pymongo import ReturnDocument
 
 from database.mongodb import Document, MongoStore
@@ -19,7 +20,9 @@ from models.conversation import (
     Sort,
 )
 from tristore.errors import InvalidInput
+from tristore.idempotency import IdempotencyKey
 from tristore.models import Page, now
+from tristore.stores.keyed_documents import FORGET_BODY, insert_keyed, retire
 from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
 MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id", marked="own_seq")
@@ -41,9 +44,11 @@ class ConversationRepository:
         self._mongodb = mongodb
         self._log = NumberedLog(mongodb, MESSAGES, lambda message: message["role"] == "user", wake)
 
-    async def add(self, conversation: Conversation) -> None:
-        """Insert it once, however often this is asked."""
-        await self._mongodb.insert_once("conversations", _document(conversation))
+    async def add(
+        self, new: Conversation, key: IdempotencyKey | None = None, body: BaseModel | None = None
+    ) -> Conversation:
+        """Insert it once, however often this is asked; with a key, see insert_keyed."""
+        return _conversation(await insert_keyed(self._mongodb, "conversations", _document(new), key, body))
 
     async def get(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> Conversation | None:
         async with self._mongodb.reading() as database:
@@ -73,22 +78,25 @@ class ConversationRepository:
         return None
 
     async def delete(self, conversation_id: uuid.UUID, *, for_good: bool) -> None:
-        """The first pass, or the second (`for_good`)."""
-        await self._delete({"_id": str(conversation_id)}, for_good=for_good)
+        """The first pass, or the second (`for_good`), which leaves behind the key that has started it."""
+        await self._delete({"_id": str(conversation_id)})
+        if for_good:
+            await retire(self._mongodb, "conversations", {"_id": str(conversation_id)})
 
     async def erase(self, owner: uuid.UUID, *, for_good: bool) -> None:
         """The first pass over all conversations of a user, or the second (`for_good`)."""
-        await self._delete({"user_id": str(owner)}, for_good=for_good)
+        await self._delete({"user_id": str(owner)})
+        if for_good:
+            await self._mongodb.delete_all("conversations", {"user_id": str(owner)})
 
-    async def _delete(self, which: Document, *, for_good: bool) -> None:
+    async def _delete(self, which: Document) -> None:
+        hidden = {"$set": {"deleted": True, "title": ""}, **FORGET_BODY}
         async with self._mongodb.operation() as database:
-            await database.conversations.update_many(which | LIVING, {"$set": {"deleted": True, "title": ""}})
+            await database.conversations.update_many(which | LIVING, hidden)
         last = ""
         while ids := await self._ids(which, last):
             await self._mongodb.delete_all("messages", {"conversation_id": {"$in": ids}})
             last = ids[-1]
-        if for_good:
-            await self._mongodb.delete_all("conversations", which)
 
     async def _ids(self, which: Document, after: str) -> list[str]:
         query = {"$and": [which, {"_id": {"$gt": after}}]}

@@ -9,8 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from database.postgres import Postgres, connect
 from models.course import Course, CourseIn, CourseRow
 from tristore.models import new_id
+from tristore.tags import Tags, tag_of_version, update_tagged
 
 LIVING = CourseRow.is_deleted.is_(False)
+TAG_OF_ROW = tag_of_version(CourseRow.version)
 COURSE = (
     CourseRow.id,
     CourseRow.title,
@@ -19,6 +21,7 @@ COURSE = (
     CourseRow.description,
     CourseRow.price_cents,
     CourseRow.capacity,
+    CourseRow.version,
     CourseRow.created_at,
     CourseRow.updated_at,
 )
@@ -52,13 +55,17 @@ class CourseRepository:
         added = {row.id: Course(**row._mapping) for row in rows}
         return [added[value["id"]] for value in values]
 
-    async def update(self, session: AsyncSession, course_id: uuid.UUID, changes: dict[str, object]) -> Course | None:
-        """Apply changes, named as in CourseUpdate; None for an unknown course."""
+    async def update(
+        self, session: AsyncSession, course_id: uuid.UUID, changes: dict[str, object], tags: Tags
+    ) -> Course | None:
+        """Apply changes, named as in CourseUpdate; None for an unknown course. Raises StaleTag."""
         query = update(CourseRow).where(CourseRow.id == course_id, LIVING).returning(*COURSE)
-        row = (await session.execute(query.values(updated_at=func.now(), **changes))).one_or_none()
+        query = query.values(version=CourseRow.version + 1, updated_at=func.now(), **changes)
+        row = await update_tagged(session, query, TAG_OF_ROW, tags)
         return Course(**row._mapping) if row else None
 
-    async def delete(self, session: AsyncSession, course_id: uuid.UUID) -> bool:
-        """Hide it, also when it is hidden already. False for an unknown course."""
-        query = update(CourseRow).where(CourseRow.id == course_id).returning(CourseRow.id)
-        return await session.scalar(query.values(is_deleted=True, updated_at=func.now())) is not None
+    async def delete(self, session: AsyncSession, course_id: uuid.UUID, tags: Tags) -> bool:
+        """Hide it; true also where it is hidden already. False for an unknown course. Raises StaleTag."""
+        if await self.update(session, course_id, {"is_deleted": True}, tags):
+            return True
+        return await session.scalar(select(CourseRow.id).where(CourseRow.id == course_id)) is not None

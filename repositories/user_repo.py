@@ -6,8 +6,9 @@ from sqlalchemy import Executable, bindparam, delete, func, insert, select, upda
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from database.postgres import HotQuery, Postgres
-from models.user import FullProfile, Profile, Registration, User
+from models.user import TAG, FullProfile, Profile, Registration, User
 from tristore.stores.postgres_errors import naming_what_is_taken
+from tristore.tags import Tags, tag_of_version, update_tagged
 
 UNIQUE_FIELDS = {"uq_users_username_lower": "username", "uq_users_email_lower": "email"}
 COLUMN_NAMES = {"language": "language_preference", "level": "cefr_level"}
@@ -23,6 +24,7 @@ USER = (
     User.updated_at,
 )
 PROFILE = (Profile.display_name, Profile.bio)
+TAG_OF_ROW = tag_of_version(User.version, TAG)
 GET = HotQuery(
     select(*USER, *PROFILE)
     .join(Profile, Profile.user_id == User.id)
@@ -63,15 +65,17 @@ class UserRepository:
             row = (await session.execute(ADD, user)).one()
         return FullProfile(**row._mapping)
 
-    async def update(self, session: AsyncSession, user_id: uuid.UUID, changes: dict[str, object]) -> FullProfile | None:
+    async def update(
+        self, session: AsyncSession, user_id: uuid.UUID, changes: dict[str, object], tags: Tags
+    ) -> FullProfile | None:
         """Apply changes, named as in FullProfile, and grow the version; None for an unknown user. Raises AlreadyTaken
-        naming the field."""
+        naming the field, StaleTag."""
         of_profile = {name: changes[name] for name in changes if name in {"display_name", "bio"}}
         of_user = {COLUMN_NAMES.get(name, name): changes[name] for name in changes if name not in of_profile}
         query = update(User).where(User.id == user_id, User.erased_at.is_(None)).returning(*USER)
+        query = query.values(version=User.version + 1, updated_at=func.now(), **of_user)
         with naming_what_is_taken(UNIQUE_FIELDS):
-            changed = await session.execute(query.values(version=User.version + 1, updated_at=func.now(), **of_user))
-        row = changed.one_or_none()
+            row = await update_tagged(session, query, TAG_OF_ROW, tags)
         if row is None:
             return None
         profile: Executable = select(*PROFILE).where(Profile.user_id == user_id)

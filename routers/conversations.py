@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from dependencies import CurrentUser, services_of
+from dependencies import CurrentUser, KeyOfCaller, services_of
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -38,11 +38,12 @@ Conversations = Annotated[ConversationService, Depends(get_conversations)]
 LastMessages = Annotated[int, Query(ge=0, le=100)]
 
 
-@router.post("", status_code=201, summary="Start a conversation", responses={201: sends("Location")})
+@router.post("", status_code=201, summary="Start a conversation", responses=problems(409) | {201: sends("Location")})
 async def create_conversation(
-    conversations: Conversations, caller: CurrentUser, new: NewConversation, located: Located
+    conversations: Conversations, caller: CurrentUser, key: KeyOfCaller, new: NewConversation, located: Located
 ) -> Conversation:
-    return located.at("/conversations/{id}", await conversations.create(caller.id, new))
+    """The same Idempotency-Key again answers the conversation as it is by then; deleted, it is a conflict."""
+    return located.at("/conversations/{id}", await conversations.create(caller.id, new, key))
 
 
 @router.get("", summary="The caller's conversations, newest first")

@@ -3,11 +3,12 @@
 import uuid
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Response
 
-from dependencies import Admin, services_of
+from dependencies import Admin, KeyOfCaller, services_of
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
 from services.course_service import CourseService
+from tristore.http.conditional import IfMatch, tagged
 from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
@@ -29,29 +30,40 @@ async def list_courses(courses: Courses, skip: Skip = 0, limit: PageSize = 20) -
     return await courses.page(skip, limit)
 
 
-@router.get("/{course_id}", summary="A course", responses=problems(404, 503))
-async def read_course(courses: Courses, course_id: uuid.UUID) -> Course:
-    return await courses.read(course_id)
+@router.get("/{course_id}", summary="A course", responses=problems(404, 503) | {200: sends("ETag")})
+async def read_course(courses: Courses, course_id: uuid.UUID, response: Response) -> Course:
+    """Its `ETag` is of what admins change, and of nothing else that is shown."""
+    return tagged(response, await courses.read(course_id))
 
 
-@router.post("", status_code=201, summary="Add a course", responses=problems(403) | {201: sends("Location")})
-async def create_course(courses: Courses, admin: Admin, new: CourseIn, located: Located) -> Course:
-    [course] = await courses.create([new])
-    return located.at("/courses/{id}", course)
+@router.post(
+    "", status_code=201, summary="Add a course", responses=problems(403, 409) | {201: sends("Location", "ETag")}
+)
+async def create_course(
+    courses: Courses, admin: Admin, key: KeyOfCaller, new: CourseIn, located: Located, response: Response
+) -> Course:
+    [course] = (await courses.create(admin.id, CourseBatch(courses=[new]), key)).items
+    return tagged(response, located.at("/courses/{id}", course))
 
 
-@router.post("/batch", status_code=201, summary="Add many courses, or none", responses=problems(403))
-async def create_courses(courses: Courses, admin: Admin, batch: CourseBatch) -> CourseList:
+@router.post("/batch", status_code=201, summary="Add many courses, or none", responses=problems(403, 409))
+async def create_courses(courses: Courses, admin: Admin, key: KeyOfCaller, batch: CourseBatch) -> CourseList:
     """If a row is not valid, nothing is added; the 422 names each such field, as in `courses.1.title`."""
-    return CourseList(items=await courses.create(batch.courses))
+    return await courses.create(admin.id, batch, key)
 
 
-@router.patch("/{course_id}", summary="Change what is sent, keep the rest", responses=problems(403, 404))
-async def update_course(courses: Courses, admin: Admin, course_id: uuid.UUID, update: CourseUpdate) -> Course:
-    return await courses.update(course_id, update)
+@router.patch(
+    "/{course_id}",
+    summary="Change what is sent, keep the rest",
+    responses=problems(403, 404, 412) | {200: sends("ETag")},
+)
+async def update_course(
+    courses: Courses, admin: Admin, tags: IfMatch, course_id: uuid.UUID, update: CourseUpdate, response: Response
+) -> Course:
+    return tagged(response, await courses.update(course_id, update, tags))
 
 
-@router.delete("/{course_id}", status_code=204, summary="Delete a course", responses=problems(403, 404))
-async def delete_course(courses: Courses, admin: Admin, course_id: uuid.UUID) -> None:
+@router.delete("/{course_id}", status_code=204, summary="Delete a course", responses=problems(403, 404, 412))
+async def delete_course(courses: Courses, admin: Admin, tags: IfMatch, course_id: uuid.UUID) -> None:
     """It is gone from sight; what names it keeps doing so."""
-    await courses.delete(course_id)
+    await courses.delete(course_id, tags)

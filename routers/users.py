@@ -1,6 +1,7 @@
 """Registration, profiles, and all that is kept of a user."""
 
 import uuid
+from functools import partial
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -18,8 +19,9 @@ from dependencies import (
 )
 from models.activity import ActivityPage
 from models.session import PasswordChange
-from models.user import FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate
+from models.user import TAG, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate, tag_of
 from services.personal import Export
+from tristore.http.conditional import UNLESS_KNOWN, IfMatch, tagged, unless_known
 from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
@@ -29,11 +31,11 @@ from tristore.http.requests import address_of
 router = PrefixedRouter(prefix="/users", tags=["users"], about=__doc__)
 
 
-@router.get("/me", summary="The caller's profile", response_model=FullProfile)
+@router.get("/me", summary="The caller's profile", response_model=FullProfile, **UNLESS_KNOWN)
 async def read_me(request: Request, who: CurrentSession) -> Response:
     profile = await services_of(request).users.own_profile(who)  # as `users: Users` it costs a tenth more
     # The cache holds the response's own bytes, so a hit is neither parsed nor serialized again.
-    return Response(profile, media_type="application/json")
+    return unless_known(request, profile, tag_of(profile))
 
 
 @router.post(
@@ -45,14 +47,19 @@ async def read_me(request: Request, who: CurrentSession) -> Response:
 async def register(
     users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration, located: Located
 ) -> Registered:
-    """With a welcome conversation, which is there within seconds also after an outage of its store."""
-    await limits.registration(address_of(request))
-    return located.at("/users/{user_id}", await users.register_user(registration, key))
+    """With a welcome conversation, which is there within seconds also after an outage of its store. The same
+    Idempotency-Key again needs the same password, and counts as a sign-in."""
+    address = address_of(request)
+    await limits.registration(address)
+    guess = partial(limits.sign_in, address, registration.email)
+    return located.at("/users/{user_id}", await users.register_user(registration, key, guess))
 
 
-@router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409))
-async def update_me(users: Users, caller: CurrentUser, update: ProfileUpdate) -> FullProfile:
-    return await users.update_user(caller.id, update)
+@router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409, 412) | {200: sends("ETag")})
+async def update_me(
+    users: Users, caller: CurrentUser, tags: IfMatch, update: ProfileUpdate, response: Response
+) -> FullProfile:
+    return tagged(response, await users.update_user(caller.id, update, tags), TAG)
 
 
 @router.post("/me/password", status_code=204, summary="Change the password")

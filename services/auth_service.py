@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -105,6 +106,14 @@ class AuthService:
         if copy is None:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
         return found or SignedIn.model_validate_json(copy)
+
+    async def is_password(self, user_id: uuid.UUID, password: SecretStr) -> bool:
+        """Whether it is the user's. It costs what a sign-in costs, whatever the answer. Raises StoreUnavailable."""
+        async with self._turnstile.turn():
+            credentials = await self._sessions.credentials_of(user_id)
+            is_right, _ = await self._hasher.verify(password, credentials.password_hash if credentials else None)
+        self.counts["wrong"] += not is_right
+        return is_right
 
     async def sessions(self, who: SignedIn) -> bytes:
         """The user's living sessions, newest first, as the JSON of a `SessionList`. Raises StoreUnavailable."""

@@ -24,6 +24,7 @@ from repositories.activity_repo import ActivityRepository
 from repositories.conversation_repo import ConversationRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
 from tristore.errors import InvalidInput, StoreUnavailable, found
+from tristore.idempotency import IdempotencyKey
 from tristore.models import numbered_page
 from tristore.outbox.relay import Outbox
 
@@ -46,11 +47,14 @@ class ConversationService:
         self._outbox = outbox
         self._purge_seconds = purge_seconds
 
-    async def create(self, owner: uuid.UUID, new: NewConversation) -> Conversation:
+    async def create(self, owner: uuid.UUID, new: NewConversation, key: IdempotencyKey | None = None) -> Conversation:
+        """With the same key again, the same conversation as it is by now. Raises InProgress, InvalidInput, Conflict
+        when it is deleted."""
         conversation = started(owner, new.title)
-        await self._conversations.add(conversation)
-        await self._note(owner, "conversation_started")
-        return conversation
+        there = await self._conversations.add(conversation, key, new)
+        if there.id == conversation.id:
+            await self._note(owner, "conversation_started")
+        return there
 
     async def rename(self, conversation_id: uuid.UUID, owner: uuid.UUID, update: ConversationUpdate) -> Conversation:
         conversation = found(await self._conversations.rename(conversation_id, owner, update.title))

@@ -1,7 +1,8 @@
 """Registration, profiles and their changes, over all three stores."""
 
+import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from database.unit_of_work import UnitOfWork
@@ -11,16 +12,19 @@ from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
 from repositories.cache_repo import CacheRepository
 from repositories.user_repo import UserRepository
+from services.auth_service import AuthService
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated, NotFound, found
-from tristore.idempotency import IdempotencyKey, IdempotencyRepository
+from tristore.idempotency import IdempotencyKey, IdempotencyRepository, KeyUsed
 from tristore.models import new_id
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
 from tristore.passwords import PasswordHasher
+from tristore.tags import Tags
 
 WELCOME_TITLE = "Welcome to ChatLingo"
+Attempt = Callable[[], Awaitable[None]]
 
 
 class UserService:
@@ -34,6 +38,7 @@ class UserService:
         outbox: Outbox,
         invalidation: Invalidation,
         hasher: PasswordHasher,
+        auth: AuthService,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._users = users
@@ -42,26 +47,38 @@ class UserService:
         self._outbox = outbox
         self._invalidation = invalidation
         self._hasher = hasher
+        self._auth = auth
 
-    async def register_user(self, registration: Registration, key: IdempotencyKey | None = None) -> Registered:
-        """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer.
-        Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable."""
+    async def register_user(
+        self, registration: Registration, key: IdempotencyKey | None = None, attempt: Attempt | None = None
+    ) -> Registered:
+        """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer,
+        if the password is still right. `attempt` counts that as a sign-in. Raises AlreadyTaken, InProgress,
+        InvalidInput, StoreUnavailable, and what `attempt` raises."""
         self._hasher.refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
         user_id = new_id()
         welcome = started(user_id, WELCOME_TITLE)
         lease = await self._cache.profiles.lease(user_id)  # before the commit
         registered = Registered(user_id=user_id, welcome_conversation_id=welcome.id)
+        # The address's own, so that strangers who make up the same key do not meet. Hashed as in limits: it is stored.
+        key = key and key.of(hashlib.sha256(registration.email.encode()).hexdigest())
         async with self._unit_of_work() as uow:
-            if answer := await self._idempotency.replay(uow.session, key, registration):
-                return Registered.model_validate(answer)
-            profile = await self._users.add(uow.session, user_id, password_hash, registration)
-            await self._idempotency.keep(uow.session, key, registration, registered, user_id)
-            uow.effects += [
-                CreateConversation(conversation=welcome),
-                RecordActivity(activity=happened(user_id, "registered")),
-            ]
-            await uow.commit()
+            replay = await self._idempotency.find(uow.session, key)
+            if replay is None:
+                profile = await self._users.add(uow.session, user_id, password_hash, registration)
+                await self._idempotency.keep(uow.session, key, registration, registered, user_id)
+                uow.effects += [
+                    CreateConversation(conversation=welcome),
+                    RecordActivity(activity=happened(user_id, "registered")),
+                ]
+                await uow.commit()
+        if replay is not None:  # verified whatever else is sent: nothing tells more of the password than a sign-in does
+            if attempt:
+                await attempt()
+            if not await self._auth.is_password(replay.user_id, registration.password):
+                raise KeyUsed
+            return Registered.model_validate(replay.answer_to(registration))
         await self._outbox.deliver(uow.owed)
         await self._cache.profiles.fill(lease, user_id, profile)
         return registered
@@ -85,9 +102,9 @@ class UserService:
         mine = viewer.id == user_id or viewer.role == "admin"
         return (FullProfile if mine else PublicProfile).model_validate_json(body)
 
-    async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate) -> FullProfile:
-        """Change what was sent. Raises AlreadyTaken, NotFound, StoreUnavailable."""
-        profile, owed = await self._change(user_id, update.sent())
+    async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate, tags: Tags = None) -> FullProfile:
+        """Change what was sent. Raises AlreadyTaken, NotFound, StaleTag, StoreUnavailable."""
+        profile, owed = await self._change(user_id, update.sent(), tags)
         await self._outbox.deliver(owed)
         return profile
 
@@ -98,10 +115,10 @@ class UserService:
         return profile
 
     async def _change(
-        self, user_id: uuid.UUID, changes: dict[str, object], *, heard: bool = False
+        self, user_id: uuid.UUID, changes: dict[str, object], tags: Tags = None, *, heard: bool = False
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
-            profile = found(await self._users.update(uow.session, user_id, changes))
+            profile = found(await self._users.update(uow.session, user_id, changes, tags))
             uow.effects += [
                 InvalidateProfile(user_id=user_id, version=profile.version, heard=heard),
                 RecordActivity(activity=happened(user_id, "profile_changed")),

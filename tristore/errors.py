@@ -8,6 +8,7 @@ TristoreError
 ├── Conflict                  the request contradicts what is stored
 │   ├── AlreadyTaken          a unique field is in use
 │   └── InProgress            the same request is being served right now
+├── StaleTag                  what is to be changed has changed since it was read
 ├── TooManyRequests           above a rate limit
 ├── Overloaded                this process has all it can hold
 └── StoreUnavailable          a store is unreachable, too slow, or busy
@@ -71,6 +72,15 @@ class AlreadyTaken(Conflict):
 
 class InProgress(Conflict):
     """A request with this Idempotency-Key is in progress. Ask again for its answer."""
+
+
+class StaleTag(TristoreError):
+    """It has changed since you read it. Read it again."""
+
+    def __init__(self, current: str) -> None:
+        """`current`: what stands for its present state."""
+        super().__init__()
+        self.current = current
 
 
 class TooManyRequests(TristoreError):

@@ -23,6 +23,7 @@ class Town:
     clients: Clients
     postgresql: Proxy
     redis: Proxy
+    mongodb: Proxy
     stores: Stores
 
     @property
@@ -34,10 +35,19 @@ class Town:
         return self.clients[1]
 
     async def lose_answer_to(self, method: str, path: str, headers: Headers, body: object = None) -> None:
-        self.postgresql.lost, self.postgresql.lose_answer_to = 0, b"COMMIT;"
+        await self._lose(self.postgresql, b"COMMIT;", method, path, headers, body)
+
+    async def lose_answer_to_insert(self, path: str, headers: Headers, body: object) -> None:
+        """Of a document with a key, into MongoDB."""
+        await self._lose(self.mongodb, b"idempotency_key", "POST", path, headers, body)
+
+    async def _lose(
+        self, store: Proxy, matching: bytes, method: str, path: str, headers: Headers, body: object
+    ) -> None:
+        store.lost, store.lose_answer_to = 0, matching
         answer = await self.here.request(method, path, headers=headers, json=body)
-        self.postgresql.lose_answer_to = b""
-        assert (answer.status_code, self.postgresql.lost) == (503, 1)
+        store.lose_answer_to = b""
+        assert (answer.status_code, store.lost) == (503, 1)
 
     async def hold(self, member: Member, after: list[int]) -> None:
         for client in (self.there, self.here):
@@ -51,6 +61,7 @@ async def town_in(lab: Lab) -> AsyncIterator[Town]:
         fresh_databases(lab.servers) as settings,
         proxy_to(lab.servers["postgresql"].port) as postgresql,
         proxy_to(lab.servers["redis"].port) as redis,
+        proxy_to(lab.servers["mongodb"].port) as mongodb,
         open_stores(settings.model_copy(update={"mongodb_timeout": 5})) as stores,
     ):
         own = replace(lab, settings=settings)
@@ -58,10 +69,11 @@ async def town_in(lab: Lab) -> AsyncIterator[Town]:
         through = {
             "POSTGRES_DSN": settings.dsn("postgres_dsn").replace(f":{port}/", f":{postgresql.port}/"),
             "REDIS_DSN": f"redis://127.0.0.1:{redis.port}/0",
+            "MONGODB_DSN": settings.dsn("mongodb_dsn").replace(f":{lab.servers['mongodb'].port}/", f":{mongodb.port}/"),
             "POSTGRES_REQUEST_DEADLINE": "3",
         }
         async with own.app(**ALONE | through) as here, own.app(**ALONE) as there:
-            yield Town((here.client, there.client), postgresql, redis, stores)
+            yield Town((here.client, there.client), postgresql, redis, mongodb, stores)
 
 
 @dataclass(frozen=True)

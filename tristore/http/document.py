@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
+from tristore.http.conditional import unless_known
 from tristore.http.headers import HEADERS, sends
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Json, problem_schemas, problems
@@ -44,7 +46,7 @@ class DocumentedAPI(FastAPI):
             version=version,
             description=description,
             license_info=license_info,
-            servers=[{"url": "/"}],  # FastAPI puts the root path before it, behind a proxy that adds one
+            servers=[{"url": "/"}],
             lifespan=lifespan,
             telemetry=telemetry,
             redirect_slashes=False,  # a redirect would lead to whatever host the request names
@@ -53,6 +55,7 @@ class DocumentedAPI(FastAPI):
             redoc_url=None,
             generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         )
+        self._written: dict[str, tuple[bytes, str]] = {}
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
         super().include_router(router, **options)
@@ -63,8 +66,16 @@ class DocumentedAPI(FastAPI):
     def serve_document(self) -> None:
         """Call it after all other routes are there: a request is compared with those that come before its own."""
         self.openapi_url = "/openapi.json"
-        self.setup()
+        self.add_route(self.openapi_url, self._answer_document, include_in_schema=False)
         _add_page(self)
+
+    async def _answer_document(self, request: Request) -> Response:
+        root_path = request.scope.get("root_path", "")  # what a proxy in front adds to each path
+        if root_path not in self._written:  # made once: it takes longer than any other answer
+            self._written[root_path] = _written(self.openapi() | {"servers": [{"url": root_path or "/"}]})
+        answer = unless_known(request, *self._written[root_path])
+        answer.headers["Cache-Control"] = "no-cache"  # keep it, and ask whether it is still the same
+        return answer
 
     def openapi(self) -> Json:
         document = super().openapi()
@@ -81,12 +92,19 @@ class DocumentedAPI(FastAPI):
         return document
 
 
+def _written(document: Json) -> tuple[bytes, str]:
+    """Its bytes, and their tag."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return body, hashlib.sha256(body).hexdigest()[:32]
+
+
 def _complete(operation: Json) -> None:
     responses = operation["responses"] | problems(*_errors(operation))
     operation["responses"] = {str(status): responses[status] for status in sorted(responses, key=str)}
     for status, response in operation["responses"].items():
-        again = status == "409" and _takes_key(operation)
-        response.setdefault("headers", {}).update(sends("X-Request-Id", *(["Retry-After"] if again else []))["headers"])
+        of_key = ["Retry-After"] if status == "409" else ["Idempotency-Replayed"] if status < "300" else []
+        response.setdefault("headers", {})
+        response["headers"] |= sends("X-Request-Id", *(of_key if _takes_key(operation) else []))["headers"]
         for content in response.get("content", {}).values():
             if "itemSchema" in content:
                 content |= _told_in_3_1(content.pop("itemSchema"))

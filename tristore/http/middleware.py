@@ -86,6 +86,8 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status, started_response = message["status"], True
                 message["headers"] = with_ours(message["headers"], request_id)
+                if "replayed" in scope:
+                    message["headers"].append((b"idempotency-replayed", b"true"))
             await send(message)
 
         try:

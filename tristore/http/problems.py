@@ -23,6 +23,7 @@ from tristore.errors import (
     NotAuthenticated,
     NotFound,
     Overloaded,
+    StaleTag,
     StoreUnavailable,
     TooManyRequests,
     TristoreError,
@@ -52,6 +53,7 @@ ANSWERS: Answers = {
     Conflict: Answer(409),
     AlreadyTaken: Answer(409, lambda error: {"field": error.field}),
     InProgress: Answer(409, headers=lambda error: RETRY_AFTER),
+    StaleTag: Answer(412, headers=lambda error: {"ETag": f'"{error.current}"'}),
     TooManyRequests: Answer(429, headers=lambda error: {"Retry-After": str(error.seconds)}),
     Overloaded: Answer(503, headers=lambda error: RETRY_AFTER),
     StoreUnavailable: Answer(503, lambda error: {"store": error.store}, lambda error: RETRY_AFTER),
@@ -105,6 +107,7 @@ MEANINGS = {
     403: "The caller may not do this.",
     404: "There is no such object, or it is not the caller's.",
     409: "The request contradicts what is stored; `field` names a value that is taken.",
+    412: "It has changed since it was read; `ETag` stands for its present state.",
     413: "The body is too large.",
     414: "Path and query are too long.",
     415: "The body is of another type than this route reads; `Accept` says which it reads.",
@@ -114,7 +117,13 @@ MEANINGS = {
     503: "A database is not available at the moment; `Retry-After` says how many seconds to wait.",
 }
 
-HEADERS_OF: Mapping[int, str] = {401: "WWW-Authenticate", 415: "Accept", 429: "Retry-After", 503: "Retry-After"}
+HEADERS_OF: Mapping[int, str] = {
+    401: "WWW-Authenticate",
+    412: "ETag",
+    415: "Accept",
+    429: "Retry-After",
+    503: "Retry-After",
+}
 
 Responses = dict[int | str, Json]
 """What FastAPI takes as the `responses` of a route."""

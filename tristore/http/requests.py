@@ -1,4 +1,4 @@
-"""What a request says of where it comes from."""
+"""What a request says of where it comes from, and what is noted of it for its answer."""
 
 from starlette.requests import HTTPConnection
 
@@ -12,3 +12,8 @@ def bearer_token(request: HTTPConnection) -> str:
     """The token that the request came with. It is empty if the request came with none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.lstrip(" ") if scheme.lower() == "bearer" else ""  # RFC 9110, 11.6.2: one space or more
+
+
+def mark_replayed(request: HTTPConnection) -> None:
+    """Let the answer, be it an error, say that it is that to an earlier request."""
+    request.scope["replayed"] = True

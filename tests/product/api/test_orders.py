@@ -86,12 +86,14 @@ async def test_a_repeated_key_is_one_order_and_tells_its_present_state(
     course = await new_course(client, admin, capacity=5)
     first, second = [await order(client, learner, course, key="k") for _ in range(2)]
     assert (first.status_code, second.status_code, first.json()) == (201, 201, second.json())
+    assert [answer.headers.get("Idempotency-Replayed") for answer in (first, second)] == [None, "true"]
     assert (await seats(stores, course))["taken"] == 1
     assert (await order(client, learner, course, key="k", quantity=2)).status_code == 422
     other = await order(client, await register(client), course, key="k")
     assert other.json()["id"] != first.json()["id"]
     assert (await client.post(f"/orders/{first.json()['id']}/cancel", headers=learner)).status_code == 202
-    assert (await order(client, learner, course, key="k")).status_code == 409
+    cancelled = await order(client, learner, course, key="k")
+    assert (cancelled.status_code, cancelled.headers["Idempotency-Replayed"]) == (409, "true")
 
 
 async def test_a_request_waits_for_no_second_connection(settings: Settings) -> None:

@@ -9,10 +9,11 @@ from typing import get_args
 import pytest
 from pymongo.errors import OperationFailure
 
-from models.conversation import Conversation, MessageDraft, MessageRole, NewMessage
+from models.conversation import Conversation, MessageDraft, MessageRole, NewConversation, NewMessage
 from repositories.conversation_repo import MESSAGES, ConversationRepository
 from tests.under_test import Lab, migrated_mongodb
-from tristore.errors import InvalidInput, StoreUnavailable
+from tristore.errors import Conflict, InvalidInput, StoreUnavailable
+from tristore.idempotency import IdempotencyKey
 from tristore.models import new_id, now
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.numbered_log import NumberedLog
@@ -248,6 +249,27 @@ async def test_the_second_pass_leaves_nothing(repository: ConversationRepository
     assert await mongo_store.database.messages.count_documents({}) == 0
     left = await mongo_store.database.conversations.find({}).to_list(10)
     assert [document["_id"] for document in left] == [str(other.id)]
+
+
+async def test_a_key_outlives_its_conversation_and_goes_with_its_user(
+    repository: ConversationRepository, mongo_store: MongoStore
+) -> None:
+    key, body, created = IdempotencyKey("of the owner", "k"), NewConversation(title="secret"), now()
+    new = Conversation(id=new_id(), user_id=OWNER, title="secret", created_at=created, updated_at=created)
+    assert await repository.add(new, key, body) == new
+    await repository.append(new.id, OWNER, NewMessage(content="secret"))
+    for for_good in (False, True):
+        await repository.delete(new.id, for_good=for_good)
+        with pytest.raises(Conflict):
+            await repository.add(new.model_copy(update={"id": new_id()}), key, body)
+        assert await repository.get(new.id, OWNER) is None
+        assert await repository.is_deleted(new.id, OWNER)
+        assert (await repository.page(OWNER, 10, None)).items == []
+    left = await mongo_store.database.conversations.find({}).to_list(10)
+    assert [(document["title"], document.get("fingerprint")) for document in left] == [("", None)]
+    assert await mongo_store.database.messages.count_documents({}) == 0
+    await repository.erase(OWNER, for_good=True)
+    assert await mongo_store.database.conversations.count_documents({}) == 0
 
 
 async def test_erasing_a_user_takes_all_conversations_and_no_other(

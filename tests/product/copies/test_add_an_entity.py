@@ -47,13 +47,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def test_it_takes_nine_files_and_two_of_them_a_line(copy: Path) -> None:
+def test_it_takes_ten_files_and_three_of_them_a_line_or_two(copy: Path) -> None:
     git("add", "-AN", folder=copy)
     told = [line.split("\t") for line in git("diff", "--numstat", folder=copy).splitlines()]
     added = {path: int(added) for added, removed, path in told}
-    assert len(added) == 9, added
+    assert len(added) == 10, added
     assert {removed for _, removed, _ in told} == {"0"}
-    assert (added["tests/samples.py"], added["services/personal.py"]) == (1, 2)  # one of the two is an import
+    assert (added["tests/samples.py"], added["docs/clients.md"]) == (1, 2)
+    assert added["services/personal.py"] == 2  # one of the two is an import
 
 
 FORGOTTEN = {
@@ -70,6 +71,13 @@ FORGOTTEN = {
         "",
         "pytest -n0 tests/product/api/test_every_route.py",
         "tests/samples.py has no row for the path parameter {note_id} of /notes/{note_id}: add",
+    ),
+    "the guide": (
+        "docs/clients.md",
+        "| `POST /notes` | nothing | 201, and there is one more |\n",
+        "",
+        "pytest -n0 tests/product/api/test_repeats.py",
+        "say nothing of the repetition of `POST /notes`",
     ),
     "the lock on the user": (
         "services/note_service.py",

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.product.people import register, register_admin
+from models.course import EXAMPLE
+from tests.product.keys import key
+from tests.product.people import account, register, register_admin
 from tests.product.sessions import ENDINGS, PASSWORD, Ending, Headers, Member, are_waiting, join, warm
 from tests.product.things import new_course, start_conversation
 from tests.product.town import Thing, Town, town_in
@@ -86,6 +89,29 @@ async def test_of_two_sessions_that_change_the_password_alike_at_once_the_first_
             await until(partial(are_waiting, town.stores, number), 5)
     assert await asyncio.gather(*changes) == [204, 401]
     await town.hold(member, PASSWORD.after)
+
+
+CREATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("/users/register", {}),
+    ("/courses", EXAMPLE),
+    ("/courses/batch", {"courses": [EXAMPLE, EXAMPLE]}),
+    ("/conversations", {"title": "t"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), CREATIONS, ids=[path for path, _ in CREATIONS])
+async def test_what_was_made_without_an_answer_is_there_once_when_it_is_asked_for_again(
+    town: Town, path: str, body: dict[str, Any]
+) -> None:
+    headers = await register_admin(town.there, town.stores) | key()
+    body = body or account()
+    if path == "/conversations":
+        await town.lose_answer_to_insert(path, headers, body)
+    else:
+        await town.lose_answer_to("POST", path, headers, body)
+    answers = [await client.post(path, headers=headers, json=body) for client in (*town.clients, *town.clients)]
+    assert [(answer.status_code, answer.headers["Idempotency-Replayed"]) for answer in answers] == [(201, "true")] * 4
+    assert len({answer.text for answer in answers}) == 1
 
 
 async def things(town: Town) -> dict[str, Thing]:

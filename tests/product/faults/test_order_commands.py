@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from models.course import EXAMPLE, CourseIn
+from models.course import EXAMPLE, CourseBatch
 from models.order import Order, OrderIn
 from models.user import Registration
 from tests.product.commands import manage, outbox
@@ -33,7 +33,8 @@ async def order(apart: Lab, stores: Stores) -> AsyncIterator[Order]:
     """Pending, because its seats are not counted yet; no relay runs that could go on with it."""
     services = Services(apart.settings, stores)
     user_id = (await services.users.register_user(Registration.model_validate(account()))).user_id
-    [course] = await services.courses.create([CourseIn.model_validate(EXAMPLE)])
+    new = CourseBatch.model_validate({"courses": [EXAMPLE]})
+    [course] = (await services.courses.create(user_id, new)).items
     await stores.mongodb.database.seats.delete_one({"_id": str(course.id)})
     yield await services.orders.place(user_id, OrderIn(course_id=course.id), None)
     await services.close()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from database.unit_of_work import UnitOfWork
-from models.course import EXAMPLE, CourseIn
+from models.course import EXAMPLE, CourseBatch
 from models.order import CENTS_PER_POINT, OrderIn
 from models.user import Registration
 from repositories.order_repo import OrderRepository
@@ -97,8 +97,8 @@ class OrderMachine(RuleBasedStateMachine):
     async def begin(self) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
         registrations = [Registration.model_validate(account()) for _ in range(2)]
         users = [(await self.services.users.register_user(new)).user_id for new in registrations]
-        new = CourseIn.model_validate(EXAMPLE | {"capacity": CAPACITY})
-        return users, [course.id for course in await self.services.courses.create([new, new])]
+        new = CourseBatch.model_validate({"courses": [EXAMPLE | {"capacity": CAPACITY}] * 2})
+        return users, [course.id for course in (await self.services.courses.create(users[0], new)).items]
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)

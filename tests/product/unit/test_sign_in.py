@@ -6,15 +6,18 @@ from functools import partial
 import httpx
 import pytest
 from passlib.context import CryptContext
+from pydantic import SecretStr
 
 from config import Settings
 from database.unit_of_work import UnitOfWork
 from models.session import SignIn
+from models.user import Registration
 from repositories.session_repo import SessionRepository
 from services.auth_service import AuthService
 from tests.product.people import account
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated
+from tristore.idempotency import IdempotencyKey, KeyUsed
 from tristore.passwords import CONTEXT, PasswordHasher
 from tristore.stores.stores import Stores
 from wiring import Services
@@ -58,6 +61,26 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
         hasher=PasswordHasher("chatlingo", context),
         lasts=timedelta(days=1),
     )
+
+
+async def test_a_guess_by_a_key_takes_what_a_sign_in_takes_whatever_is_wrong(
+    client: httpx.AsyncClient, settings: Settings, stores: Stores
+) -> None:
+    """And one more: the hash of who would register."""
+    new, key = Registration.model_validate(account()), IdempotencyKey("POST /users/register", "k")
+    services, context = Services(settings, stores), Counting()
+    services._hasher = PasswordHasher("chatlingo", context)
+    await services.users.register_user(new, key)
+    other = {"cefr_level": "C2", "password": SecretStr("not this one")}
+    for names in (["password"], ["cefr_level"], ["cefr_level", "password"]):
+        context.work.clear()
+        with pytest.raises(KeyUsed):
+            await services.users.register_user(new.model_copy(update={name: other[name] for name in names}), key)
+        assert context.work == ["$argon2id$v=19$m=19456,t=2,p=1"] * 2, names
+    context.work.clear()
+    await services.users.register_user(new, key)
+    assert context.work == ["$argon2id$v=19$m=19456,t=2,p=1"] * 2
+    await services.close()
 
 
 async def test_a_refusal_takes_one_hash_whether_the_user_exists_or_not(
