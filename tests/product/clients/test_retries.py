@@ -1,7 +1,6 @@
-"""The guide's way to send a request until it is answered, in Python. For both languages: generators/test_live_day.py."""
+"""The guide's way to send a request until it is answered."""
 
 import time
-from collections.abc import Callable
 
 import httpx
 import pytest
@@ -26,12 +25,11 @@ class Server:
         return answer
 
 
-@pytest.fixture
-def client_of() -> Callable[[Server], httpx.AsyncClient]:
-    return lambda server: httpx.AsyncClient(base_url="http://test", transport=Retry(httpx.MockTransport(server)))
+def client_of(server: Server) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url="http://test", transport=Retry(httpx.MockTransport(server)))
 
 
-async def test_sends_the_same_again_when_there_is_no_answer(client_of: Callable[[Server], httpx.AsyncClient]) -> None:
+async def test_sends_the_same_again_when_there_is_no_answer() -> None:
     server = Server(httpx.ReadError("cut"), httpx.ReadTimeout("late"), httpx.Response(201, json={"id": 1}))
     async with client_of(server) as client:
         answer = await client.post("/things", json={"name": "one"})
@@ -41,7 +39,7 @@ async def test_sends_the_same_again_when_there_is_no_answer(client_of: Callable[
     assert [(key, body)] * 2 == [asked[1:] for asked in others]
 
 
-async def test_waits_as_long_as_it_is_told(client_of: Callable[[Server], httpx.AsyncClient]) -> None:
+async def test_waits_as_long_as_it_is_told() -> None:
     server = Server(httpx.Response(503, headers={"Retry-After": "1"}), httpx.Response(200))
     async with client_of(server) as client:
         assert (await client.get("/things")).status_code == 200
@@ -50,7 +48,7 @@ async def test_waits_as_long_as_it_is_told(client_of: Callable[[Server], httpx.A
     assert first[1] == ""  # to read something needs no key
 
 
-async def test_a_key_of_the_callers_own_stays(client_of: Callable[[Server], httpx.AsyncClient]) -> None:
+async def test_a_key_of_the_callers_own_stays() -> None:
     server = Server(httpx.ReadError("cut"), httpx.Response(201))
     async with client_of(server) as client:
         await client.post("/things", headers={"Idempotency-Key": "mine"})
@@ -60,9 +58,7 @@ async def test_a_key_of_the_callers_own_stays(client_of: Callable[[Server], http
 @pytest.mark.parametrize(
     "answer", [httpx.Response(429, headers={"Retry-After": "3600"}), httpx.Response(409), httpx.Response(500)]
 )
-async def test_gives_what_waiting_does_not_help(
-    answer: httpx.Response, client_of: Callable[[Server], httpx.AsyncClient]
-) -> None:
+async def test_gives_what_waiting_does_not_help(answer: httpx.Response) -> None:
     server = Server(answer)
     async with client_of(server) as client:
         assert (await client.get("/things")).status_code == answer.status_code

@@ -27,6 +27,7 @@ TIGHT = {"LIVE_HEARTBEAT_SECONDS": "1", "RATE_LIMIT_REQUESTS": "2/second"}
 LOST = [
     b'"email"',
     b"username=",
+    b'"title"',
     b"Une baguette",
     # begin part orders
     b'"course_id"',
