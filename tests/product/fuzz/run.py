@@ -57,6 +57,8 @@ BEYOND_THE_SCHEMA = (
     "must have 8 to 128 characters, also",
     "must have at most 254 characters, also",
     "must not be sent together with",
+    "must be at most",
+    "comes from a list in another order",
     "was already used for another",
     "is too common",
     "is not right",
