@@ -72,7 +72,7 @@ def test_it_introduces_itself(document: dict[str, Any], operations: list[Operati
 def is_told(status: str, response: dict[str, Any]) -> bool:
     """Whether the document has what a client needs to read this answer."""
     contents = response.get("content", {})
-    if status in {"202", "204"}:  # nothing to tell, or not yet
+    if status in {"202", "204", "304"}:  # nothing to tell, or not yet
         return all(content.get("schema") for content in contents.values())
     return bool(contents) and all(
         content.get("schema") or not media_type.endswith("json") for media_type, content in contents.items()
