@@ -7,6 +7,7 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import WithJsonSchema
 
 from tristore.errors import InvalidInput
+from tristore.http.compression import SMALLEST_BYTES
 from tristore.http.headers import sends
 from tristore.http.problems import Json
 from tristore.tags import Tags
@@ -75,5 +76,7 @@ def unless_known(request: Request, body: bytes, tag: str) -> Response:
         response = Response(status_code=304)
     else:
         response = Response(body, media_type="application/json")
-    response.raw_headers.append((b"etag", f'"{tag}"'.encode()))  # `headers` would cost a microsecond
+    # A large one may be compressed: its tag then stands for what it says, and not for its bytes.
+    weak = "W/" if len(body) >= SMALLEST_BYTES else ""
+    response.raw_headers.append((b"etag", f'{weak}"{tag}"'.encode()))  # `headers` would cost a microsecond
     return response
