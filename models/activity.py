@@ -1,12 +1,12 @@
 """What a user did: an append-only log in MongoDB, kept for a set time."""
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import Page, new_id, now
+from tristore.models import Moment, Page, new_id, now
 
 ACTIVITY_KEPT = timedelta(days=90)
 ACTIVITY_INDEXES = [
@@ -19,7 +19,7 @@ class Activity(BaseModel):
     id: uuid.UUID
     user_id: uuid.UUID
     action: str = Field(description="such as signed_in; later releases may add others")
-    at: datetime
+    at: Moment
 
 
 class ActivityPage(Page[Activity]):

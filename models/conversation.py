@@ -2,20 +2,33 @@
 
 import json
 import uuid
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from tristore.models import Model, NumberedPage, OneLine, Page, Storable, at_most, check_json, example, new_id, now
+from tristore.fields import EntryNumber
+from tristore.models import (
+    Model,
+    Moment,
+    NumberedPage,
+    OneLine,
+    Storable,
+    at_most,
+    check_json,
+    example,
+    new_id,
+    now,
+)
 from tristore.stores.keyed_documents import KEY_INDEXES
 
 MessageRole = Literal["user", "assistant", "system"]
+Sort = Literal["created", "recent"]
 # The client's own choice, unique within the conversation: what makes a repeated POST safe.
 MessageId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), at_most(200), OneLine]
 METADATA_BYTES = 16_384
+PREVIEW = 100
 
 
 def _small(metadata: dict[str, object]) -> dict[str, object]:
@@ -29,6 +42,7 @@ Metadata = Annotated[dict[str, object], Field(max_length=32), AfterValidator(che
 # UUIDs are stored as strings: they sort by creation time and read the same in the shell, in JSON and in the fakes.
 CONVERSATION_INDEXES = [
     IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)], name="user_newest_first"),
+    IndexModel([("user_id", ASCENDING), ("updated_at", DESCENDING), ("_id", DESCENDING)], name="user_recent_first"),
     *KEY_INDEXES,
 ]
 MESSAGE_INDEXES = [
@@ -53,8 +67,8 @@ class Conversation(BaseModel):
     id: uuid.UUID
     user_id: uuid.UUID
     title: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 def started(user_id: uuid.UUID, title: str) -> Conversation:
@@ -63,10 +77,8 @@ def started(user_id: uuid.UUID, title: str) -> Conversation:
     return Conversation(id=new_id(), user_id=user_id, title=title, created_at=time, updated_at=time)
 
 
-class NewMessage(Model):
-    """Body of POST /conversations/{id}/messages. The same `id` and body again is the same message."""
-
-    model_config = example({"content": "Como se diz 'cheese'?", "metadata": {"lesson": 3}})
+class MessageDraft(Model):
+    """A message without its number. The service itself may write any role."""
 
     id: MessageId = Field(default_factory=lambda: str(new_id()))
     role: MessageRole = "user"
@@ -74,25 +86,63 @@ class NewMessage(Model):
     metadata: Metadata = {}
 
 
+class NewMessage(MessageDraft):
+    """Body of POST /conversations/{id}/messages. The same `id` and body again is the same message."""
+
+    model_config = example({"content": "Como se diz 'cheese'?", "metadata": {"lesson": 3}})
+
+    role: Literal["user", "assistant"] = Field("user", description="`system` is the service's own")
+
+
+class ReadUpTo(Model):
+    """Body of POST /conversations/{id}/read."""
+
+    model_config = example({"seq": 1})
+
+    seq: EntryNumber = Field(description="the number of the last message that was read")
+
+
 class Message(BaseModel):
     id: str
     seq: int = Field(description="1, 2, 3, ... within the conversation, without gaps")
     role: MessageRole
     content: str
-    timestamp: datetime
+    timestamp: Moment
     metadata: dict[str, object]
 
 
+class LastMessage(BaseModel):
+    seq: int
+    role: MessageRole
+    preview: str = Field(description=f"its first {PREVIEW} characters")
+    timestamp: Moment
+
+
+class ListedConversation(Conversation):
+    last_message: LastMessage | None
+    read_seq: int = Field(description="messages up to this number are read; the last that the user wrote is")
+    unread: int = Field(description="how many come after `read_seq`")
+
+
+# begin part live
+class Moved(BaseModel):
+    conversation_id: uuid.UUID
+    last_seq: int
+
+
+# end part live
 class ConversationWithMessages(Conversation):
     messages: list[Message] = Field(description="the last ones, oldest first")
 
 
 class ExportedConversation(Conversation):
+    read_seq: int
     messages: list[Message]
 
 
-class ConversationPage(Page[Conversation]):
-    pass
+class ConversationPage(BaseModel):
+    items: list[ListedConversation]
+    next_cursor: str | None = Field(description="`cursor` of the next page with the same `sort`, null on the last")
 
 
 class MessagePage(NumberedPage[Message]):

@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import LEVELS, CefrLevel, Language
-from tristore.models import Model, Number, OneLine, PartialUpdate, Storable, Table, at_most, example
+from tristore.models import Model, Moment, Number, OneLine, PartialUpdate, Storable, Table, at_most, example
 
 MAX_CAPACITY = 1_000_000
 MAX_PRICE = 100_000_000
@@ -106,8 +106,8 @@ class Course(CourseBrief):
     seats_left: int | None = Field(None, description="null while the database that counts them does not answer")
     # end part orders
     version: int
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 class CourseList(BaseModel):

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index,
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.course import CourseBrief, CourseRow
-from tristore.models import Model, Number, Page, Table, example
+from tristore.models import Model, Moment, Number, Page, Table, example
 
 Status = Literal["pending", "confirmed", "cancelled"]
 CancelReason = Literal["sold out", "course deleted", "deadline", "erased", "by the user", "by an operator"]
@@ -81,7 +81,7 @@ class Order(BaseModel):
     points: int = Field(description="what it earned, less what was taken back")
     status: Status
     reason: CancelReason | None = Field(description="why it was cancelled")
-    created_at: datetime
+    created_at: Moment
 
 
 class OrderPage(Page[Order]):

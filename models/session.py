@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, LargeBinary, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tristore.fields import AccountName, NewPassword, Password
-from tristore.models import Model, Table, example
+from tristore.models import Model, Moment, Table, example
 
 
 class Session(Table):
@@ -37,6 +37,7 @@ class SignIn(BaseModel):
 
     username: AccountName = Field(description="username or email")
     password: Password
+    grant_type: Literal["password"] = "password"
 
 
 class PasswordChange(Model):
@@ -56,9 +57,9 @@ class Token(BaseModel):
 
 class SessionInfo(BaseModel):
     id: uuid.UUID
-    created_at: datetime
-    last_seen_at: datetime
-    expires_at: datetime
+    created_at: Moment
+    last_seen_at: Moment
+    expires_at: Moment
     current: bool = Field(description="whether this request came with it")
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import FORMAT, LEVELS, CefrLevel, Language
 from tristore.fields import Email, NewPassword
-from tristore.models import Model, OneLine, PartialUpdate, Storable, Table, at_most, example
+from tristore.models import Model, Moment, OneLine, PartialUpdate, Storable, Table, at_most, example
 
 Role = Literal["learner", "admin"]
 TAG = f"{FORMAT}."
@@ -126,7 +126,7 @@ class PublicProfile(BaseModel):
     bio: str
     language: str
     level: CefrLevel
-    created_at: datetime
+    created_at: Moment
 
 
 class FullProfile(PublicProfile):
@@ -135,7 +135,7 @@ class FullProfile(PublicProfile):
     email: str
     role: Role
     version: int
-    updated_at: datetime
+    updated_at: Moment
 
 
 def tag_of(profile: bytes) -> str:

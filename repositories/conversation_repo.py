@@ -2,20 +2,35 @@
 
 import uuid
 from collections.abc import Callable, Collection
+from datetime import datetime
 
 from pydantic import BaseModel
 from pymongo import ReturnDocument
 
 from database.mongodb import Document, MongoStore
-from models.conversation import Conversation, Message, NewMessage
+from models.conversation import (
+    PREVIEW,
+    Conversation,
+    ConversationPage,
+    ExportedConversation,
+    LastMessage,
+    ListedConversation,
+    Message,
+    MessageDraft,
+    Sort,
+)
 from tristore.errors import InvalidInput
 from tristore.idempotency import IdempotencyKey
 from tristore.models import Page, now
 from tristore.stores.keyed_documents import FORGET_BODY, insert_keyed, retire
 from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
-MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id")
+MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id", marked="own_seq")
 LIVING: Document = {"deleted": {"$ne": True}}
+LAST_MESSAGE = {name: f"${name}" for name in ("seq", "role", "timestamp", "own_seq")} | {
+    "preview": {"$substrCP": ["$content", 0, PREVIEW]}
+}
+MOVES = "updated_at"
 
 
 class ConversationRepository:
@@ -27,7 +42,7 @@ class ConversationRepository:
     def __init__(self, mongodb: MongoStore, wake: Callable[[str], None] = lambda name: None) -> None:
         """`wake` is told the name of a conversation that has new messages."""
         self._mongodb = mongodb
-        self._log = NumberedLog(mongodb, MESSAGES, lambda id_: wake(wake_up_name(id_)))
+        self._log = NumberedLog(mongodb, MESSAGES, lambda message: message["role"] == "user", wake)
 
     async def add(
         self, new: Conversation, key: IdempotencyKey | None = None, body: BaseModel | None = None
@@ -89,10 +104,32 @@ class ConversationRepository:
             found = await database.conversations.find(query, {"_id": 1}).sort("_id", 1).limit(500).to_list(500)
         return [document["_id"] for document in found]
 
-    async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Conversation]:
-        """Newest first by creation."""
-        mine: Document = {"user_id": str(owner), **LIVING}
-        return await self._mongodb.page("conversations", mine, limit, cursor, _conversation)
+    async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[ExportedConversation]:
+        """Newest first by creation, without their messages."""
+        return await self._mongodb.page("conversations", _of(owner), limit, cursor, _exported)
+
+    async def listed(self, owner: uuid.UUID, sort: Sort, limit: int, cursor: str | None) -> ConversationPage:
+        """Newest first: by creation, or by the last message or change. Raises InvalidInput."""
+        moves = MOVES if sort == "recent" else ""
+        heads, following = await self._mongodb.newest("conversations", _of(owner), limit, cursor, moves)
+        last = await self._log.last_entries([head["_id"] for head in heads], LAST_MESSAGE)
+        items = [_listed(head, last.get(head["_id"], {})) for head in heads]
+        return ConversationPage(items=items, next_cursor=following)
+
+    async def mark_read(self, conversation_id: uuid.UUID, owner: uuid.UUID, seq: int) -> ListedConversation | None:
+        """All messages up to this number, and never fewer than before. None when the owner has no such conversation.
+        Raises InvalidInput when there is no such message yet."""
+        id_, this = str(conversation_id), _this(conversation_id, owner)
+        last = (await self._log.last_entries([id_], LAST_MESSAGE)).get(id_, {})
+        if seq > last.get("seq", 0):
+            if await self.get(conversation_id, owner) is None:
+                return None
+            raise InvalidInput("seq", f"must be at most {last.get('seq', 0)}, the number of the last message")
+        async with self._mongodb.operation() as database:
+            head = await database.conversations.find_one_and_update(
+                this, {"$max": {"read_seq": seq}}, return_document=ReturnDocument.AFTER
+            )
+        return _listed(head, last) if head else None
 
     async def messages(
         self, conversation_id: uuid.UUID, limit: int, *, after: int | None = None, before: int | None = None
@@ -106,8 +143,25 @@ class ConversationRepository:
         found = await self._log.last_numbers([str(id_) for id_ in conversation_ids], LIVING)
         return {uuid.UUID(id_): number for id_, number in found.items()}
 
+    async def exact_numbers(self, conversation_ids: Collection[str]) -> dict[str, int]:
+        """Of those that have messages: the number of the last one."""
+        found = await self._log.last_entries(conversation_ids, {"seq": "$seq"})
+        return {id_: last["seq"] for id_, last in found.items()}
+
+    async def newest(self, owner: uuid.UUID, limit: int) -> list[str]:
+        """The ids of those with the latest messages or changes, newest first."""
+        heads, _ = await self._mongodb.newest("conversations", _of(owner), limit, None, MOVES)
+        return [head["_id"] for head in heads]
+
+    async def moved(self, owners: Collection[uuid.UUID], since: datetime) -> list[tuple[uuid.UUID, str, int]]:
+        """Owner, id, and a number that no message is above, of those with a message or change since then."""
+        query = {"user_id": {"$in": [str(owner) for owner in owners]}, "updated_at": {"$gt": since}, **LIVING}
+        async with self._mongodb.reading() as database:
+            heads = await database.conversations.find(query, {"user_id": 1, "last_seq": 1}).to_list(None)
+        return [(uuid.UUID(head["user_id"]), head["_id"], head.get("last_seq", 0)) for head in heads]
+
     async def append(
-        self, conversation_id: uuid.UUID, owner: uuid.UUID, new: NewMessage
+        self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft
     ) -> tuple[Message, bool] | None:
         """Give the message the next number. Returns it with whether it is new (not a repeat of its id), or None when
         the owner has no such conversation. Raises InvalidInput when the id was used for another message."""
@@ -115,7 +169,8 @@ class ConversationRepository:
             if not await database.conversations.find_one(_this(conversation_id, owner), {"_id": 1}):
                 return None
             try:
-                document, is_new = await self._log.append(str(conversation_id), new.id, new.model_dump())
+                name = wake_up_name(owner, conversation_id)
+                document, is_new = await self._log.append(str(conversation_id), new.id, new.model_dump(), name)
             except IdTaken:
                 raise InvalidInput("id", "was already used for another message of this conversation") from None
         return _message(document), is_new
@@ -125,17 +180,21 @@ class ConversationRepository:
         await self._log.close()
 
 
-def wake_up_name(conversation_id: uuid.UUID | str) -> str:
+def wake_up_name(*owner_and_conversation: uuid.UUID) -> str:
     """The name by which processes tell each other that a conversation has new messages."""
-    return f"conversation:{conversation_id}"
+    return ":".join(("conversation", *map(str, owner_and_conversation)))
 
 
 def _message(document: Document) -> Message:
     return Message.model_validate(document)
 
 
+def _of(owner: uuid.UUID) -> Document:
+    return {"user_id": str(owner), **LIVING}
+
+
 def _this(conversation_id: uuid.UUID, owner: uuid.UUID) -> Document:
-    return {"_id": str(conversation_id), "user_id": str(owner), **LIVING}
+    return {"_id": str(conversation_id), **_of(owner)}
 
 
 def _document(conversation: Conversation) -> Document:
@@ -144,4 +203,16 @@ def _document(conversation: Conversation) -> Document:
 
 
 def _conversation(document: Document) -> Conversation:
-    return Conversation(id=document["_id"], **{name: document[name] for name in document if name != "_id"})
+    return Conversation(**document | {"id": document["_id"]})
+
+
+def _exported(document: Document) -> ExportedConversation:
+    return ExportedConversation(**{"read_seq": 0} | document | {"id": document["_id"]}, messages=[])
+
+
+def _listed(head: Document, last: Document) -> ListedConversation:
+    """`last`: of its last message, empty for none."""
+    number = last.get("seq", 0)
+    read = min(number, max(head.get("read_seq", 0), last.get("own_seq") or 0))
+    told = {"id": head["_id"], "read_seq": read, "unread": number - read}
+    return ListedConversation(**head | told, last_message=LastMessage(**last) if last else None)

@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""Signing in and out, and the sessions that this makes."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import address_of
 
-router = PrefixedRouter(prefix="/auth", tags=["auth"])
+router = PrefixedRouter(prefix="/auth", tags=["auth"], about=__doc__)
 
 
 @router.post("/token", summary="Sign in with username or email", responses=problems(401, 429, 503))

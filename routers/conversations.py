@@ -11,17 +11,21 @@ from models.conversation import (
     ConversationPage,
     ConversationUpdate,
     ConversationWithMessages,
+    ListedConversation,
     Message,
     MessagePage,
     NewConversation,
     NewMessage,
+    ReadUpTo,
+    Sort,
 )
 from services.conversation_service import ConversationService
-from tristore.http.parameters import Number, PageSize
+from tristore.http.headers import Located, sends
+from tristore.http.parameters import Cursor, Number, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 
-router = PrefixedRouter(prefix="/conversations", tags=["conversations"])
+router = PrefixedRouter(prefix="/conversations", tags=["conversations"], about=__doc__)
 
 ALREADY_THERE: Responses = {200: {"description": "It was there already", "model": Message}}
 
@@ -34,19 +38,25 @@ Conversations = Annotated[ConversationService, Depends(get_conversations)]
 LastMessages = Annotated[int, Query(ge=0, le=100)]
 
 
-@router.post("", status_code=201, summary="Start a conversation", responses=problems(409))
+@router.post("", status_code=201, summary="Start a conversation", responses=problems(409) | {201: sends("Location")})
 async def create_conversation(
-    conversations: Conversations, caller: CurrentUser, key: KeyOfCaller, new: NewConversation
+    conversations: Conversations, caller: CurrentUser, key: KeyOfCaller, new: NewConversation, located: Located
 ) -> Conversation:
     """The same Idempotency-Key again answers the conversation as it is by then; deleted, it is a conflict."""
-    return await conversations.create(caller.id, new, key)
+    return located.at("/conversations/{id}", await conversations.create(caller.id, new, key))
 
 
 @router.get("", summary="The caller's conversations, newest first")
 async def list_conversations(
-    conversations: Conversations, caller: CurrentUser, limit: PageSize = 20, cursor: uuid.UUID | None = None
+    conversations: Conversations,
+    caller: CurrentUser,
+    sort: Sort = "created",
+    limit: PageSize = 20,
+    cursor: Cursor = None,
 ) -> ConversationPage:
-    return await conversations.recent(caller.id, limit, cursor)
+    """By creation, or by the last message or change (`recent`). Then each comes at most once, and what moves meanwhile
+    is at the top of a new first page."""
+    return await conversations.list(caller.id, sort, limit, cursor)
 
 
 @router.get("/{conversation_id}", summary="A conversation with its last messages", responses=problems(404))
@@ -80,12 +90,24 @@ async def delete_conversation(conversations: Conversations, caller: CurrentUser,
     responses=ALREADY_THERE | problems(404),
 )
 async def append_message(
-    conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, new: NewMessage, response: Response
+    conversations: Conversations,
+    caller: CurrentUser,
+    conversation_id: uuid.UUID,
+    new: NewMessage,
+    response: Response,
 ) -> Message:
     """Send an `id` of your own to be able to repeat it: with the same body it is the same message, with another 422."""
     message, is_new = await conversations.append(conversation_id, caller.id, new)
     response.status_code = 201 if is_new else 200
     return message
+
+
+@router.post("/{conversation_id}/read", summary="Mark messages as read", responses=problems(404))
+async def mark_read(
+    conversations: Conversations, caller: CurrentUser, conversation_id: uuid.UUID, read: ReadUpTo
+) -> ListedConversation:
+    """All up to this number. What was read stays read."""
+    return await conversations.mark_read(conversation_id, caller.id, read.seq)
 
 
 @router.get("/{conversation_id}/messages", summary="Messages in order, a page at a time", responses=problems(404))

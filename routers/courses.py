@@ -9,11 +9,12 @@ from dependencies import Admin, KeyOfCaller, services_of
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
 from services.course_service import CourseService
 from tristore.http.conditional import IfMatch, tagged
+from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 
-router = PrefixedRouter(prefix="/courses", tags=["courses"])
+router = PrefixedRouter(prefix="/courses", tags=["courses"], about=__doc__)
 
 
 async def get_courses(request: Request) -> CourseService:
@@ -29,16 +30,20 @@ async def list_courses(courses: Courses, skip: Skip = 0, limit: PageSize = 20) -
     return await courses.page(skip, limit)
 
 
-@router.get("/{course_id}", summary="A course", responses=problems(404, 503))
+@router.get("/{course_id}", summary="A course", responses=problems(404, 503) | {200: sends("ETag")})
 async def read_course(courses: Courses, course_id: uuid.UUID, response: Response) -> Course:
     """Its `ETag` is of what admins change, and of nothing else that is shown."""
     return tagged(response, await courses.read(course_id))
 
 
-@router.post("", status_code=201, summary="Add a course", responses=problems(403, 409))
-async def create_course(courses: Courses, admin: Admin, key: KeyOfCaller, new: CourseIn, response: Response) -> Course:
+@router.post(
+    "", status_code=201, summary="Add a course", responses=problems(403, 409) | {201: sends("Location", "ETag")}
+)
+async def create_course(
+    courses: Courses, admin: Admin, key: KeyOfCaller, new: CourseIn, located: Located, response: Response
+) -> Course:
     [course] = (await courses.create(admin.id, CourseBatch(courses=[new]), key)).items
-    return tagged(response, course)
+    return tagged(response, located.at("/courses/{id}", course))
 
 
 @router.post("/batch", status_code=201, summary="Add many courses, or none", responses=problems(403, 409))
@@ -47,7 +52,11 @@ async def create_courses(courses: Courses, admin: Admin, key: KeyOfCaller, batch
     return await courses.create(admin.id, batch, key)
 
 
-@router.patch("/{course_id}", summary="Change what is sent, keep the rest", responses=problems(403, 404, 412))
+@router.patch(
+    "/{course_id}",
+    summary="Change what is sent, keep the rest",
+    responses=problems(403, 404, 412) | {200: sends("ETag")},
+)
 async def update_course(
     courses: Courses, admin: Admin, tags: IfMatch, course_id: uuid.UUID, update: CourseUpdate, response: Response
 ) -> Course:

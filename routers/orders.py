@@ -1,4 +1,4 @@
-"""Orders of courses."""
+"""Orders of courses, and the points that they earn."""
 
 import uuid
 from typing import Annotated
@@ -8,12 +8,16 @@ from fastapi import Depends, Request, Response
 from dependencies import CurrentUser, KeyOfCaller, services_of
 from models.order import Order, OrderIn, OrderPage
 from services.order_service import OrderService
+from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 
-router = PrefixedRouter(prefix="/orders", tags=["orders"])
-PENDING: Responses = {202: {"model": Order, "description": "Placed and not decided yet. Ask for it again"}}
+router = PrefixedRouter(prefix="/orders", tags=["orders"], about=__doc__)
+PLACED: Responses = {
+    201: sends("Location"),
+    202: {"model": Order, "description": "Placed and not decided yet. Ask for it again", **sends("Location")},
+}
 
 
 async def get_orders(request: Request) -> OrderService:
@@ -23,16 +27,16 @@ async def get_orders(request: Request) -> OrderService:
 Orders = Annotated[OrderService, Depends(get_orders)]
 
 
-@router.post("", status_code=201, summary="Order seats of a course", responses=PENDING | problems(404, 409))
+@router.post("", status_code=201, summary="Order seats of a course", responses=PLACED | problems(404, 409))
 async def place_order(
-    orders: Orders, caller: CurrentUser, key: KeyOfCaller, order: OrderIn, response: Response
+    orders: Orders, caller: CurrentUser, key: KeyOfCaller, order: OrderIn, response: Response, located: Located
 ) -> Order:
     """Confirmed, or still pending when a database is slow. Sold out is a conflict. The same Idempotency-Key again
     answers what has become of the order."""
     placed = await orders.place(caller.id, order, key)
     if placed.status == "pending":
         response.status_code = 202
-    return placed
+    return located.at("/orders/{id}", placed)
 
 
 @router.get("", summary="The caller's orders, newest first")

@@ -1,4 +1,4 @@
-"""Registration and profiles."""
+"""Registration, profiles, and all that is kept of a user."""
 
 import uuid
 from functools import partial
@@ -22,12 +22,13 @@ from models.session import PasswordChange
 from models.user import TAG, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate, tag_of
 from services.personal import Export
 from tristore.http.conditional import UNLESS_KNOWN, IfMatch, tagged, unless_known
+from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import address_of
 
-router = PrefixedRouter(prefix="/users", tags=["users"])
+router = PrefixedRouter(prefix="/users", tags=["users"], about=__doc__)
 
 
 @router.get("/me", summary="The caller's profile", response_model=FullProfile, **UNLESS_KNOWN)
@@ -37,18 +38,24 @@ async def read_me(request: Request, who: CurrentSession) -> Response:
     return unless_known(request, profile, tag_of(profile))
 
 
-@router.post("/register", status_code=201, summary="Create an account", responses=problems(409, 429, 503))
+@router.post(
+    "/register",
+    status_code=201,
+    summary="Create an account",
+    responses=problems(409, 429, 503) | {201: sends("Location")},
+)
 async def register(
-    users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration
+    users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration, located: Located
 ) -> Registered:
     """With a welcome conversation, which is there within seconds also after an outage of its store. The same
     Idempotency-Key again needs the same password, and counts as a sign-in."""
     address = address_of(request)
     await limits.registration(address)
-    return await users.register_user(registration, key, partial(limits.sign_in, address, registration.email))
+    guess = partial(limits.sign_in, address, registration.email)
+    return located.at("/users/{user_id}", await users.register_user(registration, key, guess))
 
 
-@router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409, 412))
+@router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409, 412) | {200: sends("ETag")})
 async def update_me(
     users: Users, caller: CurrentUser, tags: IfMatch, update: ProfileUpdate, response: Response
 ) -> FullProfile:

@@ -12,10 +12,12 @@ from models.conversation import (
     ConversationPage,
     ConversationUpdate,
     ConversationWithMessages,
+    ListedConversation,
     Message,
+    MessageDraft,
     MessagePage,
     NewConversation,
-    NewMessage,
+    Sort,
     started,
 )
 from repositories.activity_repo import ActivityRepository
@@ -74,9 +76,15 @@ class ConversationService:
             await uow.commit()
         await self._outbox.deliver(uow.owed)
 
-    async def recent(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> ConversationPage:
-        """Newest first by creation. The cursor is the id of the last one seen: pages neither miss nor repeat."""
-        return ConversationPage(**vars(await self._conversations.page(owner, limit, cursor)))
+    async def list(self, owner: uuid.UUID, sort: Sort, limit: int, cursor: str | None) -> ConversationPage:
+        """Newest first. By creation, pages neither miss nor repeat any. By the last message or change, each comes at
+        most once: what moves meanwhile is at the top of a new first page. Raises InvalidInput."""
+        return await self._conversations.listed(owner, sort, limit, cursor)
+
+    async def mark_read(self, conversation_id: uuid.UUID, owner: uuid.UUID, seq: int) -> ListedConversation:
+        """All messages up to this number; what was read stays read. Raises InvalidInput for a number beyond the last
+        message's."""
+        return found(await self._conversations.mark_read(conversation_id, owner, seq))
 
     async def read(self, conversation_id: uuid.UUID, owner: uuid.UUID, messages: int) -> ConversationWithMessages:
         """The conversation with its last messages."""
@@ -84,7 +92,7 @@ class ConversationService:
         last = await self._conversations.messages(conversation_id, messages) if messages else []
         return ConversationWithMessages(**conversation.model_dump(), messages=last)
 
-    async def append(self, conversation_id: uuid.UUID, owner: uuid.UUID, new: NewMessage) -> tuple[Message, bool]:
+    async def append(self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft) -> tuple[Message, bool]:
         """The message with its number, and whether it is new. Raises InvalidInput for an id used otherwise."""
         return found(await self._conversations.append(conversation_id, owner, new))
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from models.activity import Activity
-from models.conversation import Conversation, ExportedConversation
+from models.conversation import ExportedConversation
 from models.idempotency import IdempotencyRecord
 from models.session import SessionInfo, SignedIn
 from models.user import FullProfile
@@ -59,9 +59,10 @@ async def _erase_keys(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID) 
 def _export_conversations(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:
     conversations = ConversationRepository(of.stores.mongodb)
 
-    async def write(page: Sequence[Conversation]) -> AsyncIterator[bytes]:
+    async def write(page: Sequence[ExportedConversation]) -> AsyncIterator[bytes]:
         for number, conversation in enumerate(page):
-            yield b"," * (number > 0) + conversation.model_dump_json().encode()[:-1] + b',"messages":['
+            head = conversation.model_dump_json(exclude={"messages"}).encode()[:-1]
+            yield b"," * (number > 0) + head + b',"messages":['
             last, comma = 0, b""
             while messages := await conversations.messages(conversation.id, PAGE, after=last):
                 async for piece in joined(messages):

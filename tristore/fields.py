@@ -5,10 +5,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, WithJsonSchema
 
 from tristore import identity
-from tristore.models import Storable, storable
+from tristore.models import Number, Storable, storable
 
 LONGEST_EMAIL = 254
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 128
+
+
+EntryNumber = Annotated[int, Field(ge=0, le=2**53 - 1), Number]
+"""Of an entry in a numbered list, or zero for what comes before the first. Many JSON parsers blur larger integers."""
 
 
 def _email(text: str) -> str:

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Annotated, Generic, Protocol, Self, TypeVar
 
 import uuid_utils.compat
 from pydantic import (
@@ -13,6 +13,8 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.config import JsonDict
@@ -163,6 +165,19 @@ def is_number(value: object) -> object:
 
 
 Number = BeforeValidator(is_number)
+
+
+def _written(time: datetime) -> str:
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+Moment = Annotated[
+    datetime,
+    PlainSerializer(_written, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+"""A time, written with six digits of a second, always: pydantic leaves them out when they are zero, which clients with
+one fixed pattern cannot read."""
 
 
 def new_id() -> uuid.UUID:

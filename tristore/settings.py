@@ -90,6 +90,7 @@ class TristoreSettings(BaseSettings):
     live_poll_seconds: float = Field(2, gt=0)
     live_heartbeat_seconds: float = Field(15, gt=0)
     live_send_seconds: float = Field(20, gt=0)
+    live_retry_seconds: float = Field(1, gt=0)
     live_max_per_user: int = Field(10, ge=1)
     live_max_listeners: int = Field(2000, ge=1)
     effects_deadline: float = Field(0.5, gt=0, lt=4)

@@ -5,20 +5,39 @@ import os
 from typing import Any
 
 import httpx
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.under_test import Lab, doomed_app
-from tristore.testing.lab import answers
+from tristore.stores.postgres import engine_for
+from tristore.testing.lab import answers, until
 
 # Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every fifth.
 STRIDE = 1 if os.environ.get("FAULTS") == "all" else 5
+NAME = "doomed-app"
 
 
 async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str, str], body: Any) -> bool:
-    """Send one request to an app that dies at its n-th call to a store. Returns whether it died."""
-    async with doomed_app(lab, OUTBOX_POLL_SECONDS="30") as doomed:  # its relay's calls count too: few of them
+    """Send one request to an app that dies at its n-th call to a store. Returns whether it died. What PostgreSQL had
+    been sent by then is done."""
+    dsn = lab.settings.dsn("postgres_dsn")
+    named = {"POSTGRES_DSN": f"{dsn}?application_name={NAME}"}
+    async with doomed_app(lab, OUTBOX_POLL_SECONDS="30", **named) as doomed:  # its relay's calls count too: few of them
         try:
             await doomed.client.request(method, path, headers={**headers, "X-Kill-At": str(n)}, json=body)
             await asyncio.sleep(0.3)  # what goes on after the answer counts too
         except httpx.TransportError:
             pass
-        return doomed.process.returncode is not None or not await answers(doomed.client, "/health/live")
+        died = doomed.process.returncode is not None or not await answers(doomed.client, "/health/live")
+    engine = engine_for(dsn, {})
+    try:
+        await until(lambda: _has_gone(engine), 10)
+    finally:
+        await engine.dispose()
+    return died
+
+
+async def _has_gone(engine: AsyncEngine) -> bool:
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
+    async with engine.connect() as connection:
+        return bool(await connection.scalar(text(sql), {"name": NAME}) == 0)

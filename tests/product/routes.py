@@ -26,6 +26,11 @@ class Operation:
         return self.method, self.path
 
     @property
+    def has_no_end(self) -> bool:
+        """Whether the answer is a stream of events. A client of an app in this process would wait for all of it."""
+        return "text/event-stream" in self.document["responses"].get("200", {}).get("content", {})
+
+    @property
     def media_type(self) -> str:
         [media_type] = self.document["requestBody"]["content"]
         return str(media_type)

@@ -23,11 +23,11 @@ async def new_course(client: httpx.AsyncClient, admin: dict[str, str], **changes
 
 async def start_conversation(client: httpx.AsyncClient, headers: dict[str, str]) -> str:
     answer = await client.post("/conversations", headers=headers, json={"title": "t"})
-    assert answer.status_code == 201
+    assert answer.status_code == 201, answer.text
     return f"/conversations/{answer.json()['id']}"
 
 
 async def post(client: httpx.AsyncClient, conversation: str, headers: dict[str, str], *contents: str) -> None:
     for content in contents:
         answer = await client.post(f"{conversation}/messages", headers=headers, json={"content": content})
-        assert answer.status_code == 201
+        assert answer.status_code == 201, answer.text

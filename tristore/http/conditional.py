@@ -7,6 +7,8 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import WithJsonSchema
 
 from tristore.errors import InvalidInput
+from tristore.http.compression import SMALLEST_BYTES
+from tristore.http.headers import sends
 from tristore.http.problems import Json
 from tristore.tags import Tags
 
@@ -47,7 +49,7 @@ IF_NONE_MATCH: Json = {
     "schema": {"type": "string", "pattern": FIELD},
 }
 UNLESS_KNOWN: Json = {
-    "responses": {304: {"description": "It is what the client has"}},
+    "responses": {200: sends("ETag"), 304: {"description": "It is what the client has"} | sends("ETag")},
     "openapi_extra": {"parameters": [IF_NONE_MATCH]},
 }
 """What the API's document says of a route that answers by `unless_known`. A parameter of FastAPI's would cost each
@@ -74,5 +76,7 @@ def unless_known(request: Request, body: bytes, tag: str) -> Response:
         response = Response(status_code=304)
     else:
         response = Response(body, media_type="application/json")
-    response.raw_headers.append((b"etag", f'"{tag}"'.encode()))  # `headers` would cost a microsecond
+    # A large one may be compressed: its tag then stands for what it says, and not for its bytes.
+    weak = "W/" if len(body) >= SMALLEST_BYTES else ""
+    response.raw_headers.append((b"etag", f'{weak}"{tag}"'.encode()))  # `headers` would cost a microsecond
     return response

@@ -5,9 +5,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -15,6 +15,8 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
 from tristore.http.conditional import unless_known
+from tristore.http.headers import HEADERS, sends
+from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Json, problem_schemas, problems
 
 POLICY = (
@@ -24,23 +26,42 @@ POLICY = (
 
 
 class DocumentedAPI(FastAPI):
-    """Adds to the document what routes need not say: their names, and the errors that follow from what they take."""
+    """Adds to the document what routes need not say: their names, what their tags stand for, and the errors and headers
+    that follow from what they take and answer. It is valid OpenAPI 3.1."""
 
     def __init__(
-        self, *, title: str, version: str, lifespan: Lifespan[FastAPI], telemetry: TelemetryConfig | None = None
+        self,
+        *,
+        title: str,
+        version: str,
+        description: str,
+        license_info: dict[str, Any],
+        lifespan: Lifespan[FastAPI],
+        telemetry: TelemetryConfig | None = None,
     ) -> None:
+        """`description` in Markdown: what the API is for, and how to sign in. `license_info`: `name` and an SPDX
+        `identifier`, or a `url`."""
         super().__init__(
             title=title,
             version=version,
+            description=description,
+            license_info=license_info,
+            servers=[{"url": "/"}],
             lifespan=lifespan,
             telemetry=telemetry,
-            servers=[{"url": "."}],  # beside the document: so it also holds behind a proxy that adds a prefix
-            root_path_in_servers=False,
+            redirect_slashes=False,  # a redirect would lead to whatever host the request names
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
             generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         )
+        self._written: dict[str, tuple[bytes, str]] = {}
+
+    def include_router(self, router: APIRouter, **options: Any) -> None:
+        super().include_router(router, **options)
+        if isinstance(router, PrefixedRouter) and router.about:
+            told = [{"name": tag, "description": router.about} for tag in router.tags]
+            self.openapi_tags = [*(self.openapi_tags or []), *told]
 
     def serve_document(self) -> None:
         """Call it after all other routes are there: a request is compared with those that come before its own."""
@@ -49,15 +70,12 @@ class DocumentedAPI(FastAPI):
         _add_page(self)
 
     async def _answer_document(self, request: Request) -> Response:
-        answer = unless_known(request, *self._document)
+        root_path = request.scope.get("root_path", "")  # what a proxy in front adds to each path
+        if root_path not in self._written:  # made once: it takes longer than any other answer
+            self._written[root_path] = _written(self.openapi() | {"servers": [{"url": root_path or "/"}]})
+        answer = unless_known(request, *self._written[root_path])
         answer.headers["Cache-Control"] = "no-cache"  # keep it, and ask whether it is still the same
         return answer
-
-    @cached_property
-    def _document(self) -> tuple[bytes, str]:
-        """Its bytes and their tag. It is made once: it takes longer than any other answer."""
-        body = json.dumps(self.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
-        return body, hashlib.sha256(body).hexdigest()[:32]
 
     def openapi(self) -> Json:
         document = super().openapi()
@@ -66,11 +84,33 @@ class DocumentedAPI(FastAPI):
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form of a 422
                 schemas.pop(name, None)
             schemas |= problem_schemas()
-            for operations in document["paths"].values():
-                for operation in operations.values():
-                    responses = operation["responses"] | problems(*_errors(operation))
-                    operation["responses"] = {str(status): responses[status] for status in sorted(responses, key=str)}
+            operations = [told for path in document["paths"].values() for told in path.values()]
+            for operation in operations:
+                _complete(operation)
+            used = {name for told in operations for answer in told["responses"].values() for name in answer["headers"]}
+            document["components"]["headers"] = {name: HEADERS[name] for name in sorted(used)}
         return document
+
+
+def _written(document: Json) -> tuple[bytes, str]:
+    """Its bytes, and their tag."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return body, hashlib.sha256(body).hexdigest()[:32]
+
+
+def _complete(operation: Json) -> None:
+    responses = operation["responses"] | problems(*_errors(operation))
+    operation["responses"] = {str(status): responses[status] for status in sorted(responses, key=str)}
+    for status, response in operation["responses"].items():
+        of_key = ["Retry-After"] if status == "409" else ["Idempotency-Replayed"] if status < "300" else []
+        response.setdefault("headers", {})
+        response["headers"] |= sends("X-Request-Id", *(of_key if _takes_key(operation) else []))["headers"]
+        for content in response.get("content", {}).values():
+            if "itemSchema" in content:
+                content |= _told_in_3_1(content.pop("itemSchema"))
+    for parameter in operation.get("parameters", ()):
+        _leave_out_null(parameter)
+    operation.setdefault("security", [])  # said also where nobody has to sign in
 
 
 def _errors(operation: Json) -> Iterator[int]:
@@ -78,9 +118,25 @@ def _errors(operation: Json) -> Iterator[int]:
     if "parameters" in operation:
         yield 422
     if "requestBody" in operation:
-        yield from (400, 413, 422)
-    if "security" in operation:
+        yield from (400, 413, 415, 422)
+    if operation.get("security"):
         yield from (401, 429, 503)
+
+
+def _leave_out_null(parameter: Json) -> None:
+    """One that is optional may be left out. A client that takes it for nullable would send the word "null"."""
+    schema = parameter["schema"]
+    kinds = [kind for kind in schema.pop("anyOf", ()) if kind != {"type": "null"}]
+    schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
+
+
+def _takes_key(operation: Json) -> bool:
+    return any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ()))
+
+
+def _told_in_3_1(item: Json) -> Json:
+    """OpenAPI 3.1 has no word for the items of a stream: there `schema` is of the whole body, which is a text."""
+    return {"schema": {"type": "string", "description": "`x-itemSchema` tells of each item"}, "x-itemSchema": item}
 
 
 def _add_page(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 """What a listener follows, as server-sent events."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
@@ -11,36 +12,31 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
 
 from tristore.http.problems import Responses
-from tristore.live.listeners import Listener, LiveService
+from tristore.live.listeners import Listener, Listeners
 from tristore.live.source import Entry
 
 E = TypeVar("E", bound=Entry)
 
 
-def documented_events(event: str, model: type[BaseModel]) -> Responses:
-    """The `responses` of a route whose events have this type, and this model as their data. As FastAPI tells of events:
-    the class EventStream itself names no media type, or FastAPI would tell of a plain string too."""
-    data = {
-        "type": "string",
-        "contentMediaType": "application/json",
-        "contentSchema": {"$ref": f"#/components/schemas/{model.__name__}"},
-    }
+def documented_events(event: str, model: type[BaseModel], *, has_ids: bool = True) -> Responses:
+    """The `responses` of a route whose events have this type, and this model as their data: one without models inside.
+    As FastAPI tells of events: the class EventStream itself names no media type, or FastAPI would tell of a plain
+    string too."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": model.model_json_schema()}
     number = {"type": "string", "pattern": "^[0-9]+$", "description": "the entry's number, for `Last-Event-ID`"}
-    schema = {
-        "type": "object",
-        "required": ["id", "event", "data"],
-        "properties": {"id": number, "event": {"const": event}, "data": data},
-    }
+    fields = ({"id": number} if has_ids else {}) | {"event": {"const": event}, "data": data}
+    schema = {"type": "object", "required": list(fields), "properties": fields}
     return {200: {"content": {"text/event-stream": {"itemSchema": schema}}}}
 
 
 class EventStream(StreamingResponse):
     """Ends early, and so closes the connection, when the client takes nothing for too long."""
 
-    def __init__(self, live: LiveService[E], listener: Listener, event: str, encode: Callable[[E], str]) -> None:
-        """`event`: the type of the events. `encode` gives the data of an event as text."""
+    def __init__(self, live: Listeners[E], listener: Listener, event: str, encode: Callable[[E], str]) -> None:
+        """`event`: the type of the events. `encode` gives the data of an event as ASCII text: many clients take
+        U+2028, U+2029 and U+0085 for the end of a line."""
         self._live = live
-        self._events = _encoded(live.follow(listener), event, encode)
+        self._events = _encoded(live, listener, event, encode)
         headers = {"X-Accel-Buffering": "no"}  # or nginx would hold events back
         super().__init__(self._events, headers=headers, media_type="text/event-stream")
 
@@ -63,12 +59,23 @@ class _Stuck(Exception):
     """The client takes nothing."""
 
 
+def _opening(live: Listeners[E], listener: Listener) -> bytes:
+    """The first frame. Its id is where the stream begins: a client that is cut off before the first event resumes
+    there. Without data it is no event, so that only clients which were ahead are told of one."""
+    told = {"event": "reset", "data_str": json.dumps({"last_seq": listener.last})} if listener.ahead else {}
+    return format_sse_event(
+        id=str(listener.last) if live.has_ids else None, retry=round(live.retry_seconds * 1000), **told
+    )
+
+
 async def _encoded(
-    entries: AsyncGenerator[E | None, None], event: str, encode: Callable[[E], str]
+    live: Listeners[E], listener: Listener, event: str, encode: Callable[[E], str]
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(entries):
+    yield _opening(live, listener)
+    async with aclosing(live.follow(listener)) as entries:
         async for entry in entries:
             if entry is None:
                 yield KEEPALIVE_COMMENT
             else:
-                yield format_sse_event(id=str(entry.seq), event=event, data_str=encode(entry))
+                id_ = str(entry.seq) if live.has_ids else None
+                yield format_sse_event(id=id_, event=event, data_str=encode(entry))

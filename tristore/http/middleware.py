@@ -14,12 +14,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from tristore.http.compression import Compression
+from tristore.http.head import HeadAsGet
+from tristore.http.headers import HEADERS as TOLD
 from tristore.http.problems import internal_error, problem
 from tristore.settings import TristoreSettings
 from tristore.stores.postgres import start_budget
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
+PREFLIGHT_SECONDS = 7200  # the longest that Chromium keeps one
 WITH_BODY = {"POST", "PUT", "PATCH"}
 # OWASP REST Security Cheat Sheet; browsers heed the last over HTTPS only. A route may send its own instead of one.
 HEADERS = (
@@ -36,6 +40,8 @@ log = structlog.get_logger("access")
 
 def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
     """The last one added is the outermost."""
+    app.add_middleware(Compression)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(OneBodyATurn)
     app.add_middleware(SizeBounds, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(
@@ -50,6 +56,8 @@ def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
             allow_credentials=settings.cors_allow_credentials,
             allow_methods=["*"],
             allow_headers=["*"],
+            expose_headers=list(TOLD),  # a browser hides the others from a page of another origin
+            max_age=PREFLIGHT_SECONDS,
         )
 
 
@@ -154,16 +162,16 @@ class SizeBounds:
 
         await self._app(scope, receive_bounded, send)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         if len(scope["raw_path"] or b"") + len(scope["query_string"]) > MAX_TARGET_BYTES:
-            return 414, "URI too long", f"Path and query together may have {MAX_TARGET_BYTES} bytes."
+            return 414, f"Path and query together may have {MAX_TARGET_BYTES} bytes."
         header_bytes, length = 0, b"0"
         for name, value in scope["headers"]:
             header_bytes += len(name) + len(value)
             if name == b"content-length":
                 length = value
         if header_bytes > MAX_HEADER_BYTES:
-            return 431, "Request header fields too large", f"Headers together may have {MAX_HEADER_BYTES} bytes."
+            return 431, f"Headers together may have {MAX_HEADER_BYTES} bytes."
         if not length.isdigit() or int(length) > self._max_body_bytes:
-            return 413, "Content too large", f"The body may have {self._max_body_bytes} bytes."
+            return 413, f"The body may have {self._max_body_bytes} bytes."
         return None

@@ -1,12 +1,18 @@
 """Routes for probes: of Kubernetes, and one for people. They ask `app.state.health`."""
 
 from fastapi import Request, Response
+from fastapi.routing import APIRoute
 
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses
 from tristore.ops.health import Health, HealthService, Probe
 
-router = PrefixedRouter(prefix="/health", tags=["health"])
+router = PrefixedRouter(
+    prefix="/health",
+    tags=["health"],
+    about="Whether the service and its stores are well: for people and for probes.",
+    route_class=APIRoute,  # a probe may ask with any parameters
+)
 
 NOT_NOW: Responses = {503: {"description": "Not now", "model": Probe}}
 WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "model": Health}}

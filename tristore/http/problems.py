@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: the one place that knows HTTP statuses."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
@@ -27,6 +28,7 @@ from tristore.errors import (
     TooManyRequests,
     TristoreError,
 )
+from tristore.http.headers import sends
 
 Json: TypeAlias = dict[str, Any]
 RETRY_AFTER = {"Retry-After": "1"}  # seconds: probes and breakers look again once a second
@@ -36,7 +38,6 @@ class Answer(NamedTuple):
     """How an error is told. `fields` and `headers` get the error, and return what the answer has besides."""
 
     status: int
-    title: str
     fields: Callable[..., Mapping[str, object]] = lambda error: {}
     headers: Callable[..., Mapping[str, str]] = lambda error: {}
 
@@ -45,24 +46,31 @@ Answers = Mapping[type[TristoreError], Answer]
 """An error without an answer of its own gets that of its nearest base."""
 
 ANSWERS: Answers = {
-    InvalidInput: Answer(
-        422, "Invalid input", lambda error: {"errors": [{"field": error.field, "message": str(error)}]}
-    ),
-    NotAuthenticated: Answer(401, "Not authenticated", headers=lambda error: {"WWW-Authenticate": "Bearer"}),
-    NotAllowed: Answer(403, "Not allowed"),
-    NotFound: Answer(404, "Not found"),
-    Conflict: Answer(409, "Conflict"),
-    AlreadyTaken: Answer(409, "Conflict", lambda error: {"field": error.field}),
-    InProgress: Answer(409, "Conflict", headers=lambda error: RETRY_AFTER),
-    StaleTag: Answer(412, "Precondition failed", headers=lambda error: {"ETag": f'"{error.current}"'}),
-    TooManyRequests: Answer(429, "Too many requests", headers=lambda error: {"Retry-After": str(error.seconds)}),
-    Overloaded: Answer(503, "Service unavailable", headers=lambda error: RETRY_AFTER),
-    StoreUnavailable: Answer(
-        503, "Service unavailable", lambda error: {"store": error.store}, lambda error: RETRY_AFTER
-    ),
-    TristoreError: Answer(500, "Internal error"),
+    InvalidInput: Answer(422, lambda error: {"errors": [{"field": error.field, "message": str(error)}]}),
+    NotAuthenticated: Answer(401, headers=lambda error: {"WWW-Authenticate": "Bearer"}),
+    NotAllowed: Answer(403),
+    NotFound: Answer(404),
+    Conflict: Answer(409),
+    AlreadyTaken: Answer(409, lambda error: {"field": error.field}),
+    InProgress: Answer(409, headers=lambda error: RETRY_AFTER),
+    StaleTag: Answer(412, headers=lambda error: {"ETag": f'"{error.current}"'}),
+    TooManyRequests: Answer(429, headers=lambda error: {"Retry-After": str(error.seconds)}),
+    Overloaded: Answer(503, headers=lambda error: RETRY_AFTER),
+    StoreUnavailable: Answer(503, lambda error: {"store": error.store}, lambda error: RETRY_AFTER),
+    TristoreError: Answer(500),
 }
-TITLES = {answer.status: answer.title for answer in ANSWERS.values()}
+KINDS = {413: "content-too-large", 414: "uri-too-long", 422: "invalid-input", 500: "internal-error"}
+"""Kinds of problems that have neither the name of an error's class nor that of their status: Python's names of these
+differ by its version."""
+TYPES = "/problems/"
+"""Where the `type` of a problem begins; docs/errors.md explains each. It is a name, and nothing is served there."""
+OAUTH_ERRORS = {
+    401: "invalid_grant",
+    429: "temporarily_unavailable",
+    500: "server_error",
+    503: "temporarily_unavailable",
+}
+"""`error` of RFC 6749 (sections 4.1.2.1 and 5.2) by status. For any other one it is invalid_request."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 SCHEMAS = "#/components/schemas/{model}"
 
@@ -75,17 +83,22 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. An answer leaves out what does not apply: `errors` is for 422, `field` for 409, `store` for 503."""
+    """RFC 9457. An answer leaves out what does not apply: `errors` is for 422, `field` for 409, `store` for 503,
+    `error` for the token endpoint."""
 
-    type: str
-    title: str
+    type: str = Field(
+        description="the kind of problem, as docs/errors.md explains it", json_schema_extra={"format": "uri-reference"}
+    )
+    title: str = Field(description="the phrase of the status")
     status: int
-    detail: str
-    instance: str
-    request_id: str | None
+    detail: str = Field(description="what is wrong with this request")
+    instance: str = Field(description="the path that was asked")
+    request_id: str | None = Field(description="finds the request in the server's log")
     errors: list[FieldProblem] | None = None
     field: str | None = None
     store: str | None = None
+    error: str | None = Field(None, description="RFC 6749's, from the token endpoint alone")
+    error_description: str | None = None
 
 
 MEANINGS = {
@@ -97,12 +110,20 @@ MEANINGS = {
     412: "It has changed since it was read; `ETag` stands for its present state.",
     413: "The body is too large.",
     414: "Path and query are too long.",
+    415: "The body is of another type than this route reads; `Accept` says which it reads.",
     422: "The request is not valid; `errors` names its fields.",
     429: "Too many requests; `Retry-After` says how many seconds to wait.",
     431: "The headers are too large.",
     503: "A database is not available at the moment; `Retry-After` says how many seconds to wait.",
 }
 
+HEADERS_OF: Mapping[int, str] = {
+    401: "WWW-Authenticate",
+    412: "ETag",
+    415: "Accept",
+    429: "Retry-After",
+    503: "Retry-After",
+}
 
 Responses = dict[int | str, Json]
 """What FastAPI takes as the `responses` of a route."""
@@ -115,10 +136,12 @@ def problems(*statuses: int) -> Responses:
 
 def _documented(status: int) -> Json:
     meaning = MEANINGS.get(status) or f"{HTTPStatus(status).phrase}."
-    title = TITLES.get(status, meaning.rstrip("."))
-    example = {"type": "about:blank", "title": title, "status": status, "detail": meaning, "instance": "/path"}
-    content = {"schema": {"$ref": SCHEMAS.format(model="Problem")}, "example": example | {"request_id": "0f3c9a"}}
-    return {"description": meaning, "content": {"application/problem+json": content}}
+    kind = next((kind_of(error) for error, answer in ANSWERS.items() if answer.status == status), _kind(status))
+    example = {"type": f"{TYPES}{kind}", "title": HTTPStatus(status).phrase, "status": status, "detail": meaning}
+    example |= {"instance": "/path", "request_id": "0f3c9a"}
+    content = {"schema": {"$ref": SCHEMAS.format(model="Problem")}, "example": example}
+    told = {"description": meaning, "content": {"application/problem+json": content}}
+    return told | (sends(HEADERS_OF[status]) if status in HEADERS_OF else {})
 
 
 def problem_schemas() -> Json:
@@ -127,16 +150,28 @@ def problem_schemas() -> Json:
     return {"Problem": problem, **problem.pop("$defs")}
 
 
-def add_error_handlers(app: FastAPI, own: Answers | None = None) -> None:
+def kind_of(error: type[TristoreError]) -> str:
+    """The last part of its problem's `type`: `not-found` of NotFound."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", error.__name__).lower()
+
+
+def _kind(status: int) -> str:
+    return KINDS.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "-")
+
+
+def add_error_handlers(app: FastAPI, own: Answers | None = None, token_path: str | None = None) -> None:
     """Answer every error as application/problem+json with the request's id. `own` are the product's errors that need
-    another status, title, fields or headers than their base."""
+    another status, fields or headers than their base. `token_path`: the token endpoint of OAuth2, whose errors also
+    have the fields of RFC 6749."""
+    app.state.token_path = token_path
     answers = {**ANSWERS, **(own or {})}
 
-    async def known(request: Request, error: Exception) -> Response:
+    async def known(request: Request, error: Any) -> Response:
         if isinstance(error, StoreUnavailable):
             log.warning("store_unavailable", store=error.store, reason=error.reason, cause=error.cause)
-        status, title, fields, headers = next(answers[cls] for cls in type(error).__mro__ if cls in answers)
-        return problem(request, status, title, str(error), headers(error), **fields(error))
+        status, fields, headers = next(answers[cls] for cls in type(error).__mro__ if cls in answers)
+        detail = f"{error.field} {error}." if isinstance(error, InvalidInput) else str(error)
+        return problem(request, status, detail, headers(error), kind=kind_of(type(error)), **fields(error))
 
     app.add_exception_handler(TristoreError, known)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -146,16 +181,19 @@ def add_error_handlers(app: FastAPI, own: Answers | None = None) -> None:
 def problem(
     request: Request,
     status: int,
-    title: str,
     detail: str,
     headers: Mapping[str, str] | None = None,
     /,
+    kind: str | None = None,
     **fields: object,
 ) -> Response:
-    """An answer with this problem. `fields` are the members that only some problems have."""
+    """An answer with this problem. Its `kind` follows from the status, where it has no other. `fields` are the members
+    that only some problems have."""
+    if _asks_for_token(request):
+        fields |= {"error": _oauth_error(status, detail), "error_description": detail}
     body = {
-        "type": "about:blank",
-        "title": title,
+        "type": f"{TYPES}{kind or _kind(status)}",
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "instance": request.url.path,
@@ -166,11 +204,23 @@ def problem(
     return Response(json.dumps(body), status, headers, media_type="application/problem+json")
 
 
+def _asks_for_token(request: Request) -> bool:
+    scope: Scope = request.scope
+    path: str = scope["path"]
+    return "app" in scope and path.removeprefix(scope.get("root_path", "")) == scope["app"].state.token_path
+
+
+def _oauth_error(status: int, detail: str) -> str:
+    if status == 422 and "grant_type" in detail:
+        return "unsupported_grant_type"
+    return OAUTH_ERRORS.get(status, "invalid_request")
+
+
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [{"field": _field(item), "message": _message(item)} for item in error.errors()]
     fields = ", ".join(item["field"] for item in errors)
-    return problem(request, 422, "Invalid input", f"Not valid: {fields}.", errors=errors)
+    return problem(request, 422, f"Not valid: {fields}.", errors=errors)
 
 
 def _field(item: Json) -> str:
@@ -187,15 +237,30 @@ def _message(item: Json) -> str:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else error.headers
-    return problem(request, error.status_code, error.detail, error.detail, headers)
+    if error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
+        return problem(request, 404, _no_route(request))
+    if error.status_code == 405:
+        detail = f"This path does not take {request.method}; `Allow` says what it takes."
+        return problem(request, 405, detail, {"Allow": ", ".join(_allowed(request, request.scope["path"]))})
+    return problem(request, error.status_code, error.detail, error.headers)
 
 
-def _allowed(request: Request) -> list[str]:
+def _no_route(request: Request) -> str:
+    path: str = request.scope["path"]
+    other = path.rstrip("/") if path.endswith("/") else f"{path}/"
+    # No redirect: it would lead to whatever host the request names.
+    hint = f" There is at {other}." if len(path) > 1 and _allowed(request, other) else ""
+    return f"There is nothing at this path.{hint}"
+
+
+def _allowed(request: Request, path: str) -> list[str]:
     # The router names the methods of the first route with this path only.
-    scope = {name: request.scope[name] for name in ("type", "path", "root_path")}
+    scope = {name: request.scope[name] for name in ("type", "root_path")} | {"path": path}
     routes = request.app.routes
-    return [method for method in METHODS if any(_takes(route, scope | {"method": method}) for route in routes)]
+    taken = {method for method in METHODS if any(_takes(route, scope | {"method": method}) for route in routes)}
+    if "GET" in taken:
+        taken.add("HEAD")
+    return [method for method in METHODS if method in taken]
 
 
 def _takes(route: BaseRoute, scope: Scope) -> bool:
@@ -204,4 +269,4 @@ def _takes(route: BaseRoute, scope: Scope) -> bool:
 
 def internal_error(scope: Scope) -> Response:
     """The answer to what nobody expected."""
-    return problem(Request(scope), 500, "Internal error", "Unexpected; the log has the cause under this request_id.")
+    return problem(Request(scope), 500, "Unexpected; the log has the cause under this request_id.")

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -224,6 +223,6 @@ class _Refusal:
         self._status, self._detail = status, detail
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = problem(Request(scope), self._status, HTTPStatus(self._status).phrase, self._detail)
+        answer = problem(Request(scope), self._status, self._detail)
         answer.raw_headers = with_ours(answer.raw_headers, self.request_id)
         await answer(scope, receive, send)

@@ -11,7 +11,7 @@ def address_of(request: HTTPConnection) -> str:
 def bearer_token(request: HTTPConnection) -> str:
     """The token that the request came with. It is empty if the request came with none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token if scheme.lower() == "bearer" else ""
+    return token.lstrip(" ") if scheme.lower() == "bearer" else ""  # RFC 9110, 11.6.2: one space or more
 
 
 def mark_replayed(request: HTTPConnection) -> None:

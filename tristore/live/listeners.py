@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar, Unpack
 
 import structlog
 
@@ -42,6 +42,8 @@ class Listener:
     verify: Callable[[], Awaitable[object]]
     """Raises NotAuthenticated once the caller has lost that right."""
     last: int = 0
+    ahead: bool = False
+    """Whether it asked for what follows an entry that there is not. It then begins with what comes from now on."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: bool = False
     over: bool = False
@@ -55,29 +57,35 @@ class Listener:
         self.woken.set()
 
 
-class LiveService(Generic[E]):
-    def __init__(
-        self,
-        *,
-        source: Source[E],
-        feed: Feed,
-        poll_seconds: float,
-        heartbeat_seconds: float,
-        send_seconds: float,
-        verify_seconds: float,
-        max_per_caller: int,
-        max_listeners: int,
-    ) -> None:
-        """`send_seconds`: for how long a client may take nothing. `verify_seconds`: how long a check may wait for
-        PostgreSQL."""
-        self._source = source
-        self._feed = feed
-        self._poll_seconds = poll_seconds
-        self._heartbeat_seconds = heartbeat_seconds
-        self.send_seconds = send_seconds
-        self._verify_seconds = verify_seconds
-        self._max_per_caller = max_per_caller
-        self._max_listeners = max_listeners
+class LiveSettings(TypedDict):
+    feed: Feed
+    poll_seconds: float
+    heartbeat_seconds: float
+    send_seconds: float
+    """For how long a client may take nothing."""
+    retry_seconds: float
+    """After what time a client that was cut off is asked to come back."""
+    verify_seconds: float
+    """How long a check of the caller may wait for PostgreSQL."""
+    max_per_caller: int
+    max_listeners: int
+
+
+class Listeners(Generic[E]):
+    """What all kinds of streams share. A kind says where a listener begins, what it is given, and who is behind."""
+
+    has_ids = True
+    """Whether a client that was cut off resumes after the number of the last entry that it was given."""
+
+    def __init__(self, **settings: Unpack[LiveSettings]) -> None:
+        self._feed = settings["feed"]
+        self._poll_seconds = settings["poll_seconds"]
+        self._heartbeat_seconds = settings["heartbeat_seconds"]
+        self.send_seconds = settings["send_seconds"]
+        self.retry_seconds = settings["retry_seconds"]
+        self._verify_seconds = settings["verify_seconds"]
+        self._max_per_caller = settings["max_per_caller"]
+        self._max_listeners = settings["max_listeners"]
         self._listeners: set[Listener] = set()
         self._by_name: defaultdict[str, set[Listener]] = defaultdict(set)
         self._by_caller: Counter[str] = Counter()
@@ -121,22 +129,20 @@ class LiveService(Generic[E]):
         doubts: Collection[str] = (),
         after: int | None = None,
     ) -> AsyncIterator[Listener]:
-        """A listener for the entries after number `after`, or from now on. Raises NotFound, TooManyRequests,
+        """A listener for the entries after number `after`, or from now on; also from now on when there is no entry
+        `after` and the list has not come so far, as after a restore from a backup. Raises NotFound, TooManyRequests,
         Overloaded, StoreUnavailable."""
         listener = Listener(name, caller, doubts, verify)
         self._register(listener)  # before the last number is read: what comes in between wakes it
         try:
-            if not await self._source.exists(name, caller):
-                raise NotFound
-            if after is None:
-                newest = await self._source.page(name, 1, None)
-                listener.last = newest[0].seq if newest else 0
-            else:
-                listener.last = after
-                listener.woken.set()
+            await self._place(listener, after)
             yield listener
         finally:
             self._unregister(listener)
+
+    async def _place(self, listener: Listener, after: int | None) -> None:
+        """Let it begin. Raises NotFound, StoreUnavailable."""
+        raise NotImplementedError
 
     async def follow(self, listener: Listener) -> AsyncGenerator[E | None, None]:
         """Its entries in order, and None now and then as a sign of life. It ends when the caller loses the right to
@@ -167,11 +173,7 @@ class LiveService(Generic[E]):
 
     async def _page(self, listener: Listener) -> Sequence[E]:
         """What comes next. Nothing while the source is down: once it is back, the poll finds who is behind."""
-        async with self._reading:
-            try:
-                return await self._source.page(listener.name, PAGE, listener.last)
-            except StoreUnavailable:
-                return []
+        raise NotImplementedError
 
     async def _may_listen(self, listener: Listener) -> bool:
         doubted, listener.doubted = listener.doubted, False
@@ -227,6 +229,38 @@ class LiveService(Generic[E]):
                 self.counts["poll_failed"] += 1
             except Exception:
                 log.exception("live_poll_failed")
+
+    async def _wake_those_behind(self) -> None:
+        """Raises StoreUnavailable."""
+        raise NotImplementedError
+
+
+class LiveService(Listeners[E]):
+    """Streams of the entries that a source has."""
+
+    def __init__(self, source: Source[E], **settings: Unpack[LiveSettings]) -> None:
+        super().__init__(**settings)
+        self._source = source
+
+    async def _place(self, listener: Listener, after: int | None) -> None:
+        if not await self._source.exists(listener.name, listener.caller):
+            raise NotFound
+        if after is not None:
+            numbers = await self._source.last_numbers([listener.name])
+            listener.ahead = after > numbers.get(listener.name, after)
+        if after is None or listener.ahead:
+            newest = await self._source.page(listener.name, 1, None)
+            listener.last = newest[0].seq if newest else 0
+        else:
+            listener.last = after
+            listener.woken.set()
+
+    async def _page(self, listener: Listener) -> Sequence[E]:
+        async with self._reading:
+            try:
+                return await self._source.page(listener.name, PAGE, listener.last)
+            except StoreUnavailable:
+                return []
 
     async def _wake_those_behind(self) -> None:
         if not (listeners := list(self._listeners)):

@@ -13,7 +13,8 @@ from tristore.cache.fenced_cache import JITTER, FencedCache
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
 from tristore.errors import StoreName
-from tristore.live.listeners import E, LiveService
+from tristore.live.hints import HintService, HintSource
+from tristore.live.listeners import E, LiveService, LiveSettings
 from tristore.live.source import Source
 from tristore.migrations.history import History
 from tristore.ops.health import HealthService
@@ -153,13 +154,21 @@ class Components:
 
     def live_service(self, source: Source[E]) -> LiveService[E]:
         """Streams of what the source has. The product starts and ends them."""
+        return LiveService(source, **self._live_settings)
+
+    def hint_service(self, source: HintSource) -> HintService:
+        """Streams of hints. The product starts and ends them."""
+        return HintService(source, **self._live_settings)
+
+    @property
+    def _live_settings(self) -> LiveSettings:
         settings = self._settings
-        return LiveService(
-            source=source,
+        return LiveSettings(
             feed=self.feed,
             poll_seconds=settings.live_poll_seconds,
             heartbeat_seconds=settings.live_heartbeat_seconds,
             send_seconds=settings.live_send_seconds,
+            retry_seconds=settings.live_retry_seconds,
             verify_seconds=settings.postgres_request_deadline,
             max_per_caller=settings.live_max_per_user,
             max_listeners=settings.live_max_listeners,

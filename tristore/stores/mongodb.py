@@ -2,9 +2,11 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from inspect import isawaitable
 from typing import Any, cast
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -12,12 +14,13 @@ from pymongo import AsyncMongoClient, errors
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
-from tristore.errors import StoreUnavailable
+from tristore.errors import InvalidInput, StoreUnavailable
 from tristore.models import Identified, Page, cursor_page, now
 from tristore.settings import TristoreSettings
 from tristore.stores.mongodb_errors import translate_errors as translate_errors
 
 DELETED_AT_ONCE = 500
+EPOCH, MILLISECOND = datetime.fromtimestamp(0, UTC), timedelta(milliseconds=1)
 
 # An index over many documents takes its time, but a server that takes writes is found soon or not at all. `timeoutMS`
 # is for both together.
@@ -100,6 +103,24 @@ class MongoStore:
             found = await database[collection].find(query | older).sort("_id", -1).limit(limit + 1).to_list(None)
         return cursor_page([read(document) for document in found], limit)
 
+    async def newest(
+        self, collection: str, query: Document, limit: int, cursor: str | None, moves: str = ""
+    ) -> tuple[list[Document], str | None]:
+        """Up to `limit` documents, newest first, and the cursor of those that follow, None when none do. By their ids,
+        which are UUIDv7, or by the time in the field `moves`, which may only grow: what moves meanwhile is above the
+        cursor then, so none comes twice. Raises InvalidInput for the cursor of another order, StoreUnavailable."""
+        wanted, order = query | _below(cursor, moves), {moves: -1, "_id": -1} if moves else {"_id": -1}
+        async with self.reading() as database:
+            found = await database[collection].find(wanted).sort(order).limit(limit + 1).to_list(None)
+        page = found[:limit]
+        return page, _cursor(page[-1], moves) if len(found) > limit else None
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        """All that it gives, as the majority has it. Raises StoreUnavailable."""
+        async with self.reading() as database:
+            cursor: Any = database[collection].aggregate(pipeline)
+            return cast(list[Document], await (await cursor if isawaitable(cursor) else cursor).to_list(None))
+
     async def delete_all(self, collection: str, query: Document) -> None:
         """Delete however many there are, some at a time, each time within the bound. Raises StoreUnavailable."""
         while True:
@@ -117,6 +138,24 @@ class MongoStore:
             if not await self.database[ledger].find_one({"_id": script}):
                 raise StoreUnavailable("mongodb", "not migrated")
         self._migrated = True
+
+
+def _cursor(last: Document, moves: str) -> str:
+    moved = f"{(last[moves] - EPOCH) // MILLISECOND}." if moves else ""
+    return f"{moved}{last['_id']}"
+
+
+def _below(cursor: str | None, moves: str) -> Document:
+    if not cursor:
+        return {}
+    moved, _, id_ = cursor.rpartition(".")
+    if bool(moved) != bool(moves):
+        raise InvalidInput("cursor", "comes from a list in another order")
+    older = {"_id": {"$lt": id_}}
+    if not moved:
+        return older
+    time = EPOCH + int(moved) * MILLISECOND
+    return {moves: {"$lte": time}, "$or": [{moves: {"$lt": time}}, older]}  # the first is a bound of the index
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Logs in MongoDB whose entries are numbered 1, 2, 3, ... without gaps, in the order in which they become visible."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pymongo.errors import BulkWriteError
@@ -21,6 +21,7 @@ class IdTaken(Exception):
 class Waiting:
     id: str
     values: Document
+    name: str
     answer: asyncio.Future[tuple[Document, bool]]
 
 
@@ -33,6 +34,8 @@ class Names:
     """The collection with one document for each log. Its `last_seq` is a number that no entry is above."""
     log: str
     """The field of an entry that names its log. A unique index is on it and `seq`."""
+    marked: str
+    """The field of an entry with the number of the last one that is marked, up to this entry itself. Zero for none."""
 
 
 class NumberedLog:
@@ -40,18 +43,25 @@ class NumberedLog:
     one log is inserted as one batch. Writers that went one by one would collide on the index, throw most of their work
     away, and wait for the journal one after the other."""
 
-    def __init__(self, mongodb: MongoStore, names: Names, grown: Callable[[str], None]) -> None:
-        """`grown` is told the id of a log that has new entries."""
+    def __init__(
+        self,
+        mongodb: MongoStore,
+        names: Names,
+        is_marked: Callable[[Document], bool] = lambda values: False,
+        tell: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """`is_marked` decides about the values of an entry. `tell` is called with the name of what has new entries."""
         self._mongodb = mongodb
         self._names = names
-        self._grown = grown
+        self._is_marked = is_marked
+        self._tell = tell
         self._queues: dict[str, list[Waiting]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def append(self, log: str, id_: str, values: Document) -> tuple[Document, bool]:
-        """The numbered entry, and whether it is new: the same id with the same values is a repeat. Raises IdTaken,
-        StoreUnavailable."""
-        waiting = Waiting(id_, values, asyncio.get_running_loop().create_future())
+    async def append(self, log: str, id_: str, values: Document, name: str) -> tuple[Document, bool]:
+        """The numbered entry, and whether it is new: the same id with the same values is a repeat. `name` is told when
+        it is there, once a batch. Raises IdTaken, StoreUnavailable."""
+        waiting = Waiting(id_, values, name, asyncio.get_running_loop().create_future())
         if log in self._queues:
             self._queues[log].append(waiting)
         else:
@@ -85,6 +95,19 @@ class NumberedLog:
             found = await database[self._names.heads].find(query, {"last_seq": 1}).to_list(len(logs))
         return {head["_id"]: head.get("last_seq", 0) for head in found}
 
+    async def last_entries(self, logs: Collection[str], fields: Mapping[str, object]) -> dict[str, Document]:
+        """By log, of those that have entries: what the last one has. `fields` are names with MongoDB's expressions.
+        Raises StoreUnavailable."""
+        log = self._names.log
+        # In this order, and with nothing but `$first`, MongoDB looks at one key of the index for each log.
+        pipeline: list[Document] = [
+            {"$match": {log: {"$in": list(logs)}}},
+            {"$sort": {log: -1, "seq": -1}},
+            {"$group": {"_id": f"${log}", **{name: {"$first": value} for name, value in fields.items()}}},
+        ]
+        found = await self._mongodb.aggregate(self._names.entries, pipeline)
+        return {last.pop("_id"): last for last in found}
+
     async def close(self) -> None:
         """Wait for the batches that are under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -112,9 +135,8 @@ class NumberedLog:
         """Insert as many as possible, answer those, and return the others."""
         database, names = self._mongodb.database, self._names
         entries = database[names.entries]
-        last = await entries.find_one({names.log: log}, {"seq": 1}, sort=[("seq", -1)])
-        first = last["seq"] + 1 if last else 1
-        documents = [self._document(log, first + i, waiting) for i, waiting in enumerate(batch)]
+        last = await entries.find_one({names.log: log}, {"seq": 1, names.marked: 1}, sort=[("seq", -1)])
+        documents = list(self._documents(log, last or {}, batch))
         inserted = len(documents)
         # Before the entries, so that whoever polls `last_seq` can find one too early, never too late.
         touch = {"$max": {"updated_at": documents[-1]["timestamp"], "last_seq": documents[-1]["seq"]}}
@@ -125,8 +147,8 @@ class NumberedLog:
             if refusal := refusal_in(error):
                 raise refusal from None
             inserted = error.details["nInserted"]  # in order, up to the first that failed
-        if inserted:
-            self._grown(log)
+        for name in {waiting.name for waiting in batch[:inserted]}:
+            self._tell(name)
         for waiting, document in zip(batch[:inserted], documents, strict=False):
             _succeed(waiting, document, is_new=True)
         if inserted == len(batch):
@@ -139,9 +161,13 @@ class NumberedLog:
         # The number was taken by another process, or the repeated entry used none, or a failover may take it back.
         return batch[inserted:]
 
-    def _document(self, log: str, seq: int, waiting: Waiting) -> Document:
-        identity = {"_id": f"{log}/{waiting.id}", self._names.log: log, "seq": seq}
-        return {**identity, "timestamp": now(), **waiting.values}
+    def _documents(self, log: str, last: Document, batch: Sequence[Waiting]) -> Iterator[Document]:
+        # Whoever has taken the next number by then takes this one too: so what is carried on is as exact as the number.
+        marked = last.get(self._names.marked, 0)
+        for seq, waiting in enumerate(batch, last.get("seq", 0) + 1):
+            marked = seq if self._is_marked(waiting.values) else marked
+            identity = {"_id": f"{log}/{waiting.id}", self._names.log: log, "seq": seq, self._names.marked: marked}
+            yield {**identity, "timestamp": now(), **waiting.values}
 
 
 def _succeed(waiting: Waiting, document: Document, *, is_new: bool) -> None:

@@ -14,6 +14,7 @@ import httpx
 @dataclass
 class Event:
     id: int
+    """Zero in a stream that has none."""
     type: str
     data: str
     at: float
@@ -35,16 +36,26 @@ class Stream:
     comments: int = 0
     ended: bool = False
     cut: bool = False
+    opening: dict[str, str] = field(default_factory=dict)
+    """The fields of the first frame."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def ids(self) -> list[int]:
         return [event.id for event in self.events]
 
-    async def until(self, *, events: int = 0, comments: int = 0, over: bool = False, seconds: float = 10) -> None:
-        """Wait until so much has come, and with `over` until the stream is over. Raises TimeoutError."""
+    async def until(
+        self, *, opened: bool = False, events: int = 0, comments: int = 0, over: bool = False, seconds: float = 10
+    ) -> None:
+        """Wait until so much has come, with `opened` the first frame, and with `over` until the stream is over. Raises
+        TimeoutError."""
         async with asyncio.timeout(seconds):
-            while len(self.events) < events or self.comments < comments or (over and not (self.ended or self.cut)):
+            while (
+                (opened and not self.opening)
+                or len(self.events) < events
+                or self.comments < comments
+                or (over and not (self.ended or self.cut))
+            ):
                 self._news.clear()
                 await self._news.wait()
 
@@ -67,9 +78,14 @@ class Stream:
         if block.startswith(":"):
             self.comments += 1
             return
-        fields = dict(line.split(": ", 1) for line in block.split("\n"))
-        assert fields.keys() == {"id", "event", "data"}
-        self.events.append(Event(int(fields["id"]), fields["event"], fields["data"], time.monotonic()))
+        # As the clients do that take any of these for the end of a line.
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        if not self.opening:
+            assert {"retry"} <= fields.keys() <= {"id", "retry", "event", "data"}
+            self.opening = fields
+            return
+        assert fields.keys() == {"event", "data"} | (self.opening.keys() & {"id"})
+        self.events.append(Event(int(fields.get("id", 0)), fields["event"], fields["data"], time.monotonic()))
 
 
 class NotOpened(AssertionError):

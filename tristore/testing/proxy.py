@@ -1,6 +1,7 @@
 """A TCP proxy between an app and a store: passes, delays, cuts, swallows, holds back what is sent, loses answers."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class Link:
     """Of the latency."""
     deaf: bool = False
     """Whether the app hears nothing more on it."""
+    left: float = math.inf
+    """So many bytes the app still hears; then the connection is cut."""
 
 
 class Proxy:
@@ -30,11 +33,13 @@ class Proxy:
     the app has hung up meanwhile: the write that lands late. What contains `lose_answer_to` passes, and its answer does
     not: the write of which nobody knows whether it happened. With `hide_ends` the app does not see that the store has
     ended a connection, until it sends something on it. `share` is drawn by each connection: of the latency,
-    seconds each way, it takes so much."""
+    seconds each way, it takes so much. `cut_after` too: after so many bytes of answers it is cut."""
 
     def __init__(self, port: int, share: Callable[[], float] = lambda: 1.0) -> None:
         self._target = port
         self._share = share
+        self.cut_after: Callable[[], float] = lambda: math.inf
+        self.cuts = 0
         self._server: asyncio.Server | None = None
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +81,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             upstream, to_store = await asyncio.open_connection("127.0.0.1", self._target)
-            link = Link(writer, to_store, self._share())
+            link = Link(writer, to_store, self._share(), left=self.cut_after())
             self._links.add(link)
             tasks = [asyncio.create_task(self._ask(link, reader)), asyncio.create_task(self._answer(link, upstream))]
             self._tasks.update(tasks)
@@ -107,8 +112,13 @@ class Proxy:
         with suppress(OSError, asyncio.IncompleteReadError):
             while data := await self._passing(link, reader):
                 if not link.deaf:
-                    link.app.write(data)
+                    link.app.write(data if len(data) <= link.left else data[: int(link.left)])
                     await link.app.drain()
+                link.left -= len(data)
+                if link.left <= 0:
+                    self.cuts += 1
+                    link.store.transport.abort()
+                    break
         with suppress(OSError):
             if not self.hide_ends:
                 link.app.close()

@@ -145,12 +145,14 @@ async def test_lists_sessions_as_documented_and_long_lists_hold_up_nobody(
 ) -> None:
     headers = await register(client)
 
+    plain = headers | {"Accept-Encoding": "identity"}  # compressing is done in a thread
+
     async def least_seconds() -> float:
         """Of this process, for a list, at best."""
         seconds = []
         for _ in range(20):
             started = time.process_time()
-            assert (await client.get("/auth/sessions", headers=headers)).status_code == 200
+            assert (await client.get("/auth/sessions", headers=plain)).status_code == 200
             seconds.append(time.process_time() - started)
         return min(seconds)
 

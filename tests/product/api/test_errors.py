@@ -25,9 +25,9 @@ async def test_the_frameworks_own_errors_are_problems_too(
 
 async def test_a_method_that_is_not_there_is_told_all_that_are(client: httpx.AsyncClient) -> None:
     answer = await client.put("/users/me")
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, PATCH, DELETE")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, PATCH, DELETE")
     answer = await client.put(f"/conversations/{uuid.uuid4()}/messages")
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, POST")
 
 
 async def test_each_answer_has_a_request_id_and_keeps_the_callers(client: httpx.AsyncClient) -> None:

@@ -60,7 +60,7 @@ async def test_from_now_on_each_message_comes_as_reading_it_would_give_it(
 ) -> None:
     await post(client, conversation, ana, "before")
     async with listen() as stream:
-        await post(client, conversation, ana, "one", "two\r\nlines\u2028or three", "  ")
+        await post(client, conversation, ana, "one", "two\r\nlines\u2028or\u2029three\x85é", "  ")
         await stream.until(events=3)
     page = (await client.get(f"{conversation}/messages", headers=ana)).json()
     assert stream.ids == [2, 3, 4]
@@ -71,6 +71,30 @@ async def test_the_head_says_what_it_is_and_that_nobody_may_keep_it(listen: Open
     async with listen() as stream:
         for line in ("content-type: text/event-stream", "cache-control: no-store", "x-accel-buffering: no"):
             assert line in stream.head
+
+
+async def test_the_first_frame_says_where_it_begins_and_when_to_come_back(
+    client: httpx.AsyncClient, ana: dict[str, str], conversation: str, listen: Open
+) -> None:
+    async with listen() as stream:
+        await stream.until(opened=True)
+        assert stream.opening == {"id": "0", "retry": "1000"}
+    await post(client, conversation, ana, "one", "two")
+    for after, opening in ((None, "2"), (1, "1"), (2, "2")):
+        async with listen(after) as stream:
+            await stream.until(opened=True)
+            assert stream.opening == {"id": opening, "retry": "1000"}
+
+
+async def test_whoever_is_ahead_of_the_conversation_is_told_and_goes_on_from_now(
+    client: httpx.AsyncClient, ana: dict[str, str], conversation: str, listen: Open
+) -> None:
+    await post(client, conversation, ana, "one", "two")
+    async with listen(7) as stream:
+        await post(client, conversation, ana, "three")
+        await stream.until(events=1)
+    assert stream.opening == {"id": "2", "retry": "1000", "event": "reset", "data": '{"last_seq": 2}'}
+    assert stream.ids == [3]
 
 
 async def test_goes_on_after_the_last_id_through_many_pages(

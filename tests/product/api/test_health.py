@@ -1,7 +1,6 @@
 """The probes, in process."""
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -40,9 +39,7 @@ async def test_is_right_while_the_pools_are_exhausted(
         pool: Any = stores.redis.client.connection_pool
         taken = [await pool.get_connection() for _ in range(settings.redis_max_connections)]
         await asyncio.sleep(1.1)  # until the last check is no longer kept
-        started = time.monotonic()
         answer = await client.get("/health")
-        assert time.monotonic() - started < 1
         assert answer.json()["status"] == "ok"
         assert answer.json()["checks"]["postgresql"]["pool_in_use"] == settings.postgres_pool_size
         for connection in taken:

@@ -122,9 +122,8 @@ async def test_a_body_that_is_too_large_is_refused(limited: Limited, path: str, 
             yield b"x" * 1000
 
     async with limited(max_body_bytes=65_536) as client:
-        headers = await register(client)
-        if path == "/auth/token":
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        media_type = "application/x-www-form-urlencoded" if path == "/auth/token" else "application/json"
+        headers = await register(client) | {"Content-Type": media_type}
         answer = await client.post(path, headers=headers, content=chunks() if chunked else b"x" * 100_000)
         assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
 
@@ -152,7 +151,7 @@ async def test_metadata_is_limited_in_size(client: httpx.AsyncClient) -> None:
     assert answer.json()["errors"][0]["field"] == "metadata"
 
 
-@pytest.mark.parametrize("path", ["/users/me", "/health", "/nowhere", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/users/me", "/health", "/nowhere"])
 async def test_answers_are_kept_nowhere_and_tell_nothing_of_the_server(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path, headers=await register(client))
     assert answer.headers["Cache-Control"] == "no-store"

@@ -1,19 +1,16 @@
 """A client that is generated from the API's document does what a user does, through its own functions and types."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from tests.product.clients.generated import PACKAGE, generate
 from tests.product.people import account
 from tristore.testing.lab import App
-
-PACKAGE = "chatlingo_client"
 
 
 @dataclass(frozen=True)
@@ -48,22 +45,9 @@ class Generated:
 @pytest.fixture(scope="module")
 async def generated(app: App, tmp_path_factory: pytest.TempPathFactory) -> Generated:
     folder = tmp_path_factory.mktemp("generated")
-    (folder / "openapi.json").write_text((await app.client.get("/openapi.json")).text)
-    generate(folder)
+    generate((await app.client.get("/openapi.json")).text, folder)
     sys.path.insert(0, str(folder))
     return Generated(str(app.client.base_url), import_module(f"{PACKAGE}.models"))
-
-
-def generate(folder: Path) -> None:
-    """Write the package. Fails when the generator cannot make something of a part of the document."""
-    (folder / "config.yml").write_text("post_hooks: []\n")  # these would be formatters that the machine may not have
-    command = ["openapi_python_client", "generate", "--path=openapi.json", "--config=config.yml", "--meta=none"]
-    options = [f"--output-path={PACKAGE}", "--fail-on-warning"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command, *options], cwd=folder, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "warning" not in (done.stdout + done.stderr).lower()
 
 
 async def test_registers_signs_in_and_chats(generated: Generated) -> None:

@@ -1,13 +1,15 @@
 """ConversationRepository on mongomock-motor and on MongoDB through both drivers: the same bodies."""
 
 import asyncio
+import random
 import traceback
 import uuid
+from typing import get_args
 
 import pytest
 from pymongo.errors import OperationFailure
 
-from models.conversation import Conversation, NewConversation, NewMessage
+from models.conversation import Conversation, MessageDraft, MessageRole, NewConversation, NewMessage
 from repositories.conversation_repo import MESSAGES, ConversationRepository
 from tests.under_test import Lab, migrated_mongodb
 from tristore.errors import Conflict, InvalidInput, StoreUnavailable
@@ -40,7 +42,7 @@ async def test_returns_what_was_added(repository: ConversationRepository) -> Non
 async def test_adding_twice_is_adding_once(repository: ConversationRepository) -> None:
     conversation = await started(repository)
     await repository.add(conversation.model_copy(update={"title": "late"}))
-    assert (await repository.page(OWNER, 10, None)).items == [conversation]
+    assert [kept.title for kept in (await repository.page(OWNER, 10, None)).items] == [conversation.title]
 
 
 async def test_nobody_else_sees_or_appends_to_a_conversation(repository: ConversationRepository) -> None:
@@ -71,6 +73,49 @@ async def test_numbers_messages_without_gaps_under_concurrent_writers(mongo_stor
     stored = await processes[0].messages(conversation.id, 100)
     assert [message.seq for message in stored] == list(range(1, 41))
     assert sorted(message.content for message in stored) == sorted(contents)
+
+
+async def test_each_message_carries_the_number_of_the_users_last_one(mongo_store: MongoStore) -> None:
+    """Also when two processes race for the numbers, and some ids come again. What is unread is told by it."""
+    processes = [ConversationRepository(mongo_store), ConversationRepository(mongo_store)]
+    conversation = await started(processes[0])
+    roles: list[MessageRole] = [random.Random(i).choice(get_args(MessageRole)) for i in range(60)]
+    writes = [
+        processes[i % 2].append(conversation.id, OWNER, MessageDraft(id=f"m-{i % 50}", role=role, content="x"))
+        for i, role in enumerate(roles)
+    ]
+    await asyncio.gather(*writes, return_exceptions=True)  # an id that comes again with another role is refused
+    stored = await mongo_store.database.messages.find().sort("seq", 1).to_list(None)
+    assert [message["seq"] for message in stored] == list(range(1, 51))
+    last = 0
+    for message in stored:
+        last = message["seq"] if message["role"] == "user" else last
+        assert message["own_seq"] == last
+    assert last > 0
+
+
+@pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
+async def test_lists_read_one_entry_of_an_index_for_each_item(mongo_store: MongoStore) -> None:
+    """mongomock neither explains nor cuts text."""
+    repository = ConversationRepository(mongo_store)
+    for _ in range(20):
+        conversation = await started(repository)
+        for _ in range(20):
+            await repository.append(conversation.id, OWNER, NewMessage(content="x"))
+    await mongo_store.database.command({"profile": 2})
+    try:
+        first = await repository.listed(OWNER, "recent", 5, None)
+        second = await repository.listed(OWNER, "recent", 5, first.next_cursor)
+    finally:
+        await mongo_store.database.command({"profile": 0})
+    assert len({item.id for item in first.items + second.items}) == 10
+    profiled = await mongo_store.database["system.profile"].find({"nreturned": {"$exists": True}}).to_list(None)
+    read = [(one["planSummary"], one["docsExamined"], one["keysExamined"]) for one in profiled]
+    recent = "IXSCAN { user_id: 1, updated_at: -1, _id: -1 }"
+    last = "DISTINCT_SCAN { conversation_id: 1, seq: 1 }"
+    assert [plan for plan, _, _ in read] == [recent, last] * 2
+    assert max(documents for _, documents, _ in read) <= 7
+    assert max(keys for _, _, keys in read) <= 7
 
 
 async def test_the_same_id_and_body_is_the_same_message(repository: ConversationRepository) -> None:
@@ -124,16 +169,16 @@ async def test_answers_unavailable_before_its_migration(
 async def test_a_server_that_answers_and_refuses_writes_is_unavailable(lab: Lab, driver: str) -> None:
     # On the lab's server: the block is for all its databases, and other workers share the ordinary one.
     async with migrated_mongodb(driver, lab.servers) as store:
-        log = NumberedLog(store, MESSAGES, lambda id_: None)
+        log = NumberedLog(store, MESSAGES)
         block = {"setUserWriteBlockMode": 1, "global": True}
         await store.probe.admin.command(block)
         try:
             with pytest.raises(StoreUnavailable) as caught:
-                await log.append("c", "m", {"content": "hi"})
+                await log.append("c", "m", {"content": "hi"}, "name")
             assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
         finally:
             await store.probe.admin.command({**block, "global": False})
-        assert (await log.append("c", "m", {"content": "hi"}))[0]["seq"] == 1
+        assert (await log.append("c", "m", {"content": "hi"}, "name"))[0]["seq"] == 1
 
 
 @pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
@@ -144,7 +189,7 @@ async def test_a_message_that_can_never_be_stored_is_not_tried_for_ever_or_told_
     validator = {"content": {"$ne": content}}
     await mongo_store.database.command({"collMod": "messages", "validator": validator})
     with pytest.raises(OperationFailure) as caught:
-        await NumberedLog(mongo_store, MESSAGES, lambda id_: None).append("c", "m", {"content": content})
+        await NumberedLog(mongo_store, MESSAGES).append("c", "m", {"content": content}, "name")
     assert caught.value.code == 121
     assert content not in "".join(traceback.format_exception(caught.value))
 
@@ -155,7 +200,7 @@ async def test_a_batch_wakes_its_conversation_once_when_it_can_be_read(mongo_sto
     conversation, other = await started(repository), await started(repository)
     writes = [repository.append(conversation.id, OWNER, NewMessage(id=f"m-{i}", content="x")) for i in range(10)]
     await asyncio.gather(*writes)
-    assert set(woken) == {f"conversation:{conversation.id}"}
+    assert set(woken) == {f"conversation:{OWNER}:{conversation.id}"}
     assert len(woken) < len(writes)  # the first comes alone, those that come meanwhile wait for it together
     woken.clear()
     assert await repository.last_numbers([conversation.id, other.id, new_id()]) == {conversation.id: 10, other.id: 0}
@@ -189,7 +234,7 @@ async def test_a_deleted_conversation_is_gone_for_its_owner(repository: Conversa
     assert await repository.get(conversation.id, OWNER) is None
     assert await repository.rename(conversation.id, OWNER, "back") is None
     assert await repository.append(conversation.id, OWNER, NewMessage(content="hi")) is None
-    assert (await repository.page(OWNER, 10, None)).items == [await repository.get(other.id, OWNER)]
+    assert [kept.id for kept in (await repository.page(OWNER, 10, None)).items] == [other.id]
     assert await repository.messages(conversation.id, 10) == []
     assert len(await repository.messages(other.id, 10)) == 1
 

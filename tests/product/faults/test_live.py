@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from config import Settings
+from repositories.conversation_repo import wake_up_name
 from tests.product.live import listeners_are
 from tests.product.metrics import scrape, value
 from tests.product.outages import connected_redis
@@ -161,7 +163,8 @@ async def test_without_mongodb_a_stream_stays_open_and_goes_on(lab: Lab, fault: 
                 refused = await app.client.get(path, headers=ana)
                 assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
                 async with connected_redis(lab) as redis:  # woken now, it finds nobody to ask
-                    assert await redis.publish(CHANNEL, f"another conversation:{conversation.rpartition('/')[2]}")
+                    name = wake_up_name(uuid.UUID(ana["X-User-Id"]), uuid.UUID(conversation.rpartition("/")[2]))
+                    assert await redis.publish(CHANNEL, f"another {name}")
                 await stream.until(comments=stream.comments + 2)
             writer = Writer(conversation, ana)
             await writer.write([app], range(5))

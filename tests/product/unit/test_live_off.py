@@ -7,15 +7,16 @@ from config import Settings
 from models.conversation import Message
 from models.user import Registration
 from tests.product.people import account
+from tristore.live.hints import HintService
 from tristore.live.listeners import LiveService
 from tristore.stores.stores import Stores
 from wiring import Services
 
 
-class Off(LiveService[Message]):
+class Off:
     def __init__(self) -> None:
         """Without anything, but it has counts for the metrics."""
-        self.counts = Counter()
+        self.counts: Counter[str] = Counter()
 
     @property
     def listening(self) -> int:
@@ -28,9 +29,17 @@ class Off(LiveService[Message]):
         """Has nothing to stop."""
 
 
+class MessagesOff(Off, LiveService[Message]):
+    pass
+
+
+class HintsOff(Off, HintService):
+    pass
+
+
 async def test_the_near_cache_works_with_live_messages_off(settings: Settings, stores: Stores) -> None:
     services = Services(settings, stores)
-    services.live = Off()
+    services.live, services.hints = MessagesOff(), HintsOff()
     services.start()
     try:
         registered = await services.users.register_user(Registration(**account()))

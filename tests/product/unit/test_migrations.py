@@ -11,9 +11,10 @@ from anyio import to_thread
 from sqlalchemy import text
 
 from config import Settings
-from database.mongodb import MongoStore, open_mongodb
+from database.mongodb import Document, MongoStore, open_mongodb
 from database.stores import open_stores
 from migrations import REVISIONS, SCRIPTS
+from models.conversation import CONVERSATION_INDEXES
 from tests.under_test import fresh_databases, migrate
 from tristore.migrations.failures import MigrationFailed
 from tristore.migrations.history import OWN, History, is_current
@@ -80,8 +81,23 @@ async def test_the_indexes_declared_beside_the_models_are_there(servers: Servers
         await migrate(settings)  # once more: nothing happens
         indexes = await stores.mongodb.database.messages.index_information()
         assert indexes["number"]["unique"] is True
+        conversations = await stores.mongodb.database.conversations.index_information()
+        assert {index.document["name"] for index in CONVERSATION_INDEXES} < conversations.keys()
         activity = await stores.mongodb.database.activity.index_information()
         assert activity["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
+
+
+async def test_what_was_said_before_a_conversation_could_be_read_counts_as_read(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        database = stores.mongodb.database
+        before: list[Document] = [{"_id": "1"}, {"_id": "2", "last_seq": 7}, {"_id": "3", "last_seq": 7, "read_seq": 3}]
+        await database.conversations.insert_many(before)
+        await database[SCRIPTS.ledger].delete_one({"_id": "m0003_reading"})
+        await database.conversations.drop_index("user_recent_first")
+        await migrate(settings)
+        found = await database.conversations.find().sort("_id", 1).to_list(None)
+        assert [conversation["read_seq"] for conversation in found] == [0, 7, 3]
+        assert "user_recent_first" in await database.conversations.index_information()
 
 
 async def test_migrating_with_an_older_release_leaves_a_newer_schema_alone(servers: Servers) -> None:

@@ -88,13 +88,14 @@ async def serving(servers: Servers, **changes: Any) -> AsyncIterator[Served]:
         "poll_seconds": 60,
         "heartbeat_seconds": 60,
         "send_seconds": 5,
+        "retry_seconds": 1,
         "verify_seconds": 1,
         "max_per_caller": 100,
         "max_listeners": 100,
     }
     async with real_redis(settings_on(servers, TristoreSettings, redis_timeout=2)) as redis:
         lists, feed = Lists(), Feed(redis, CircuitBreaker("redis", 3, 1))
-        live = LiveService(source=lists, feed=feed, **settings | changes)
+        live = LiveService(lists, feed=feed, **settings | changes)
         feed.start()
         live.start()
         yield Served(live, lists, feed, redis)
@@ -112,6 +113,17 @@ async def test_what_comes_while_the_last_number_is_read_is_not_missed(servers: S
 
         served.lists.on_read = add_once
         async with served.listen() as listener:
+            assert await served.first(listener, 1) == [2]
+
+
+async def test_who_is_ahead_begins_with_what_comes_from_now_on(servers: Servers) -> None:
+    async with serving(servers) as served:
+        for after, ahead, last in ((0, False, 0), (1, False, 1), (2, True, 1), (2**63 - 1, True, 1)):
+            async with served.listen(after) as listener:
+                assert (listener.ahead, listener.last) == (ahead, last)
+        async with served.listen(7) as listener:
+            served.lists.add()
+            served.feed.send(NAME)
             assert await served.first(listener, 1) == [2]
 
 

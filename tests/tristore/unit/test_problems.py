@@ -25,7 +25,7 @@ class Sold(Conflict):
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    unpaid = Answer(402, "Unpaid", lambda error: {"cents": error.cents}, lambda error: {"X-Pay": "here"})
+    unpaid = Answer(402, lambda error: {"cents": error.cents}, lambda error: {"X-Pay": "here"})
     add_error_handlers(app, {Unpaid: unpaid})
 
     @app.get("/unpaid")
@@ -47,11 +47,17 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def test_an_error_of_the_product_brings_its_status_title_fields_and_headers(client: httpx.AsyncClient) -> None:
     answer = await client.get("/unpaid")
     assert (answer.status_code, answer.headers["X-Pay"]) == (402, "here")
-    expected = {"title": "Unpaid", "status": 402, "detail": "Pay first.", "cents": 250}
+    expected = {
+        "type": "/problems/unpaid",
+        "title": "Payment Required",
+        "status": 402,
+        "detail": "Pay first.",
+        "cents": 250,
+    }
     assert expected.items() <= answer.json().items()
 
 
-@pytest.mark.parametrize(("path", "status", "title"), [("/sold", 409, "Conflict"), ("/gone", 404, "Not found")])
+@pytest.mark.parametrize(("path", "status", "title"), [("/sold", 409, "Conflict"), ("/gone", 404, "Not Found")])
 async def test_an_error_without_an_answer_of_its_own_gets_that_of_its_base(
     client: httpx.AsyncClient, path: str, status: int, title: str
 ) -> None:

@@ -2,11 +2,17 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 from playwright.async_api import ConsoleMessage, Page, Request, async_playwright, expect
+
+from tristore.testing.lab import PROJECT
 
 NAMES = (
     "chromium",
@@ -61,3 +67,24 @@ async def tab() -> AsyncIterator[Tab]:
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield Tab(await browser.new_page())
         await browser.close()
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Iterator[str]:
+    """Another origin than the app's: it serves an empty page, and the guide's JavaScript."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>Another origin</title><link rel=icon href=data:,><p>")
+    for script in (PROJECT / "docs/clients").glob("*.mjs"):
+        shutil.copy(script, tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    extensions_map = {".html": "text/html", ".mjs": "text/javascript"}
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tab notes what fails."""

@@ -33,7 +33,7 @@ async def test_a_wrong_password_is_refused_on_the_page(app: App, tab: Tab) -> No
     await expect(dialog.locator(".errors")).to_contain_text("Unauthorized")
     await dialog.get_by_role("button", name="Close").click()
     status, problem = await try_out(tab.page, "auth", "list_sessions")
-    assert (status, problem["title"]) == (401, "Not authenticated")
+    assert (status, problem["title"]) == (401, "Unauthorized")
 
 
 async def authorize(page: Page, username: str, password: str) -> None:

@@ -1,0 +1,71 @@
+"""The guide's JavaScript client for live messages, in Node."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.product.live_cuts import (
+    SETTINGS,
+    follow_through_cuts,
+    go_on_from_the_first_frame,
+    heed_what_the_server_says,
+)
+from tests.product.people import register
+from tests.product.things import start_conversation
+from tests.under_test import apps_on, fresh_databases
+from tristore.testing.lab import PROJECT
+from tristore.testing.stores import Servers
+
+DRIVER = """
+import { follow } from "%s";
+const tell = (kind, number) => process.stdout.write(JSON.stringify([kind, number]) + "\\n");
+const onMessage = (message) => tell("message", message.seq);
+const onReset = (reset) => tell("reset", reset.last_seq);
+const status = await follow({ ...JSON.parse(process.argv[1]), onMessage, onReset });
+tell("over", status);
+process.exit();
+"""
+
+
+async def follow_in_javascript(
+    base: str, id_: str, token: str, after: int | None, on: Callable[[str, int], None], idle: float = 30
+) -> int:
+    options = {"api": base, "conversationId": id_, "token": token, "after": after, "idleMs": idle * 1000}
+    client: Path = PROJECT / "docs/clients/follow.mjs"
+    arguments = ("--input-type=module", "-e", DRIVER % client.as_uri(), json.dumps(options))
+    node = await asyncio.create_subprocess_exec("node", *arguments, stdout=asyncio.subprocess.PIPE)
+    assert node.stdout
+    try:
+        while line := await node.stdout.readline():
+            kind, number = json.loads(line)
+            if kind == "over":
+                return int(number)
+            on(kind, number)
+        raise AssertionError("The client has ended without a status.")
+    finally:
+        if node.returncode is None:
+            node.kill()
+        await node.wait()
+
+
+@pytest.mark.timeout(1200)  # with CUTS=10000
+async def test_each_message_comes_once_and_in_order_however_often_the_stream_is_cut(
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with (
+        fresh_databases(servers) as settings,
+        apps_on(settings, tmp_path_factory.mktemp("app")).app(**SETTINGS) as app,
+    ):
+        ana = await register(app.client)
+        await follow_through_cuts(app, await start_conversation(app.client, ana), ana, follow_in_javascript)
+
+
+async def test_it_heeds_what_the_server_says() -> None:
+    await heed_what_the_server_says(follow_in_javascript)
+
+
+async def test_it_goes_on_from_the_first_frame() -> None:
+    await go_on_from_the_first_frame(follow_in_javascript)

@@ -1,0 +1,63 @@
+"""The guide's Python client for live messages."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from docs.clients.follow import follow
+from tests.product.live_cuts import (
+    SETTINGS,
+    STREAM,
+    follow_through_cuts,
+    go_on_from_the_first_frame,
+    heed_what_the_server_says,
+    playing,
+)
+from tests.product.people import register
+from tests.product.things import start_conversation
+from tests.under_test import apps_on, fresh_databases
+from tristore.testing.stores import Servers
+
+
+async def follow_in_python(
+    base: str, id_: str, token: str, after: int | None, on: Callable[[str, int], None], idle: float = 30
+) -> int:
+    async def on_message(message: Any) -> None:
+        on("message", message["seq"])
+
+    async def on_reset(reset: Any) -> None:
+        on("reset", reset["last_seq"])
+
+    async with httpx.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {token}"}) as client:
+        return await follow(client, id_, on_message, on_reset, after, idle)
+
+
+@pytest.mark.timeout(1200)  # with CUTS=10000
+async def test_each_message_comes_once_and_in_order_however_often_the_stream_is_cut(
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with (
+        fresh_databases(servers) as settings,
+        apps_on(settings, tmp_path_factory.mktemp("app")).app(**SETTINGS) as app,
+    ):
+        ana = await register(app.client)
+        await follow_through_cuts(app, await start_conversation(app.client, ana), ana, follow_in_python)
+
+
+async def test_it_heeds_what_the_server_says() -> None:
+    await heed_what_the_server_says(follow_in_python)
+
+
+async def test_it_goes_on_from_the_first_frame() -> None:
+    await go_on_from_the_first_frame(follow_in_python)
+
+
+async def test_what_a_handler_raises_is_raised() -> None:
+    def refuse(kind: str, number: int) -> None:
+        raise LookupError(kind)
+
+    async with playing(STREAM + b'id: 5\nretry: 1\n\nevent: message\ndata: {"seq":6}\nid: 6\n\n') as played:
+        with pytest.raises(LookupError):
+            await follow_in_python(f"http://127.0.0.1:{played.port}", "x", "t", None, refuse)
