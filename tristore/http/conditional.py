@@ -71,12 +71,18 @@ def tagged(response: Response, thing: T, prefix: str = "") -> T:
 
 def unless_known(request: Request, body: bytes, tag: str) -> Response:
     """The JSON with its tag; 304 without it when the client has it. Raises InvalidInput."""
-    field = request.headers.get("If-None-Match")
-    if field is not None and ((known := tags_in("If-None-Match", field)) is None or tag in known):
-        response = Response(status_code=304)
-    else:
-        response = Response(body, media_type="application/json")
+    response = Response(status_code=304) if _knows(request, tag) else Response(body, media_type="application/json")
     # A large one may be compressed: its tag then stands for what it says, and not for its bytes.
     weak = "W/" if len(body) >= SMALLEST_BYTES else ""
     response.raw_headers.append((b"etag", f'{weak}"{tag}"'.encode()))  # `headers` would cost a microsecond
     return response
+
+
+def _knows(request: Request, tag: str) -> bool:
+    for name, value in request.scope[
+        "headers"
+    ]:  # to ask `request.headers` for what is not there costs four times as much
+        if name == b"if-none-match":
+            known = tags_in("If-None-Match", value.decode("latin-1"))
+            return known is None or tag in known
+    return False
