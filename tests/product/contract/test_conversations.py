@@ -106,14 +106,16 @@ async def test_lists_read_one_entry_of_an_index_for_each_item(mongo_store: Mongo
     try:
         first = await repository.listed(OWNER, "recent", 5, None)
         second = await repository.listed(OWNER, "recent", 5, first.next_cursor)
+        moved = await repository.moved([OWNER, STRANGER], first.items[2].updated_at)
     finally:
         await mongo_store.database.command({"profile": 0})
     assert len({item.id for item in first.items + second.items}) == 10
+    assert sorted(id_ for _, id_, _ in moved) == sorted(str(item.id) for item in first.items[:2])
     profiled = await mongo_store.database["system.profile"].find({"nreturned": {"$exists": True}}).to_list(None)
     read = [(one["planSummary"], one["docsExamined"], one["keysExamined"]) for one in profiled]
     recent = "IXSCAN { user_id: 1, updated_at: -1, _id: -1 }"
     last = "DISTINCT_SCAN { conversation_id: 1, seq: 1 }"
-    assert [plan for plan, _, _ in read] == [recent, last] * 2
+    assert [plan for plan, _, _ in read] == [recent, last, recent, last, recent]
     assert max(documents for _, documents, _ in read) <= 7
     assert max(keys for _, _, keys in read) <= 7
 
@@ -303,11 +305,16 @@ async def test_what_somebody_is_shown_is_what_the_majority_has(servers: Servers,
             await repository.messages(conversation.id, 20, after=0)
             await repository.last_numbers({conversation.id})
             await repository.page(OWNER, 10, None)
+            await repository.listed(OWNER, "recent", 10, None)
+            await repository.newest(OWNER, 10)
+            await repository.moved([OWNER], conversation.created_at)
             await repository.get(conversation.id, OWNER)
             await repository.add(conversation)
         finally:
             await store.database.command({"profile": 0})
         found = await store.database["system.profile"].find({"op": "query"}).sort("ts", 1).to_list(100)
+        aggregated = await store.database["system.profile"].find({"command.aggregate": {"$exists": True}}).to_list(100)
+        assert {document["command"]["readConcern"]["level"] for document in aggregated} == {"majority"}
         local = {
             (command["find"], *command["filter"]) for command in (document["command"] for document in found)
             if command.get("readConcern", {}).get("level") != "majority"
