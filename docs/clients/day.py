@@ -1,7 +1,6 @@
 """A day in a client's life, on a connection that may break at any time: `python day.py http://localhost:8000`.
 
-`chatlingo_client` is what openapi-python-client has made of the API's document.
-"""
+`chatlingo_client` is what openapi-python-client has made of the API's document."""
 
 import asyncio
 import json

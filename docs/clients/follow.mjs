@@ -15,16 +15,7 @@ const LONGEST_WAIT_MS = 30_000;
  * @param {{api?: string, token: string, conversationId: string, onMessage: (message: any) => unknown,
  *   onReset?: (reset: {last_seq: number}) => unknown, after?: number | null, idleMs?: number, signal?: AbortSignal}} options
  */
-export async function follow({
-  api = "",
-  token,
-  conversationId,
-  onMessage,
-  onReset,
-  after = null,
-  idleMs = 30_000,
-  signal,
-}) {
+export async function follow({ api = "", token, conversationId, onMessage, onReset, after = null, idleMs = 30_000, signal }) {
   for (let failures = 0, retry = 1000; ; failures = Math.min(failures + 1, 10)) {
     let wait = 0;
     const connection = new AbortController();

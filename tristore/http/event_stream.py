@@ -11,22 +11,34 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
 
-from tristore.http.problems import Responses
+from tristore.http.problems import Json, Responses
 from tristore.live.listeners import Listener, Listeners
 from tristore.live.source import Entry
 
 E = TypeVar("E", bound=Entry)
+RESET: Json = {
+    "type": "object",
+    "description": "the client was ahead, and begins anew after this number",
+    "required": ["last_seq"],
+    "properties": {"last_seq": {"type": "integer", "minimum": 0}},
+}
 
 
 def documented_events(event: str, model: type[BaseModel], *, has_ids: bool = True) -> Responses:
     """The `responses` of a route whose events have this type, and this model as their data: one without models inside.
     As FastAPI tells of events: the class EventStream itself names no media type, or FastAPI would tell of a plain
     string too."""
-    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": model.model_json_schema()}
-    number = {"type": "string", "pattern": "^[0-9]+$", "description": "the entry's number, for `Last-Event-ID`"}
-    fields = ({"id": number} if has_ids else {}) | {"event": {"const": event}, "data": data}
-    schema = {"type": "object", "required": list(fields), "properties": fields}
+    schema = _item(event, model.model_json_schema(), has_ids)
+    if has_ids:
+        schema = {"oneOf": [schema, _item("reset", RESET, has_ids)]}
     return {200: {"content": {"text/event-stream": {"itemSchema": schema}}}}
+
+
+def _item(event: str, content: Json, has_id: bool) -> Json:
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
+    number = {"type": "string", "pattern": "^[0-9]+$", "description": "the entry's number, for `Last-Event-ID`"}
+    fields = ({"id": number} if has_id else {}) | {"event": {"const": event}, "data": data}
+    return {"type": "object", "required": list(fields), "properties": fields}
 
 
 class EventStream(StreamingResponse):

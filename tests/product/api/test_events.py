@@ -7,6 +7,7 @@ from functools import partial
 
 import httpx
 import pytest
+from openapi_schema_validator import OAS31Validator
 from sqlalchemy import text
 
 from config import Settings
@@ -215,9 +216,18 @@ async def test_a_refused_listener_takes_no_place(apps: Apps) -> None:
             assert await listeners_are(app, 1)
 
 
-async def test_the_document_says_what_comes(client: httpx.AsyncClient) -> None:
+async def test_the_document_says_what_comes(
+    client: httpx.AsyncClient, ana: dict[str, str], conversation: str, listen: Open
+) -> None:
     document = (await client.get("/openapi.json")).json()
     responses = document["paths"]["/conversations/{conversation_id}/events"]["get"]["responses"]
-    assert set(responses["200"]["content"]) == {"text/event-stream"}
+    item = OAS31Validator(responses["200"]["content"]["text/event-stream"]["x-itemSchema"])
+    async with listen(7) as stream:
+        await post(client, conversation, ana, "one")
+        await stream.until(events=1)
+    item.validate(stream.opening)
+    message = {"id": "1", "event": stream.events[0].type, "data": stream.events[0].data}
+    item.validate(message)
+    assert not item.is_valid(message | {"event": "other"})
     for status in ("401", "404", "422", "429", "503"):
         assert set(responses[status]["content"]) == {"application/problem+json"}

@@ -1,6 +1,7 @@
 """Who sends the requests, and what is theirs: with ids that nobody has, fuzzing would see little but 404."""
 
 import io
+import re
 import secrets
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -142,9 +143,12 @@ class Visitor:
 
 
 def hang_up_on_events(response: requests.Response, **_: Any) -> None:
-    """Take the first that comes of a stream of events, which has no end."""
+    """Take what comes of a stream of events until an event is whole, or nothing comes but a sign of life: it has no
+    end."""
     if response.headers.get("Content-Type", "").startswith("text/event-stream"):
-        first = response.raw.read1(65_536)
+        first = b""
+        while not re.search(rb"^data: .*\n\n|^: ", first, re.DOTALL | re.MULTILINE) and (more := response.raw.read1()):
+            first += more
         response.close()
         response.raw = HTTPResponse(io.BytesIO(first), response.headers, preload_content=False)
 

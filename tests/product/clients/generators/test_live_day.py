@@ -80,13 +80,13 @@ async def live_a_day(app: App, command: list[str], folder: Path) -> Any:
         losing = asyncio.create_task(lose_answers(proxy))
         try:
             printed, _ = await asyncio.wait_for(client.communicate(), 90)
+            assert client.returncode == 0
             assert losing.done()
         finally:
             losing.cancel()
             if client.returncode is None:
                 client.kill()
                 await client.wait()
-    assert client.returncode == 0
     return json.loads(printed)
 
 
