@@ -145,7 +145,8 @@ async def test_an_oauth_client_reads_why_it_got_no_token(
 
 
 async def test_each_kind_of_problem_has_its_name_and_is_explained(client: httpx.AsyncClient) -> None:
-    rows = re.findall(r"`/problems/([a-z-]+)`(?: \||[^|]*\()\s*(\d+)", (PROJECT / "docs/errors.md").read_text())
+    texts = [path.read_text() for path in (PROJECT / "docs").glob("*.md")]
+    rows = re.findall(r"`/problems/([a-z-]+)`(?: \| | \()(\d+)", "".join(texts))
     explained = {kind: int(status) for kind, status in rows}
     ours = {kind_of(error) for error in _known_errors(TristoreError)}
     plain = {kind for kind, status in explained.items() if kind not in ours and kind not in KINDS.values()}
