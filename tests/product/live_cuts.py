@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
+from tests.product.people import register
+from tests.product.things import start_conversation
+from tests.under_test import apps_on, fresh_databases
 from tristore.testing.lab import App, until
 from tristore.testing.proxy import proxy_to
+from tristore.testing.stores import Servers
 
 CUTS = int(os.environ.get("CUTS", "200"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -40,9 +45,15 @@ class Numbers:
         self.given.append(number)
 
 
-async def follow_through_cuts(app: App, path: str, headers: dict[str, str], follow: Follow) -> None:
+async def follow_through_cuts(servers: Servers, folder: Path, follow: Follow) -> None:
     """Messages are posted at any moment, while one client that has none and one that begins with what comes are cut
     off. Fails when one of them misses a message, or is given one twice or out of order."""
+    async with fresh_databases(servers) as settings, apps_on(settings, folder).app(**SETTINGS) as app:
+        headers = await register(app.client)
+        await _follow(app, await start_conversation(app.client, headers), headers, follow)
+
+
+async def _follow(app: App, path: str, headers: dict[str, str], follow: Follow) -> None:
     chance = random.Random(SEED)
     id_, token = path.rpartition("/")[2], headers["Authorization"].removeprefix("Bearer ")
     all_, later = Numbers(), Numbers()

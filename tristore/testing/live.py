@@ -10,6 +10,17 @@ from typing import Any
 
 import httpx
 
+SELDOM: dict[str, Any] = {
+    "poll_seconds": 60,
+    "heartbeat_seconds": 60,
+    "send_seconds": 5,
+    "retry_seconds": 1,
+    "verify_seconds": 1,
+    "max_per_caller": 100,
+    "max_listeners": 100,
+}
+"""For a service of streams whose poll and heartbeat do not come by themselves."""
+
 
 @dataclass
 class Event:

@@ -1,6 +1,7 @@
 """The guide's Python client for live messages."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,16 +9,12 @@ import pytest
 
 from docs.clients.follow import follow
 from tests.product.live_cuts import (
-    SETTINGS,
     STREAM,
     follow_through_cuts,
     go_on_from_the_first_frame,
     heed_what_the_server_says,
     playing,
 )
-from tests.product.people import register
-from tests.product.things import start_conversation
-from tests.under_test import apps_on, fresh_databases
 from tristore.testing.stores import Servers
 
 
@@ -36,14 +33,9 @@ async def follow_in_python(
 
 @pytest.mark.timeout(1200)  # with CUTS=10000
 async def test_each_message_comes_once_and_in_order_however_often_the_stream_is_cut(
-    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+    servers: Servers, tmp_path: Path
 ) -> None:
-    async with (
-        fresh_databases(servers) as settings,
-        apps_on(settings, tmp_path_factory.mktemp("app")).app(**SETTINGS) as app,
-    ):
-        ana = await register(app.client)
-        await follow_through_cuts(app, await start_conversation(app.client, ana), ana, follow_in_python)
+    await follow_through_cuts(servers, tmp_path, follow_in_python)
 
 
 async def test_it_heeds_what_the_server_says() -> None:

@@ -16,6 +16,7 @@ from tristore.live.listeners import AT_ONCE, Listener, LiveService
 from tristore.settings import TristoreSettings
 from tristore.stores.postgres import within_budget
 from tristore.stores.redis import RedisStore
+from tristore.testing.live import SELDOM
 from tristore.testing.stores import Servers, real_redis, settings_on
 
 NAME, CALLER, DOUBT = "list:1", "caller", "right:1"
@@ -84,18 +85,9 @@ class Served:
 
 @asynccontextmanager
 async def serving(servers: Servers, **changes: Any) -> AsyncIterator[Served]:
-    settings: dict[str, Any] = {
-        "poll_seconds": 60,
-        "heartbeat_seconds": 60,
-        "send_seconds": 5,
-        "retry_seconds": 1,
-        "verify_seconds": 1,
-        "max_per_caller": 100,
-        "max_listeners": 100,
-    }
     async with real_redis(settings_on(servers, TristoreSettings, redis_timeout=2)) as redis:
         lists, feed = Lists(), Feed(redis, CircuitBreaker("redis", 3, 1))
-        live = LiveService(lists, feed=feed, **settings | changes)
+        live = LiveService(lists, feed=feed, **SELDOM | changes)
         feed.start()
         live.start()
         yield Served(live, lists, feed, redis)

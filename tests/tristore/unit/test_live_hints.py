@@ -15,6 +15,7 @@ from tristore.live import hints
 from tristore.live.hints import SKEW_SECONDS, TOLD, Hint, HintService
 from tristore.live.listeners import Listener
 from tristore.settings import TristoreSettings
+from tristore.testing.live import SELDOM
 from tristore.testing.stores import Servers, real_redis, settings_on
 
 NAME, CALLER = "things:1", "caller"
@@ -79,18 +80,9 @@ class Served:
 
 @asynccontextmanager
 async def serving(servers: Servers, **changes: Any) -> AsyncIterator[Served]:
-    settings: dict[str, Any] = {
-        "poll_seconds": 60,
-        "heartbeat_seconds": 60,
-        "send_seconds": 5,
-        "retry_seconds": 1,
-        "verify_seconds": 1,
-        "max_per_caller": 100,
-        "max_listeners": 100,
-    }
     async with real_redis(settings_on(servers, TristoreSettings, redis_timeout=2)) as redis:
         things, feed = Things(), Feed(redis, CircuitBreaker("redis", 3, 1))
-        live = HintService(things, feed=feed, **settings | changes)
+        live = HintService(things, feed=feed, **SELDOM | changes)
         live.start()  # the feed is not: no name comes from elsewhere
         yield Served(live, things, feed)
         await live.close()
@@ -158,7 +150,7 @@ async def test_what_could_not_be_read_is_read_when_the_source_is_back(servers: S
             following = asyncio.create_task(served.next(listener, 1))
             while not served.live.counts["poll_failed"]:
                 await asyncio.sleep(0.01)
-            served.things.moved = nothing_moved  # type: ignore[method-assign] # the outage was long: it moved before
+            served.things.moved = nothing_moved  # type: ignore[method-assign]  # the outage was long: it moved before
             served.things.is_down = False
             assert await following == [Hint("gone", 5)]
 

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -209,7 +208,6 @@ async def test_the_connection_is_kept_as_if_nothing_had_been_offered(
     assert len(statuses(got)) == (2 if kept else 1)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
 @pytest.mark.parametrize("split", [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]])
 async def test_curl_offers_http2_and_is_answered(seen: Seen, split: list[str]) -> None:
     if b"HTTP2" not in await asyncio.to_thread(subprocess.check_output, ["curl", "--version"]):

@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.product.live_cuts import (
-    SETTINGS,
     follow_through_cuts,
     go_on_from_the_first_frame,
     heed_what_the_server_says,
 )
-from tests.product.people import register
-from tests.product.things import start_conversation
-from tests.under_test import apps_on, fresh_databases
 from tristore.testing.lab import PROJECT
 from tristore.testing.stores import Servers
 
@@ -53,14 +49,9 @@ async def follow_in_javascript(
 
 @pytest.mark.timeout(1200)  # with CUTS=10000
 async def test_each_message_comes_once_and_in_order_however_often_the_stream_is_cut(
-    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+    servers: Servers, tmp_path: Path
 ) -> None:
-    async with (
-        fresh_databases(servers) as settings,
-        apps_on(settings, tmp_path_factory.mktemp("app")).app(**SETTINGS) as app,
-    ):
-        ana = await register(app.client)
-        await follow_through_cuts(app, await start_conversation(app.client, ana), ana, follow_in_javascript)
+    await follow_through_cuts(servers, tmp_path, follow_in_javascript)
 
 
 async def test_it_heeds_what_the_server_says() -> None:
