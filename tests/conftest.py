@@ -14,9 +14,10 @@ import pytest
 
 from config import Settings
 from main import create_app
-from tests.under_test import SECRETS, Lab, fresh_databases, migrated_mongodb, own_lab, settings_for
+from tests.under_test import QUICK_HASH, SECRETS, Lab, fresh_databases, migrated_mongodb, own_lab, settings_for
 from tristore.embedded.servers import EmbeddedServers
 from tristore.ops.process import configure_logging
+from tristore.passwords import CONTEXT
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.redis import RedisStore
 from tristore.stores.stores import Stores, open_stores
@@ -41,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = exits.enter_context(guarded_folder("tristore-tests-"))
         config.option.basetemp = config.option.basetemp or folder / "tmp"
     config.stash[FOLDER] = folder
+    CONTEXT.update(**QUICK_HASH)  # in this process; app processes hash as production does
     # As in production, at the level that tells most.
     configure_logging(Settings(_env_file=None, environment="test", log_level="DEBUG"))
     log_of_run.write_to(folder / f"{worker['workerid'] if worker else 'main'}.log")

@@ -28,6 +28,8 @@ SECRETS = {
     "DSN": r"(?:postgres(?:ql)?|redis|mongodb)(?:\+\w+)?://[^\s\"')]*[@:\d]",
 }
 """What no log and no error answer may hold."""
+QUICK_HASH = {"argon2__memory_cost": 64, "argon2__time_cost": 1}
+"""For tests of anything but hashing: a real hash takes 40 ms of a core."""
 
 
 def settings_for(servers: Servers, **values: Any) -> Settings:

@@ -15,7 +15,8 @@ from tristore.errors import InvalidInput
 from tristore.identity import password as normalised
 
 # OWASP Password Storage Cheat Sheet, minimum for Argon2id: 19 MiB, 2 iterations, 1 lane.
-CONTEXT = CryptContext(schemes=["argon2"], argon2__memory_cost=19_456, argon2__time_cost=2, argon2__parallelism=1)
+COST = {"argon2__memory_cost": 19_456, "argon2__time_cost": 2, "argon2__parallelism": 1}
+CONTEXT = CryptContext(schemes=["argon2"], **COST)
 
 Result = TypeVar("Result")
 NICENESS = 5

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from config import get_settings
 from main import create_app
 from tests.chaos.broken import break_app, break_stores, break_wiring
+from tests.under_test import QUICK_HASH
 from tristore.http.protocol import HttpProtocol
 from tristore.ops.process import configure_logging
 from tristore.passwords import CONTEXT
@@ -58,7 +59,7 @@ class Tell:
 
 
 async def main(port: int, kills: Path) -> None:
-    CONTEXT.update(argon2__memory_cost=64, argon2__time_cost=1)  # what is tested here is not how long a hash takes
+    CONTEXT.update(**QUICK_HASH)
     variant = os.environ.get("BREAK", "")
     break_wiring(variant)
     doom = ToldDoom(kills)

@@ -1,9 +1,12 @@
 """The operator's commands, run as an operator runs them."""
 
-import asyncio
-import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.under_test import Lab
+from anyio import to_thread
+
+from tests.under_test import APP, Lab
+from tristore.testing import warm
 from tristore.testing.lab import PROJECT
 from tristore.testing.stores import environment
 
@@ -13,12 +16,11 @@ async def outbox(lab: Lab, *arguments: str) -> tuple[int, str]:
 
 
 async def manage(lab: Lab, *arguments: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "manage.py", *arguments),
-        cwd=PROJECT,
-        env=environment(lab.settings),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    return process.returncode or 0, (output or errors).decode()
+    """Its exit code, and what it printed."""
+    warm.preload(APP.partition(":")[0])
+    with TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        files = {"output": output, "log": errors}
+        process = warm.WarmProcess("manage", *arguments, cwd=PROJECT, env=environment(lab.settings), **files)
+        code = await process.wait()
+        return code, await to_thread.run_sync(lambda: output.read_text() or errors.read_text())

@@ -1,7 +1,6 @@
 """Kills the app at a chosen call to a store."""
 
 import asyncio
-import os
 from typing import Any
 
 import httpx
@@ -10,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.under_test import Lab, doomed_app
 from tristore.stores.postgres import engine_for
-from tristore.testing.lab import answers, until
+from tristore.testing.lab import LONG, answers, until
 
-# Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every fifth.
-STRIDE = 1 if os.environ.get("FAULTS") == "all" else 5
+# Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every eighth.
+STRIDE = 1 if LONG else 8
 NAME = "doomed-app"
 
 

@@ -252,7 +252,10 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 def free_port(preferred: int | None) -> int:
     """The preferred port, or another one that is free. It is below the ephemeral ports: no outgoing connection takes it
-    while the server is down."""
+    while the server is down. A killed server may hold its port a moment longer than its main thread lives."""
+    deadline = time.monotonic() + 2
+    while preferred and not is_free(preferred) and time.monotonic() < deadline:
+        time.sleep(0.1)
     candidates = [random.randrange(20_000, 30_000) for _ in range(100)]
     return next(port for port in [preferred or candidates[0], *candidates] if is_free(port))
 

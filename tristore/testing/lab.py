@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -24,6 +25,10 @@ from tristore.testing.stores import Servers, environment
 PROJECT = Path(__file__).parents[2]
 Fault = Literal["stopped", "killed"]
 FAULTS: tuple[Fault, ...] = ("stopped", "killed")
+LONG = os.environ.get("FAULTS") == "all"
+"""Whether the tests run in their long form: `make test-faults`."""
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of apps on this machine: without it each client loads the world's certificates, which takes 35 ms."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Apps:
         warm.preload(self.app_path.partition(":")[0])
         process = warm.WarmProcess(*module, str(port), cwd=self.folder, env=env, log=log_of_run.path())
         base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=log_of_run.HOOKS) as client:
+        async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=log_of_run.HOOKS, verify=NO_TLS) as client:
             try:
                 await until(lambda: answers(client, "/health/live"), 60)
                 yield App(process, client)

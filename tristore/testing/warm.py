@@ -22,8 +22,11 @@ def preload(*modules: str) -> None:
 class WarmProcess:
     """Runs `python -m module arguments` there. It has what these tests need of asyncio.subprocess.Process."""
 
-    def __init__(self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str], log: Path) -> None:
-        self._process = _forkserver.Process(target=_run, args=(module, arguments, cwd, dict(env), log))
+    def __init__(
+        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str], log: Path, output: Path | None = None
+    ) -> None:
+        """`log` gets what it writes to stderr, and `output` to stdout, where it is given."""
+        self._process = _forkserver.Process(target=_run, args=(module, arguments, cwd, dict(env), log, output))
         self._process.start()
 
     @property
@@ -51,13 +54,17 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(module: str, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], log: Path) -> None:
+def _run(
+    module: str, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], log: Path, output: Path | None
+) -> None:
     multiprocessing.process._parent_process = None  # type: ignore[attr-defined]  # it is nobody's worker
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdin = open(0)  # noqa: SIM115 - the workers of a server inherit it by its number
-    os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
+    for file, number in ((output, 1), (log, 2)):
+        if file:
+            os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

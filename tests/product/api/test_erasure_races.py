@@ -14,12 +14,12 @@ from tests.product.routes import Operation, operations_of, stock
 from tests.samples import QUICK
 from tests.under_test import fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import until
+from tristore.testing.lab import LONG, until
 from tristore.testing.outbox import query
 from tristore.testing.stores import Servers, client_of
 
 pytestmark = pytest.mark.timeout(120)
-ROUNDS = 20
+ROUNDS = 20 if LONG else 6
 
 # Keeps the order in which effects were recorded, which is that of the commits.
 NOTE = """

@@ -15,6 +15,7 @@ from tests.product.live_cuts import (
     heed_what_the_server_says,
     playing,
 )
+from tristore.testing.lab import NO_TLS
 from tristore.testing.stores import Servers
 
 
@@ -27,7 +28,7 @@ async def follow_in_python(
     async def on_reset(reset: Any) -> None:
         on("reset", reset["last_seq"])
 
-    async with httpx.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {token}"}) as client:
+    async with httpx.AsyncClient(base_url=base, verify=NO_TLS, headers={"Authorization": f"Bearer {token}"}) as client:
         return await follow(client, id_, on_message, on_reset, after, idle)
 
 

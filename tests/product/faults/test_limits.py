@@ -13,7 +13,7 @@ import pytest
 from tests.product.metrics import SCRAPER, TOKEN, Samples, scrape, value
 from tests.product.people import attempt, register
 from tests.under_test import Lab
-from tristore.testing.lab import FAULTS, Fault, until
+from tristore.testing.lab import FAULTS, NO_TLS, Fault, until
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -36,13 +36,13 @@ async def test_whichever_worker_is_asked_tells_of_all(lab: Lab) -> None:
         workers = await serving_workers(app.process.pid)
         before = requests_counted(await scrape(app.client, SCRAPER))
         for _ in range(60):  # connections of their own, so that the kernel spreads them over the workers
-            async with httpx.AsyncClient(base_url=base) as client:
+            async with httpx.AsyncClient(base_url=base, verify=NO_TLS) as client:
                 assert (await client.get("/health/live")).status_code == 200
 
         async def told() -> set[tuple[float, float]]:
             seen = set()
             for _ in range(20):
-                async with httpx.AsyncClient(base_url=base) as client:
+                async with httpx.AsyncClient(base_url=base, verify=NO_TLS) as client:
                     samples = await scrape(client, SCRAPER)
                 pools = value(samples, "store_pool_connections", store="postgresql", state="size")
                 seen.add((requests_counted(samples) - before, pools))

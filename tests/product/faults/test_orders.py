@@ -15,12 +15,12 @@ from tests.product.people import register, register_admin
 from tests.product.things import new_course
 from tests.under_test import Lab, fresh_databases
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing.lab import App, RawConnection, until
+from tristore.testing.lab import LONG, App, RawConnection, until
 from tristore.testing.outbox import query
 
 pytestmark = pytest.mark.timeout(300)
 Headers = dict[str, str]
-ORDERS = 500 if STRIDE == 1 else 100
+ORDERS = 500 if LONG else 100
 PATIENT = {"ORDER_DEADLINE": "120"}
 """So that no order of these tests is cancelled for its deadline."""
 

@@ -33,7 +33,7 @@ from tests.product.sessions import (
     join,
 )
 from tests.under_test import Lab, fresh_databases
-from tristore.passwords import CONTEXT
+from tristore.passwords import CONTEXT, COST
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import query
@@ -347,7 +347,7 @@ async def test_no_session_begun_with_the_old_password_outlives_its_change(
 
 async def test_two_sign_ins_that_find_an_outdated_hash_both_succeed(clients: Clients, stores: Stores) -> None:
     member = await join(clients[0], sessions=0)
-    outdated = CONTEXT.copy(argon2__memory_cost=8192).hash(member.password)
+    outdated = CONTEXT.copy(**COST | {"argon2__memory_cost": 8192}).hash(member.password)
     async with stores.postgres.engine.begin() as connection:
         sql = "UPDATE users SET password_hash = :hash WHERE username = :name"
         await connection.execute(text(sql), {"hash": outdated, "name": member.username})

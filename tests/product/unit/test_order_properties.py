@@ -2,7 +2,6 @@
 own clocks decide what is too late."""
 
 import asyncio
-import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -33,6 +32,7 @@ from tristore.outbox.repository import OutboxRepository
 from tristore.saga.engine import Sagas
 from tristore.saga.repository import SagaRepository
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing.lab import LONG
 from tristore.testing.outbox import query
 from tristore.testing.stores import Servers
 from wiring import Services
@@ -40,7 +40,7 @@ from wiring import Services
 T = TypeVar("T")
 SECONDS, TIMEOUT = 2.0, 0.5
 CAPACITY = 3
-EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 4
+EXAMPLES = 100 if LONG else 4
 Fate = Literal["answers", "answer is lost", "lands late"]
 FATES = st.sampled_from(["answers", "answers", "answer is lost", "lands late"])
 

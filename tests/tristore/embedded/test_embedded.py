@@ -19,7 +19,7 @@ import pytest
 from pymongo import MongoClient
 from redis import Redis
 
-from tristore.embedded.process import end, gone
+from tristore.embedded.process import end, free_port, gone
 from tristore.embedded.servers import STORES, EmbeddedError, EmbeddedServers, Server, Store
 
 # Long, and with a space: a unix socket in it would be refused.
@@ -149,6 +149,16 @@ def test_a_killed_server_starts_again_on_its_port_with_its_data(servers: Embedde
     again = servers.start(store)
     assert (again.port, again.pid == killed.pid) == (killed.port, False)
     assert read(again) == (None if store == "redis" else 42)
+
+
+def test_a_port_that_is_released_in_a_moment_is_kept() -> None:
+    """Threads of a killed MongoDB may hold it after the process is seen to have ended."""
+    with TCPServer(("127.0.0.1", 0), BaseRequestHandler) as holder:
+        port: int = holder.server_address[1]
+        releases = threading.Timer(0.3, holder.server_close)
+        releases.start()
+        assert free_port(port) == port
+        releases.join()
 
 
 def hang(servers: EmbeddedServers, store: Store) -> None:

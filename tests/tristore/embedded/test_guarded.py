@@ -8,7 +8,7 @@ import pytest
 
 from tests.inner_run import start_pytest
 from tristore.testing.guarded import at_work_in
-from tristore.testing.lab import until
+from tristore.testing.lab import LONG, until
 
 NEVER_ENDS = """
 import asyncio, pathlib, pytest
@@ -32,7 +32,10 @@ def found(folder: Path, pattern: str) -> list[Path]:
     return list(folder.glob(pattern))
 
 
-@pytest.mark.parametrize(("workers", "end"), [(2, signal.SIGKILL), (0, signal.SIGKILL), (0, signal.SIGINT)])
+WAYS = [(2, signal.SIGKILL), (0, signal.SIGKILL), (0, signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("workers", "end"), WAYS if LONG else WAYS[:1])
 async def test_of_a_run_that_is_killed_or_interrupted_nothing_is_left(
     tmp_path: Path, workers: int, end: signal.Signals
 ) -> None:
@@ -53,7 +56,7 @@ async def test_of_a_run_that_is_killed_or_interrupted_nothing_is_left(
 async def test_of_a_worker_that_is_killed_nothing_is_left_at_the_end_of_the_run(tmp_path: Path) -> None:
     kills_its_worker = "import os\n\ndef test_kills(servers): os.kill(os.getpid(), 9)\n"
     run = await start_pytest(kills_its_worker, tmp_path, "-n1")
-    printed, _ = await asyncio.wait_for(run.communicate(), 60)
+    printed, _ = await asyncio.wait_for(run.communicate(), 180)
     assert b"crashed" in printed
     assert run.returncode == pytest.ExitCode.TESTS_FAILED
     await until_nothing_is_left(tmp_path)

@@ -1,7 +1,6 @@
 """Any interleaving of writers, relays, crashes and late settlements keeps the promises. On the real PostgreSQL."""
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -25,11 +24,12 @@ from tristore.outbox.effects import Stream
 from tristore.outbox.repository import Outcome
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.stores.stores import Stores, open_stores
+from tristore.testing.lab import LONG
 from tristore.testing.outbox import Noted, NotedLater, outbox_repository, pass_leases, query
 from tristore.testing.stores import Servers, own_databases
 
 T = TypeVar("T")
-EXAMPLES = 100 if os.environ.get("FAULTS") == "all" else 15
+EXAMPLES = 100 if LONG else 15
 AGGREGATES = st.sampled_from(["a", "b", "c"])
 
 
