@@ -1,8 +1,10 @@
 """From bytes to requests: uvicorn's protocol on httptools, mended for what clients really send."""
 
 import asyncio
+import math
 import random
 from typing import Any
+from weakref import WeakSet
 
 import httptools
 import structlog
@@ -10,15 +12,23 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from tristore.http.middleware import with_ours
+from tristore.http.middleware import MAX_HEADER_BYTES, MAX_TARGET_BYTES, with_ours
 from tristore.http.problems import problem
 
 DISCARD_SECONDS, DISCARD_BYTES = 2, 32 * 2**20
 """So much of a body is still read after its request was answered. Most clients send all of it before they read the
 answer, and lose the answer when the connection is closed meanwhile."""
 
+HEAD_SECONDS = 10
+"""So long a client may take to send the head of a request, from its first byte on."""
+BYTES_OF_A_CHUNK = 6
+"""What the smallest chunk costs: `1`, its two line ends, and its one byte."""
+
 log = structlog.get_logger("tristore.http")
+_swept: WeakSet[ServerState] = WeakSet()
+"""Whose connections are looked at once a second, for heads that take too long."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -28,19 +38,36 @@ class HttpProtocol(HttpToolsProtocol):
 
     Also: what is not HTTP gets its answer in its turn, and as a problem; trailers do not become headers; the rest of a
     body whose request is answered is discarded for a moment; a stream ends with its connection, although requests wait
-    behind it."""
+    behind it.
+
+    httptools has no bounds of its own. What is neither body nor its smallest chunks (heads, trailers, extensions of
+    chunks, empty lines) is counted as it comes, and refused above the largest head: nothing of it waits in memory. A
+    head that has come in one piece (asyncio reads 256 KB at once) is not counted here: SizeBounds measures it."""
 
     _running: RequestResponseCycle | None = None
     _discarded = 0
+    _beside_bodies: float = 0
+    """Bytes since the data in which the newest request began."""
+    _begun_here = False
+    """Whether a request began in the data that is being parsed."""
+    _in_head = False
+    _waits_since = math.inf
+    """When the head that is awaited began, or the silence before it. In seconds of the loop."""
 
     # The server's calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
         self._ending = _Ending(transport, self)
+        self._waits_since = self.loop.time()
+        if self.server_state not in _swept:
+            _swept.add(self.server_state)
+            self.loop.call_later(1, _sweep, self.loop, self.server_state)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._begun_here = False
+        self._beside_bodies += len(data)
         try:
             try:
                 self.parser.feed_data(data)
@@ -50,6 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(501, "This server is no proxy: it does not know CONNECT.")
         except httptools.HttpParserError as error:
             self._refuse(400, "This is not a request of HTTP/1.1.", reason=str(error))
+        self._bound()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -66,13 +94,20 @@ class HttpProtocol(HttpToolsProtocol):
 
     # The parser's calls
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begun_here = self._in_head = True
+        self._waits_since = self.loop.time()
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
+        self._in_head, self._waits_since = False, math.inf
         if not self.parser.should_upgrade():
             self.cycle.transport = self._ending  # type: ignore[assignment]  # has what a cycle calls
-            self.headers = []  # takes the trailers: the list so far belongs to the running request
+            self.headers = _NOTHING  # takes the trailers: the list so far belongs to the running request
 
     def on_body(self, body: bytes) -> None:
+        self._beside_bodies -= BYTES_OF_A_CHUNK * len(body)
         cycle = self.cycle
         if cycle.response_complete:
             self._discard(len(body))
@@ -115,7 +150,44 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
+    # The sweep's call
+
+    def end_if_late(self, now: float) -> None:
+        """Refuse a head that has taken too long, and close a connection that has been silent since it was opened, or
+        since an empty line."""
+        if self._waits_since == math.inf or isinstance(self.parser, _Discard):
+            return
+        if self.flow.read_paused or (not self._in_head and self._is_answering()):
+            self._waits_since = now  # the client is not to blame
+        elif self._in_head and now - self._waits_since > HEAD_SECONDS:
+            self._refuse(408, f"The head of a request must come within {HEAD_SECONDS} seconds.")
+        elif not self._in_head and now - self._waits_since > self.timeout_keep_alive:
+            self.transport.close()
+
     # Our own
+
+    def _bound(self) -> None:
+        if isinstance(self.parser, _Discard):
+            return
+        if self._begun_here:
+            self._beside_bodies = 0
+            return
+        in_body = self.cycle and self.cycle.more_body
+        if not self._in_head and not in_body and self._waits_since == math.inf:
+            self._waits_since = self.loop.time()  # an empty line: uvicorn has put its own timer off
+        if self._beside_bodies <= MAX_HEADER_BYTES:
+            return
+        if self._in_head and len(self.url) > MAX_TARGET_BYTES:
+            self._refuse(414, f"Path and query together may have {MAX_TARGET_BYTES} bytes.")
+        elif self._in_head:
+            self._refuse(431, f"Headers together may have {MAX_HEADER_BYTES} bytes.")
+        elif in_body:
+            self._refuse(413, f"Trailers and extensions of chunks together may have {MAX_HEADER_BYTES} bytes.")
+        else:
+            self._refuse(400, "This is not a request of HTTP/1.1.", reason="empty lines")
+
+    def _is_answering(self) -> bool:
+        return bool(self._running and not self._running.response_complete)
 
     def _decline_upgrades(self, data: memoryview) -> None:
         """Parse the head again, without its offer, and then what came after it. In a loop: many such requests may have
@@ -150,7 +222,7 @@ class HttpProtocol(HttpToolsProtocol):
             broken.message_event.set()
             if self.pipeline:
                 self.pipeline.popleft()
-        if self.pipeline or (self._running and self._running is not broken and not self._running.response_complete):
+        if self.pipeline or (self._running is not broken and self._is_answering()):
             self.pipeline.appendleft((self.cycle, refusal))
         else:
             self._start_asgi_task(self.cycle, refusal)
@@ -193,6 +265,17 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
+def _sweep(loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
+    now = loop.time()
+    for connection in list(state.connections):
+        if isinstance(connection, HttpProtocol):
+            connection.end_if_late(now)
+    if state.connections:
+        loop.call_later(1, _sweep, loop, state)
+    else:
+        _swept.discard(state)
+
+
 class _Tunnel(Exception):
     """Somebody takes us for a proxy."""
 
@@ -202,6 +285,16 @@ class _Ending:
 
     def __init__(self, transport: asyncio.Transport, protocol: HttpProtocol) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, protocol.end
+
+
+class _Nothing(list[tuple[bytes, bytes]]):
+    """Forgets what is appended."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
 
 
 class _Discard:

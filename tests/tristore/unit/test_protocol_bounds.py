@@ -1,0 +1,118 @@
+"""What never ends is refused while it comes: heads, trailers, extensions of chunks, empty lines, silence."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from tristore.http import protocol
+from tristore.testing.raw_http import Seen, app_for, connection, only_connection, serving, statuses, until
+
+HOST = b"Host: t\r\n"
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+PIECE = 16_384
+ENDLESS = {
+    "header lines": (b"GET /a HTTP/1.1\r\nHost: t\r\n", b"a:b\r\n", 431),
+    "a header's value": (b"GET /a HTTP/1.1\r\nHost: t\r\na: ", b"v", 431),
+    "a header's name": (b"GET /a HTTP/1.1\r\nHost: t\r\n", b"n", 431),
+    "a target": (b"GET /", b"p", 414),
+    "trailers": (CHUNKED + b"0\r\n", b"a:b\r\n", 413),
+    "an extension": (CHUNKED + b"1;", b"e", 413),
+    "extensions": (CHUNKED, b"1;eeeeeeeeeeeeeeee\r\nx\r\n", 413),
+    "empty lines": (b"", b"\r\n", 400),
+}
+
+
+@pytest.fixture
+async def seen() -> AsyncIterator[Seen]:
+    seen = Seen()
+    async with serving(app_for(seen), seen):
+        yield seen
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_what_never_ends_is_refused_after_a_few_pieces(seen: Seen, kind: str) -> None:
+    begin, repeated, status = ENDLESS[kind]
+    piece = repeated * (PIECE // len(repeated))
+    async with connection(seen) as (reader, writer):
+        writer.write(begin)
+        server = await only_connection(seen)
+        sent = 0
+        while not isinstance(server.parser, protocol._Discard):
+            assert sent < 40 * PIECE  # asyncio may have read the first 256 KB at once
+            with suppress(ConnectionError):
+                writer.write(piece)
+                await writer.drain()
+            sent += len(piece)
+            await asyncio.sleep(0.005)
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    assert statuses(head) == [status]
+    assert json.loads(body)["status"] == status
+    assert seen.requests == []
+
+
+async def test_a_body_in_the_smallest_chunks_is_read(seen: Seen) -> None:
+    async with connection(seen) as (reader, writer):
+        writer.write(CHUNKED)
+        for _ in range(40):
+            writer.write(b"1\r\nx\r\n" * 5000)
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        writer.write(b"0\r\n\r\nGET /last HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        assert statuses(await asyncio.wait_for(reader.read(), 30)) == [200, 200]
+    assert seen.requests[0] == ("POST /a", b"x" * 200_000)
+
+
+async def test_a_thousand_small_requests_on_one_connection_are_no_large_one(seen: Seen) -> None:
+    request = b"GET /a HTTP/1.1\r\nHost: t\r\nX: %b\r\n\r\n" % (b"x" * 100)
+    async with connection(seen) as (reader, writer):
+        for _ in range(1000):
+            writer.write(request[:50])
+            await asyncio.sleep(0)
+            writer.write(request[50:])
+        writer.write(b"GET /last HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        assert statuses(await asyncio.wait_for(reader.read(), 30)) == [200] * 1001
+
+
+async def test_a_head_that_takes_too_long_is_refused(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0)
+    async with connection(seen) as (reader, writer):
+        for before in (b"", b"GET /first HTTP/1.1\r\nHost: t\r\n\r\n"):
+            writer.write(before)
+        writer.write(b"GET /a HTTP/1.1\r\n")
+        assert statuses(await asyncio.wait_for(reader.read(), 10)) == [200, 408]
+    await until(lambda: not seen.state.connections)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET /first HTTP/1.1\r\nHost: t\r\n\r\n"])
+async def test_a_silent_connection_is_closed(seen: Seen, sent: bytes) -> None:
+    async with connection(seen) as (reader, writer):
+        server = await only_connection(seen)
+        server.timeout_keep_alive = 1
+        writer.write(sent)
+        assert statuses(await asyncio.wait_for(reader.read(), 10)) == [200] * bool(sent.strip())
+
+
+async def test_an_empty_line_after_a_request_does_not_keep_its_connection_for_ever(seen: Seen) -> None:
+    async with connection(seen) as (reader, writer):
+        server = await only_connection(seen)
+        server.timeout_keep_alive = 1
+        writer.write(b"GET /first HTTP/1.1\r\nHost: t\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n0"), 10)
+        writer.write(b"\r\n")
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+
+
+async def test_who_waits_for_an_answer_is_not_silent(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connection(seen) as (reader, writer):
+        server = await only_connection(seen)
+        server.timeout_keep_alive = 0
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"begun"), 10)
+        writer.write(b"\r\n")
+        await until(lambda: server._waits_since < math.inf)
+        server.end_if_late(server.loop.time() + 100)
+        assert not server.transport.is_closing()
