@@ -59,7 +59,13 @@ ANSWERS: Answers = {
     StoreUnavailable: Answer(503, lambda error: {"store": error.store}, lambda error: RETRY_AFTER),
     TristoreError: Answer(500),
 }
-KINDS = {413: "content-too-large", 414: "uri-too-long", 422: "invalid-input", 500: "internal-error"}
+KINDS = {
+    413: "content-too-large",
+    414: "uri-too-long",
+    422: "invalid-input",
+    500: "internal-error",
+    503: "overloaded",
+}
 """Kinds of problems that have neither the name of an error's class nor that of their status: Python's names of these
 differ by its version."""
 TYPES = "/problems/"

@@ -14,8 +14,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from tristore.http.descriptors import most_connections
 from tristore.http.middleware import MAX_HEADER_BYTES, MAX_TARGET_BYTES, with_ours
-from tristore.http.problems import problem
+from tristore.http.problems import RETRY_AFTER, problem
 
 DISCARD_SECONDS, DISCARD_BYTES = 2, 32 * 2**20
 """So much of a body is still read after its request was answered. Most clients send all of it before they read the
@@ -23,6 +24,8 @@ answer, and lose the answer when the connection is closed meanwhile."""
 
 HEAD_SECONDS = 10
 """So long a client may take to send the head of a request, from its first byte on."""
+MOST_REFUSED = 100
+"""So many connections above the most are told so. Any other is closed at once."""
 BYTES_OF_A_CHUNK = 6
 """What the smallest chunk costs: `1`, its two line ends, and its one byte."""
 
@@ -63,6 +66,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.server_state not in _swept:
             _swept.add(self.server_state)
             self.loop.call_later(1, _sweep, self.loop, self.server_state)
+        if (above := len(self.connections) - most_connections(self.config.backlog)) > 0:
+            if above > MOST_REFUSED:
+                self.transport.abort()
+            else:
+                self._refuse(503, "This process has no room for another connection.")
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -316,6 +324,6 @@ class _Refusal:
         self._status, self._detail = status, detail
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = problem(Request(scope), self._status, self._detail)
+        answer = problem(Request(scope), self._status, self._detail, RETRY_AFTER if self._status == 503 else None)
         answer.raw_headers = with_ours(answer.raw_headers, self.request_id)
         await answer(scope, receive, send)

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import math
+import resource
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
 
 from tristore.http import protocol
+from tristore.http.descriptors import most_connections
 from tristore.testing.raw_http import Seen, app_for, connection, only_connection, serving, statuses, until
 
 HOST = b"Host: t\r\n"
@@ -116,3 +118,28 @@ async def test_who_waits_for_an_answer_is_not_silent(seen: Seen, monkeypatch: py
         await until(lambda: server._waits_since < math.inf)
         server.end_if_late(server.loop.time() + 100)
         assert not server.transport.is_closing()
+
+
+async def test_who_comes_when_there_is_no_room_is_told_so(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "most_connections", lambda backlog: 2)
+    monkeypatch.setattr(protocol, "MOST_REFUSED", 1)
+    request = b"GET /a HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+    async with connection(seen) as (reader, writer), connection(seen):
+        async with connection(seen) as (refused, _), connection(seen) as (closed, _):
+            got = await asyncio.wait_for(refused.read(), 10)
+            assert statuses(got) == [503]
+            assert b"\r\nretry-after: 1\r\n" in got
+            assert b"/problems/overloaded" in got
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(closed.read(), 10) == b""
+        writer.write(request)
+        assert statuses(await asyncio.wait_for(reader.read(), 10)) == [200]
+    await until(lambda: len(seen.state.connections) <= 1)
+    async with connection(seen) as (reader, writer):
+        writer.write(request)
+        assert statuses(await asyncio.wait_for(reader.read(), 10)) == [200]
+
+
+def test_descriptors_are_left_for_ourselves_and_for_what_is_accepted_at_once() -> None:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert 0 < most_connections(2048) <= max(soft // 2, soft - 2048)
