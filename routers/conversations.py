@@ -25,7 +25,12 @@ from tristore.http.parameters import Cursor, Number, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 
-router = PrefixedRouter(prefix="/conversations", tags=["conversations"], about=__doc__)
+router = PrefixedRouter(
+    prefix="/conversations",
+    tags=["conversations"],
+    about=__doc__,
+    max_body_bytes=294_912,  # a message whose 20,000 characters and metadata are all escaped
+)
 
 ALREADY_THERE: Responses = {200: {"description": "It was there already", "model": Message}}
 

@@ -14,7 +14,7 @@ from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 
-router = PrefixedRouter(prefix="/courses", tags=["courses"], about=__doc__)
+router = PrefixedRouter(prefix="/courses", tags=["courses"], about=__doc__, max_body_bytes=2**20)
 
 
 async def get_courses(request: Request) -> CourseService:

@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
-from tristore.http.strict import StrictRoute
+from tristore.http.strict import bounded_route
 
 
 class PrefixedRouter(APIRouter):
@@ -23,10 +23,12 @@ class PrefixedRouter(APIRouter):
         within: str = "",
         tags: list[str | Enum],
         about: str | None = None,
-        route_class: type[APIRoute] = StrictRoute,
+        route_class: type[APIRoute] | None = None,
+        max_body_bytes: int = 16_384,
     ) -> None:
-        """`about`: what the API's document says of the tags."""
-        super().__init__(prefix=prefix, tags=tags, route_class=route_class)
+        """`about`: what the API's document says of the tags. `max_body_bytes`: of each route, unless it has a class of
+        its own; MAX_BODY_BYTES holds for all."""
+        super().__init__(prefix=prefix, tags=tags, route_class=route_class or bounded_route(max_body_bytes))
         self._within = within or prefix
         self.about = about
 

@@ -77,6 +77,8 @@ OAUTH_ERRORS = {
     503: "temporarily_unavailable",
 }
 """`error` of RFC 6749 (sections 4.1.2.1 and 5.2) by status. For any other one it is invalid_request."""
+MOST_ERRORS, MOST_OF_A_NAME = 20, 100
+"""So many errors of one body are told, and so many characters of a field's name: a client chooses both."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 SCHEMAS = "#/components/schemas/{model}"
 
@@ -224,14 +226,16 @@ def _oauth_error(status: int, detail: str) -> str:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = [{"field": _field(item), "message": _message(item)} for item in error.errors()]
+    found = error.errors()
+    errors = [{"field": _field(item), "message": _message(item)} for item in found[:MOST_ERRORS]]
     fields = ", ".join(item["field"] for item in errors)
-    return problem(request, 422, f"Not valid: {fields}.", errors=errors)
+    more = f", and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
+    return problem(request, 422, f"Not valid: {fields}{more}.", errors=errors)
 
 
 def _field(item: Json) -> str:
     path = [str(part) for part in item["loc"] if part not in {"body", "query", "path", "header"}]
-    return ".".join(path) or str(item["loc"][0])
+    return ".".join(path)[:MOST_OF_A_NAME] or str(item["loc"][0])
 
 
 def _message(item: Json) -> str:

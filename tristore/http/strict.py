@@ -9,6 +9,7 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Cookie, Form, Header, Path
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import Message
 
 from tristore.errors import InvalidInput
 
@@ -27,7 +28,10 @@ class Guard(Protocol):
 class StrictRoute(APIRoute):
     """Refuses a query parameter that the route does not know (422: a typo is not silently ignored), and a body of
     another type than it reads (415). Guards are asked before that: whoever may not come in has nothing read or parsed,
-    which FastAPI would do before it asks any dependency."""
+    which FastAPI would do before it asks any dependency. A body is refused above the route's own size (413)."""
+
+    max_body_bytes: int | None = None
+    """None: as large as any may be (SizeBounds)."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -44,6 +48,8 @@ class StrictRoute(APIRoute):
                 _refuse_unknown(request, known)
                 if types:
                     _refuse_other(request, types)
+            if types and self.max_body_bytes:
+                request = _bounded(request, self.max_body_bytes)
             return await handler(request)
 
         return strict
@@ -74,6 +80,27 @@ def _refuse_other(request: Request, types: tuple[str, ...]) -> None:
     if given in types or is_json or not (given or _has_body(request)):
         return
     raise HTTPException(415, f"Send the body as {' or '.join(types)}.", {"Accept": ", ".join(types)})
+
+
+def bounded_route(max_body_bytes: int) -> type[StrictRoute]:
+    return type("BoundedRoute", (StrictRoute,), {"max_body_bytes": max_body_bytes})
+
+
+def _bounded(request: Request, most: int) -> Request:
+    too_large = HTTPException(413, f"The body of this request may have {most} bytes.")
+    if int(request.headers.get("Content-Length", "0")) > most:
+        raise too_large
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise too_large
+        return message
+
+    return Request(request.scope, receive)
 
 
 def _has_body(request: Request) -> bool:
