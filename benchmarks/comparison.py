@@ -105,7 +105,7 @@ async def send(app: App, requests: Path, least: int) -> int:
 
 async def load_some(app: App, requests: Path, seconds: int, connections: int = 32, *, skip: int = 0) -> Run:
     """Longer where a busy machine gave no answer at all: that would hide every error. Raises RuntimeError."""
-    for longer in (1, 4, 16):
+    for longer in (1, 4, 16, 64):
         run = await load(app, requests, seconds * longer, connections, skip=skip)
         if run.requests:
             return run
