@@ -26,8 +26,8 @@ test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=4 
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 WORKERS ?= 4
 
-test-faults: $(VENV)/installed ## The fault tests in their long form: a kill at every call to a store
-	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/product/faults $(ARGS)
+test-faults: $(VENV)/installed ## All tests in their long form: a kill at every call to a store, 10,000 effects (ARGS=tests/product/faults: only those)
+	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone)
 	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos
