@@ -33,7 +33,11 @@ PREVIEW = 100
 
 def _small(metadata: dict[str, object]) -> dict[str, object]:
     """Its size is checked before its shape, which takes a hundred times as long."""
-    if len(json.dumps(metadata, ensure_ascii=False).encode(errors="surrogatepass")) > METADATA_BYTES:
+    try:
+        written = json.dumps(metadata, ensure_ascii=False).encode(errors="surrogatepass")
+    except RecursionError:  # its reading may go a little deeper than its writing
+        raise ValueError("must not be nested deeper than 6 levels") from None
+    if len(written) > METADATA_BYTES:
         raise ValueError(f"must not be larger than {METADATA_BYTES} bytes of JSON")
     return metadata
 

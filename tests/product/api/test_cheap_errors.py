@@ -65,3 +65,14 @@ async def test_the_largest_valid_bodies_fit(client: httpx.AsyncClient) -> None:
     metadata["b"] = "x" * 400
     answer = await client.post(path, headers=headers, content=json.dumps(message))
     assert answer.json()["errors"] == [{"field": "metadata", "message": "must not be larger than 16384 bytes of JSON"}]
+
+
+async def test_metadata_of_any_depth_is_refused(client: httpx.AsyncClient) -> None:
+    """Also at the depths that can be read, and not written again."""
+    headers = await register(client) | {"Content-Type": "application/json"}
+    made = await client.post("/conversations", headers=headers, json={"title": "t"})
+    for depth in (*range(7, 100, 31), *range(800, 1050, 2)):
+        nested = "[" * depth + "]" * depth
+        body = f'{{"content": "x", "metadata": {{"a": {nested}}}}}'
+        answer = await client.post(f"/conversations/{made.json()['id']}/messages", headers=headers, content=body)
+        assert answer.status_code in {400, 422}, depth

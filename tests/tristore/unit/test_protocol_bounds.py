@@ -13,7 +13,6 @@ from tristore.http import protocol
 from tristore.http.descriptors import most_connections
 from tristore.testing.raw_http import Seen, app_for, connection, only_connection, serving, statuses, until
 
-HOST = b"Host: t\r\n"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
 PIECE = 16_384
 ENDLESS = {
@@ -108,7 +107,7 @@ async def test_an_empty_line_after_a_request_does_not_keep_its_connection_for_ev
         assert await asyncio.wait_for(reader.read(), 10) == b""
 
 
-async def test_who_waits_for_an_answer_is_not_silent(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_for_an_answer_is_not_silent(seen: Seen) -> None:
     async with connection(seen) as (reader, writer):
         server = await only_connection(seen)
         server.timeout_keep_alive = 0
