@@ -48,7 +48,7 @@ async def test_whichever_worker_is_asked_tells_of_all(lab: Lab) -> None:
                 seen.add((requests_counted(samples) - before, pools))
             return seen
 
-        assert await told() == {(60, 40)}
+        await until(lambda: equals(told(), {(60, 40)}), 15)
         os.kill(workers[0], signal.SIGKILL)
         await until(lambda: tells_in_place_of(app.process.pid, workers), 15)
         # What a killed worker counted stays counted; its pools are gone, and those of the one in its place are there.
@@ -62,10 +62,10 @@ async def equals(found: Awaitable[object], expected: object) -> bool:
 async def serving_workers(parent: int) -> list[int]:
     """The ids of the two processes that serve, once both do."""
 
-    async def both_are_there() -> bool:
-        return len(workers_of(parent)) == 2
+    async def both_tell() -> bool:
+        return [has_told(pid) for pid in workers_of(parent)] == [True, True]
 
-    await until(both_are_there, 15)
+    await until(both_tell, 15)
     return workers_of(parent)
 
 
