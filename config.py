@@ -27,8 +27,10 @@ class Settings(TristoreSettings):
     session_seconds: int = Field(90 * 86_400, ge=60)
     session_idle_seconds: int = Field(14 * 86_400, ge=120)
     cache_session_ttl: float = Field(15, ge=1, le=60)
+    rate_limit_anonymous: str = "1200/minute"
     rate_limit_sign_in_address: str = "60/minute"
     rate_limit_sign_in_account: str = "10/minute"
+    rate_limit_sign_in_strangers: str = "30/hour"
     rate_limit_registration: str = "100/hour"
     rate_limit_requests: str = "600/minute"
     # begin part orders
@@ -37,7 +39,12 @@ class Settings(TristoreSettings):
     purge_seconds: float = Field(60, gt=0)
 
     @field_validator(
-        "rate_limit_sign_in_address", "rate_limit_sign_in_account", "rate_limit_registration", "rate_limit_requests"
+        "rate_limit_anonymous",
+        "rate_limit_sign_in_address",
+        "rate_limit_sign_in_account",
+        "rate_limit_sign_in_strangers",
+        "rate_limit_registration",
+        "rate_limit_requests",
     )
     @classmethod
     def _parse_limits(cls, limits: str) -> str:
@@ -48,7 +55,10 @@ class Settings(TristoreSettings):
         return limits
 
     def rate_limit(
-        self, name: Literal["sign_in_address", "sign_in_account", "registration", "requests"]
+        self,
+        name: Literal[
+            "anonymous", "sign_in_address", "sign_in_account", "sign_in_strangers", "registration", "requests"
+        ],
     ) -> tuple[RateLimitItem, ...]:
         """The limits of a kind, none where it is turned off."""
         return _parsed(getattr(self, f"rate_limit_{name}"))

@@ -1,6 +1,5 @@
 """How a request gets its user, its key, and the services that several routers use. A router gets its own by itself."""
 
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
@@ -17,11 +16,11 @@ from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
 from tristore.errors import NotAllowed, NotAuthenticated
-from tristore.http.requests import bearer_token, mark_replayed
+from tristore.http.anonymous import CountedByAddress
+from tristore.http.requests import address_of, bearer_token, mark_replayed
 from tristore.idempotency import PATTERN, IdempotencyKey, unquoted
 from wiring import Services
 
-TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 CALLER = TypeAdapter(Caller)
 ADMITTED = "admitted"
 
@@ -72,12 +71,22 @@ class _OfToken(SecurityBase):
             known: tuple[Services, SignedIn] = admitted
             return known
         token = bearer_token(request)
-        if not TOKEN.fullmatch(token):
-            raise NotAuthenticated
         services = services_of(request)
-        session = await services.auth.authenticate(token)
+        try:
+            session = await services.auth.authenticate(token)
+        except NotAuthenticated:
+            services.rate_limits.anonymous(address_of(request))
+            raise
         services.rate_limits.request(session.user_id)
         return services, session
+
+
+class CountedAsSignIn(CountedByAddress):
+    """Also one whose form cannot be read."""
+
+    async def count(self, request: Request, address: str) -> None:
+        await super().count(request, address)
+        await services_of(request).rate_limits.sign_in(address)
 
 
 class SessionOfToken(_OfToken):

@@ -56,6 +56,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stores = app.state.given_stores or await exits.enter_async_context(open_stores(settings))
         services = app.state.services = Services(settings, stores)
         app.state.health, app.state.metrics = services.health, services.metrics
+        app.state.limits = services.rate_limits
         exits.push_async_callback(services.close)
         services.start()
         report = await services.health.report()

@@ -171,6 +171,7 @@ class Services(Components):
             outbox=self.outbox,
             invalidation=self.invalidation,
             hasher=self._hasher,
+            limits=self.rate_limits,
             lasts=timedelta(seconds=self._settings.session_seconds),
         )
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import Form, Request, Response
+from fastapi import Depends, Form, Request, Response
 
-from dependencies import Auth, CurrentSession, RateLimits
+from dependencies import Auth, CountedAsSignIn, CurrentSession
 from models.session import SessionList, SignIn, Token
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
@@ -13,11 +13,15 @@ from tristore.http.requests import address_of
 router = PrefixedRouter(prefix="/auth", tags=["auth"], about=__doc__)
 
 
-@router.post("/token", summary="Sign in with username or email", responses=problems(401, 429, 503))
-async def sign_in(auth: Auth, limits: RateLimits, request: Request, form: Annotated[SignIn, Form()]) -> Token:
+@router.post(
+    "/token",
+    summary="Sign in with username or email",
+    responses=problems(401, 429, 503),
+    dependencies=[Depends(CountedAsSignIn())],
+)
+async def sign_in(auth: Auth, request: Request, form: Annotated[SignIn, Form()]) -> Token:
     """The token goes into `Authorization: Bearer`. It is shown here and never again."""
-    await limits.sign_in(address_of(request), form.username)
-    return await auth.sign_in(form)
+    return await auth.sign_in(form, address_of(request))
 
 
 @router.post("/logout", status_code=204, summary="End this session")

@@ -8,6 +8,7 @@ from fastapi import Depends, Query, Request, Response
 from dependencies import Admin, KeyOfCaller, services_of
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
 from services.course_service import CourseService
+from tristore.http.anonymous import BY_ADDRESS
 from tristore.http.conditional import IfMatch, tagged
 from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
@@ -25,12 +26,17 @@ Skip = Annotated[int, Query(ge=0, le=100_000)]
 Courses = Annotated[CourseService, Depends(get_courses)]
 
 
-@router.get("", summary="Courses, newest first", responses=problems(503))
+@router.get("", summary="Courses, newest first", responses=problems(429, 503), dependencies=[BY_ADDRESS])
 async def list_courses(courses: Courses, skip: Skip = 0, limit: PageSize = 20) -> CoursePage:
     return await courses.page(skip, limit)
 
 
-@router.get("/{course_id}", summary="A course", responses=problems(404, 503) | {200: sends("ETag")})
+@router.get(
+    "/{course_id}",
+    summary="A course",
+    responses=problems(404, 429, 503) | {200: sends("ETag")},
+    dependencies=[BY_ADDRESS],
+)
 async def read_course(courses: Courses, course_id: uuid.UUID, response: Response) -> Course:
     """Its `ETag` is of what admins change, and of nothing else that is shown."""
     return tagged(response, await courses.read(course_id))

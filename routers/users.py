@@ -21,6 +21,7 @@ from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import TAG, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate, tag_of
 from services.personal import Export
+from tristore.http.anonymous import BY_ADDRESS
 from tristore.http.conditional import UNLESS_KNOWN, IfMatch, tagged, unless_known
 from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
@@ -43,6 +44,7 @@ async def read_me(request: Request, who: CurrentSession) -> Response:
     status_code=201,
     summary="Create an account",
     responses=problems(409, 429, 503) | {201: sends("Location")},
+    dependencies=[BY_ADDRESS],
 )
 async def register(
     users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration, located: Located
@@ -51,14 +53,22 @@ async def register(
     Idempotency-Key again needs the same password, and counts as a sign-in."""
     address = address_of(request)
     await limits.registration(address)
-    guess = partial(limits.sign_in, address, registration.email)
+    guess = partial(limits.guess, address)
     return located.at("/users/{user_id}", await users.register_user(registration, key, guess))
 
 
 @router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409, 412) | {200: sends("ETag")})
 async def update_me(
-    users: Users, caller: CurrentUser, tags: IfMatch, update: ProfileUpdate, response: Response
+    users: Users,
+    limits: RateLimits,
+    request: Request,
+    caller: CurrentUser,
+    tags: IfMatch,
+    update: ProfileUpdate,
+    response: Response,
 ) -> FullProfile:
+    if {"username", "email"} & update.sent().keys():  # the answer tells whether it is taken, as that to a registration
+        await limits.registration(address_of(request))
     return tagged(response, await users.update_user(caller.id, update, tags), TAG)
 
 
@@ -67,7 +77,9 @@ async def change_password(
     auth: Auth, limits: RateLimits, request: Request, who: CurrentSession, change: PasswordChange
 ) -> None:
     """Ends all other sessions."""
-    await limits.sign_in(address_of(request), str(who.user_id))  # guessing with a stolen token is guessing too
+    address = address_of(request)
+    await limits.sign_in(address)
+    await limits.guess(address, str(who.user_id))  # guessing with a stolen token is guessing too
     await auth.change_password(who, change)
 
 

@@ -1,6 +1,7 @@
 """Sign-in with opaque tokens: the session is PostgreSQL's, Redis keeps a short-lived copy."""
 
 import hashlib
+import re
 import secrets
 import uuid
 from collections import Counter
@@ -16,6 +17,7 @@ from models.session import PasswordChange, SignedIn, SignIn, Token
 from repositories.cache_repo import ENDED, CacheRepository
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity
+from services.rate_limit_service import RateLimitService
 from tristore.bounds.turnstile import Turnstile
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InvalidInput, NotAuthenticated, NotFound
@@ -23,6 +25,7 @@ from tristore.models import new_id
 from tristore.outbox.relay import Outbox
 from tristore.passwords import PasswordHasher
 
+TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 WRONG = "Username or password is wrong."
 PATIENCE = 5.0
 """Seconds that a sign-in may wait for its turn."""
@@ -38,6 +41,7 @@ class AuthService:
         outbox: Outbox,
         invalidation: Invalidation,
         hasher: PasswordHasher,
+        limits: RateLimitService,
         lasts: timedelta,
     ) -> None:
         self._unit_of_work = unit_of_work
@@ -46,6 +50,7 @@ class AuthService:
         self._outbox = outbox
         self._invalidation = invalidation
         self._hasher = hasher
+        self._limits = limits
         self._lasts = lasts
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
         self._turnstile = Turnstile(2 * hasher.threads, PATIENCE)
@@ -56,11 +61,15 @@ class AuthService:
         """Sign-ins that wait for their turn."""
         return self._turnstile.waiting
 
-    async def sign_in(self, form: SignIn) -> Token:
+    async def sign_in(self, form: SignIn, address: str) -> Token:
         """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
-        StoreUnavailable."""
-        async with self._turnstile.turn():
-            return await self._sign_in(form)
+        TooManyRequests, StoreUnavailable."""
+        found = await self._sessions.credentials(form.username)
+        account = str(found.user_id) if found else form.username  # a name and an e-mail address of one account are one
+        async with self._turnstile.turn(await self._limits.guess(address, account)):
+            token = await self._sign_in(form)
+        await self._limits.remember(address, account)
+        return token
 
     async def _sign_in(self, form: SignIn) -> Token:
         # Where the hash was not the verified one any more, another sign-in may have renewed it: look again.
@@ -94,6 +103,8 @@ class AuthService:
     async def authenticate(self, token: str) -> SignedIn:
         """Whose token it is: from Redis for at most the copy's lifetime, else from PostgreSQL. Raises NotAuthenticated,
         StoreUnavailable when neither can answer."""
+        if not TOKEN.fullmatch(token):
+            raise NotAuthenticated
         token_hash = _hash(token)
         found: SignedIn | None = None
 
@@ -107,9 +118,10 @@ class AuthService:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
         return found or SignedIn.model_validate_json(copy)
 
-    async def is_password(self, user_id: uuid.UUID, password: SecretStr) -> bool:
-        """Whether it is the user's. It costs what a sign-in costs, whatever the answer. Raises StoreUnavailable."""
-        async with self._turnstile.turn():
+    async def is_password(self, user_id: uuid.UUID, password: SecretStr, whose: str = "") -> bool:
+        """Whether it is the user's. It costs what a sign-in costs, whatever the answer. `whose`: the turn it takes.
+        Raises StoreUnavailable."""
+        async with self._turnstile.turn(whose):
             credentials = await self._sessions.credentials_of(user_id)
             is_right, _ = await self._hasher.verify(password, credentials.password_hash if credentials else None)
         self.counts["wrong"] += not is_right

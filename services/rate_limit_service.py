@@ -6,24 +6,42 @@ from typing import Literal, get_args
 
 from tristore.bounds.limits import Limits, network
 
-Kind = Literal["sign_in_address", "sign_in_account", "registration", "requests"]
+Kind = Literal["anonymous", "sign_in_address", "sign_in_account", "sign_in_strangers", "registration", "requests"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+KNOWN_SECONDS = 30 * 86_400
+"""For so long after a sign-in its address is known to the account."""
 
 
 class RateLimitService(Limits):
-    """Every method counts one request, and raises TooManyRequests above the limit."""
+    """Every method that counts raises TooManyRequests above the limit."""
 
-    async def sign_in(self, address: str, account: str) -> None:
-        """By address, and more strictly by account from that address. Never by account alone, or anybody could lock the
-        owner out by guessing."""
-        await self.count("sign_in_address", network(address))
-        # Hashed: a name or an email in a key would outlive its user's erasure.
-        name = hashlib.sha256(account.encode()).hexdigest()
-        await self.count("sign_in_account", network(address), name)
+    async def sign_in(self, address: str) -> None:
+        """Whatever was sent, and before it is read."""
+        await self.count_address("sign_in_address", address)
+
+    async def guess(self, address: str, account: str) -> str:
+        """A password of an account, from an address. Returns whose turn it is. Never by account alone, or anybody could
+        lock the owner out by guessing: an address that has signed in to it goes on, and waits in no stranger's line."""
+        whose, account = network(address), _hashed(account)
+        await self.count("sign_in_account", whose, account)
+        is_known = await self._counters.is_noted(account, whose)
+        if is_known is False:  # without Redis nobody is known, and nobody a stranger
+            await self.count("sign_in_strangers", account)
+        return f"{whose} {account}" if is_known else whose
+
+    async def remember(self, address: str, account: str) -> None:
+        """That somebody has signed in from there."""
+        await self._counters.note(KNOWN_SECONDS, _hashed(account), network(address))
 
     async def registration(self, address: str) -> None:
-        await self.count("registration", network(address))
+        """Also of a change that would tell whether a name or an e-mail address is taken."""
+        await self.count_address("registration", address)
 
     def request(self, user_id: uuid.UUID) -> None:
         """In this process alone: a round trip to Redis for each request would halve the speed of a cached read."""
         self.count_here("requests", str(user_id))
+
+
+def _hashed(account: str) -> str:
+    # A name or an email in a key would outlive its user's erasure.
+    return hashlib.sha256(account.encode()).hexdigest()

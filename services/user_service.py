@@ -24,7 +24,7 @@ from tristore.passwords import PasswordHasher
 from tristore.tags import Tags
 
 WELCOME_TITLE = "Welcome to ChatLingo"
-Attempt = Callable[[], Awaitable[None]]
+Attempt = Callable[[str], Awaitable[str]]
 
 
 class UserService:
@@ -53,8 +53,8 @@ class UserService:
         self, registration: Registration, key: IdempotencyKey | None = None, attempt: Attempt | None = None
     ) -> Registered:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer,
-        if the password is still right. `attempt` counts that as a sign-in. Raises AlreadyTaken, InProgress,
-        InvalidInput, StoreUnavailable, and what `attempt` raises."""
+        if the password is still right. `attempt` counts that as a sign-in to the account, and says whose turn it is.
+        Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable, and what `attempt` raises."""
         self._hasher.refuse_common(registration.password, "password")
         password_hash = await self._hasher.hash(registration.password)
         user_id = new_id()
@@ -74,9 +74,8 @@ class UserService:
                 ]
                 await uow.commit()
         if replay is not None:  # verified whatever else is sent: nothing tells more of the password than a sign-in does
-            if attempt:
-                await attempt()
-            if not await self._auth.is_password(replay.user_id, registration.password):
+            whose = await attempt(str(replay.user_id)) if attempt else ""
+            if not await self._auth.is_password(replay.user_id, registration.password, whose):
                 raise KeyUsed
             return Registered.model_validate(replay.answer_to(registration))
         await self._outbox.deliver(uow.owed)

@@ -18,7 +18,7 @@ from tristore.testing.lab import App, Apps
 from tristore.testing.stores import MONGODB, Servers
 
 APP = "main:app"
-NO_LIMITS = {f"rate_limit_{name}": "" for name in ("sign_in_address", "sign_in_account", "registration", "requests")}
+NO_LIMITS = {name: "" for name in Settings.model_fields if name.startswith("rate_limit_")}
 SECRETS = {
     "password": r"correct horse 9|battery staple 7|not this one|not the password|hunter2-should-never-come-back",
     "password hash": r"\$argon2",

@@ -1,7 +1,8 @@
 """Limits on how often somebody may ask."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
@@ -9,6 +10,10 @@ from limits import RateLimitItem
 
 from tristore.bounds.rate_counters import RateCounters
 from tristore.errors import TooManyRequests
+
+TIERS = {64: 1, 56: 4, 48: 16}
+"""Of IPv6: how many times the limit all addresses with so many first bits in common have. A subscriber gets a /64, or a
+/56, or even a /48 (RFC 6177): whoever has the larger network has not as many limits as there are smaller ones in it."""
 
 
 class Limits:
@@ -31,18 +36,45 @@ class Limits:
         for limit in self._limits[kind]:
             self._refuse(kind, self._counters.count_here(limit, kind, *who))
 
+    async def count_address(self, kind: str, address: str) -> None:
+        """Count it for all processes together, and the networks that it is in."""
+        for limit, who in self._of_address(kind, address):
+            self._refuse(kind, await self._counters.count(limit, kind, who))
+
+    def anonymous(self, address: str) -> None:
+        """Count a request of nobody that we know, in this process alone."""
+        for limit, who in self._of_address("anonymous", address):
+            self._refuse("anonymous", self._counters.count_here(limit, "anonymous", who))
+
+    def _of_address(self, kind: str, address: str) -> Iterator[tuple[RateLimitItem, str]]:
+        for limit in self._limits[kind]:
+            for who, times in networks(address):
+                yield _times(limit, times), who
+
     def _refuse(self, kind: str, seconds: float | None) -> None:
         if seconds is not None:
             self.counts[kind] += 1
             raise TooManyRequests(ceil(seconds))
 
 
-def network(address: str) -> str:
-    """Who an address stands for: itself, or its /64, which is what one subscriber gets of IPv6 (RFC 6177)."""
+@lru_cache(4096)
+def networks(address: str) -> tuple[tuple[str, int], ...]:
+    """Who an address may stand for, and how many times the limit each has. The smallest first: what is refused to it is
+    not counted for the others in the larger ones."""
     try:
         ip = ip_address(address)
     except ValueError:  # a Unix socket, or what a proxy made up
-        return address[:64]
-    if isinstance(ip, IPv6Address):
-        return str(ip.ipv4_mapped or ip_network((ip, 64), strict=False))
-    return str(ip)
+        return ((address[:64], 1),)
+    if isinstance(ip, IPv6Address) and not ip.ipv4_mapped:
+        return tuple((str(ip_network((int(ip), bits), strict=False)), times) for bits, times in TIERS.items())
+    return ((str(getattr(ip, "ipv4_mapped", ip)), 1),)
+
+
+def network(address: str) -> str:
+    """Who an address stands for at least: itself, or its /64."""
+    return networks(address)[0][0]
+
+
+@lru_cache(256)
+def _times(limit: RateLimitItem, times: int) -> RateLimitItem:
+    return type(limit)(limit.amount * times, limit.multiples)

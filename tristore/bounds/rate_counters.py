@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from limits import RateLimitItem
@@ -11,6 +12,10 @@ from limits.aio.strategies import FixedWindowRateLimiter as SharedLimiter
 from tristore.cache.breaker import CircuitBreaker
 from tristore.errors import StoreUnavailable
 from tristore.stores.redis import RedisStore, within_timeout
+
+MOST_COUNTED = 100_000
+"""So many at a time are counted in this process for each limit. Whoever comes beyond them is not: memory is bounded,
+and an attacker who has so many addresses is not stopped by a count of each."""
 
 
 class RateCounters:
@@ -45,8 +50,29 @@ class RateCounters:
         if window is None or now >= window[0]:
             window = self._here[limit] = now + limit.get_expiry(), Counter()
         ends, counts = window
+        if len(counts) >= MOST_COUNTED and who not in counts:
+            return None
         count = counts[who] = counts[who] + 1
         return None if count <= limit.amount else ends - now
+
+    async def note(self, seconds: int, *who: str) -> None:
+        """Remember it for so long. Without Redis it is not remembered."""
+        with suppress(StoreUnavailable), self._breaker:
+            async with within_timeout(self._redis):
+                await self._redis.client.set(_noted(who), 1, ex=seconds)
+
+    async def is_noted(self, *who: str) -> bool | None:
+        """None when Redis cannot tell."""
+        try:
+            with self._breaker:
+                async with within_timeout(self._redis):
+                    return bool(await self._redis.client.exists(_noted(who)))
+        except StoreUnavailable:
+            return None
+
+
+def _noted(who: tuple[str, ...]) -> str:
+    return ":".join(("limits", "noted", *who))
 
 
 def _seconds_left(limit: RateLimitItem, reset_time: float) -> float:

@@ -5,6 +5,7 @@ import asyncio
 import random
 import re
 import time
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -24,6 +25,7 @@ from tristore.stores.postgres import start_budget
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
 PREFLIGHT_SECONDS = 7200  # the longest that Chromium keeps one
+FORWARDED = {b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip", b"forwarded"}
 WITH_BODY = {"POST", "PUT", "PATCH"}
 # OWASP REST Security Cheat Sheet; browsers heed the last over HTTPS only. A route may send its own instead of one.
 HEADERS = (
@@ -47,8 +49,7 @@ def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
     app.add_middleware(
         RequestContext, postgres_deadline=settings.postgres_request_deadline, access_log=settings.access_log
     )
-    if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    app.add_middleware(ProxyHeaders, trusted_hosts=settings.trusted_proxies)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -59,6 +60,24 @@ def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
             expose_headers=list(TOLD),  # a browser hides the others from a page of another origin
             max_age=PREFLIGHT_SECONDS,
         )
+
+
+class ProxyHeaders(ProxyHeadersMiddleware):
+    """Believes what a trusted proxy says of the client. Of the first other peer that says such a thing it warns: most
+    often that is a proxy that nobody has named, so that all clients are counted as one address."""
+
+    _may_warn = True
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._may_warn and scope["type"] == "http" and any(name in FORWARDED for name, _ in scope["headers"]):
+            self._warn_unless_trusted(scope["client"])
+        await super().__call__(scope, receive, send)
+
+    def _warn_unless_trusted(self, client: tuple[str, int] | None) -> None:
+        if client and client[0] not in self.trusted_hosts:
+            self._may_warn = False
+            cure = "If it is a proxy of yours, name its address or network in TRUSTED_PROXIES."
+            log.warning("forwarded_headers_not_believed", peer=client[0], cure=cure)
 
 
 class RequestContext:

@@ -3,8 +3,9 @@
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from tristore.http.anonymous import BY_ADDRESS
 from tristore.http.prefixed import PrefixedRouter
-from tristore.http.problems import Responses
+from tristore.http.problems import Responses, problems
 from tristore.ops.health import Health, HealthService, Probe
 
 router = PrefixedRouter(
@@ -18,7 +19,13 @@ NOT_NOW: Responses = {503: {"description": "Not now", "model": Probe}}
 WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "model": Health}}
 
 
-@router.get("", summary="The state of the three stores", response_model=Health, responses=WITHOUT_POSTGRESQL)
+@router.get(
+    "",
+    summary="The state of the three stores",
+    response_model=Health,
+    responses=WITHOUT_POSTGRESQL | problems(429),
+    dependencies=[BY_ADDRESS],
+)
 async def read_health(request: Request) -> Response:
     """`degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
     report = await _health(request).report()

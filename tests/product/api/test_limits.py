@@ -1,5 +1,6 @@
 """Rate limits, sizes of requests, and the headers of answers."""
 
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Response
+from structlog.testing import capture_logs
 
 from config import Settings
 from main import create_app
@@ -82,13 +84,120 @@ async def test_each_user_is_limited_alone(limited: Limited) -> None:
 
 
 async def test_guessing_the_current_password_is_limited(limited: Limited) -> None:
-    async with limited(rate_limit_sign_in_account="2/minute") as client:
+    async with limited(rate_limit_sign_in_account="3/minute") as client:
         body = account()
         await client.post("/users/register", json=body)
         headers = await sign_in(client, body["username"], body["password"])
         change = {"current_password": WRONG, "new_password": "battery staple 7"}
         answers = [await client.post("/users/me/password", headers=headers, json=change) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [422, 422, 429]
+
+
+async def test_a_name_and_an_email_of_one_account_are_counted_as_one(limited: Limited) -> None:
+    async with limited(rate_limit_sign_in_account="3/minute") as client:
+        body = account()
+        await client.post("/users/register", json=body)
+        names = [body["username"], body["email"], body["username"].upper(), body["email"]]
+        assert [await attempt(client, name) for name in names] == [401, 401, 401, 429]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"data": {"username": "x"}},
+        {"data": {"username": "x" * 10_000, "password": "y"}},
+        {"json": {"username": "x", "password": "y"}},
+        {"content": b"\xff\x00", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        {"params": {"x": "y"}, "data": {"username": "x", "password": "y"}},
+    ],
+)
+async def test_a_sign_in_that_cannot_be_read_is_counted(limited: Limited, sent: dict[str, Any]) -> None:
+    async with limited(rate_limit_sign_in_address="2/minute") as client:
+        answers = [(await client.post("/auth/token", **sent)).status_code for _ in range(3)]
+        assert answers[0] in {415, 422}
+        assert answers[1:] == [answers[0], 429]
+
+
+async def test_strangers_to_an_account_are_slowed_down_together_and_its_owner_is_not(limited: Limited) -> None:
+    changes = {"rate_limit_sign_in_strangers": "3/hour", "trusted_proxies": ["127.0.0.0/8"]}
+    async with limited(**changes) as client:
+        body = account()
+        await client.post("/users/register", json=body)
+        good = {"username": body["email"], "password": body["password"]}
+
+        async def owner(address: str) -> int:
+            return (await client.post("/auth/token", data=good, headers={"X-Forwarded-For": address})).status_code
+
+        assert await owner("203.0.113.1") == 200
+        guesses = [await attempt(client, body["username"], f"198.51.100.{i}") for i in range(4)]
+        assert guesses == [401, 401, 429, 429]
+        assert [await owner("203.0.113.1"), await owner("203.0.113.2")] == [200, 429]
+
+
+ANONYMOUS = {
+    "courses": ("GET", "/courses", {}, 200),
+    "a course": ("GET", f"/courses/{uuid.uuid4()}", {}, 404),
+    "health": ("GET", "/health", {}, 200),
+    "a registration that cannot be read": ("POST", "/users/register", {"content": b"{"}, 415),
+    "a sign-in that cannot be read": ("POST", "/auth/token", {"content": b"{"}, 415),
+    "no token": ("GET", "/users/me", {}, 401),
+    "half a token": ("GET", "/users/me", {"headers": {"Authorization": "Bearer x"}}, 401),
+    "a token that was made up": ("GET", "/conversations", {"headers": {"Authorization": f"Bearer {'x' * 43}"}}, 401),
+    "the same, with a body": ("POST", "/conversations", {"json": {}}, 401),
+}
+
+
+@pytest.mark.parametrize("what", ANONYMOUS)
+async def test_nobody_is_counted_by_address(limited: Limited, what: str) -> None:
+    """Before the body is read: the last is not an error of what was sent."""
+    method, path, sent, status = ANONYMOUS[what]
+    async with limited(rate_limit_anonymous="2/minute") as client:
+        answers = [await client.request(method, path, **sent) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [status, status, 429]
+        assert_refused(answers[-1], 60)
+        probes = [(await client.get(f"/health/{probe}")).status_code for probe in ("live", "ready", "startup")]
+        assert probes == [200, 200, 200]
+
+
+async def test_users_are_not_counted_by_address(limited: Limited) -> None:
+    async with limited(rate_limit_anonymous="2/minute") as client:
+        headers = await register(client)
+        assert [(await client.get("/users/me", headers=headers)).status_code for _ in range(5)] == [200] * 5
+
+
+@pytest.mark.parametrize("change", [{"username": "taken"}, {"email": "taken@example.com"}])
+async def test_asking_by_a_change_whether_a_name_is_taken_counts_as_a_registration(
+    limited: Limited, change: dict[str, str]
+) -> None:
+    async with limited(rate_limit_registration="3/hour") as client:
+        headers = await register(client)
+        answers = [await client.patch("/users/me", headers=headers, json=change) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert (await client.patch("/users/me", headers=headers, json={"bio": "x"})).status_code == 200
+
+
+async def test_whoever_has_a_large_network_has_not_as_many_limits(limited: Limited) -> None:
+    changes = {"rate_limit_registration": "1/hour", "trusted_proxies": ["127.0.0.0/8"]}
+    async with limited(**changes) as client:
+
+        async def is_let_in(address: str) -> bool:
+            answer = await client.post("/users/register", json=account(), headers={"X-Forwarded-For": address})
+            return answer.status_code == 201
+
+        assert sum([await is_let_in(f"2001:db8:1:{i:x}::1") for i in range(6)]) == 4
+        assert sum([await is_let_in(f"2001:db8:1:{i:x}00::1") for i in range(1, 18)]) == 12
+        assert await is_let_in("2001:db8:2::1")
+
+
+async def test_whoever_is_no_trusted_proxy_and_speaks_for_others_is_warned_of_once(
+    limited: Limited,
+) -> None:
+    with capture_logs() as logs:
+        async with limited(trusted_proxies=["10.0.0.1"]) as client:
+            for headers in ({}, {"X-Forwarded-For": "203.0.113.1"}, {"Forwarded": "for=203.0.113.1"}):
+                await client.get("/courses", headers=headers)
+    warnings = [log for log in logs if log["event"] == "forwarded_headers_not_believed"]
+    assert [(log["peer"], "TRUSTED_PROXIES" in log["cure"]) for log in warnings] == [("127.0.0.1", True)]
 
 
 async def test_no_name_or_address_outlives_its_window_in_redis(limited: Limited, stores: Stores) -> None:
@@ -103,6 +212,7 @@ async def test_no_name_or_address_outlives_its_window_in_redis(limited: Limited,
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
+        ("127.0.0.1", "127.0.0.1"),
         ("203.0.113.7", "203.0.113.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("::ffff:203.0.113.7", "203.0.113.7"),

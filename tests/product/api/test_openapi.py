@@ -184,7 +184,7 @@ async def test_what_does_not_exist_is_answered_as_documented(
 
 
 async def test_what_is_limited_says_so(settings: Settings, stores: Stores, operations: list[Operation]) -> None:
-    limits = {f"rate_limit_{name}": "1/hour" for name in ("sign_in_address", "registration", "requests")}
+    limits = {f"rate_limit_{name}": "1/hour" for name in ("anonymous", "sign_in_address", "registration", "requests")}
     bodies: dict[str, dict[str, Any]] = {
         "/auth/token": {"data": {"username": secrets.token_hex(4), "password": "not this one"}},
         "/users/register": {"json": account()},

@@ -63,6 +63,7 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
         outbox=services.outbox,
         invalidation=Invalidation(outbox=services.outbox, cache=services.cache, near_doubt=1),
         hasher=PasswordHasher("chatlingo", context),
+        limits=services.rate_limits,
         lasts=timedelta(days=1),
     )
 
@@ -98,5 +99,5 @@ async def test_a_refusal_takes_one_hash_whether_the_user_exists_or_not(
     for name in ("nobody-here", "nobody@example.com", body["username"], body["email"]):
         context.work.clear()
         with pytest.raises(NotAuthenticated):
-            await auth.sign_in(SignIn(username=name, password="not this one"))
+            await auth.sign_in(SignIn(username=name, password="not this one"), "127.0.0.1")
         assert context.work == [WORK], name

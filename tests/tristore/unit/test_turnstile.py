@@ -77,3 +77,39 @@ async def test_who_has_waited_long_enough_is_sent_away_and_takes_no_place() -> N
             await asyncio.create_task(come())
         assert turnstile.waiting == 0
     await come()
+
+
+async def test_whoever_comes_with_many_keeps_nobody_else_waiting() -> None:
+    turnstile, leave = Turnstile(1, patience_seconds=60), asyncio.Event()
+    came_in = []
+
+    async def come(who: str) -> None:
+        async with turnstile.turn(who):
+            came_in.append(who)
+            await leave.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for who in ("guesser", *["guesser"] * 5, "owner", "another", "owner"):
+            group.create_task(come(who))
+        await until_waiting(turnstile, 8)
+        leave.set()
+    assert came_in[:4] == ["guesser", "guesser", "owner", "another"]
+    assert came_in[4:] == ["guesser", "owner", "guesser", "guesser", "guesser"]
+    assert turnstile._last_rounds == {}
+
+
+async def test_a_turn_that_nobody_takes_any_more_goes_to_the_next() -> None:
+    turnstile = Turnstile(1, patience_seconds=60)
+
+    async def come() -> str:
+        async with turnstile.turn():
+            return "was in"
+
+    async with turnstile.turn():
+        goes, stays, comes_too = (asyncio.create_task(come()) for _ in range(3))
+        await until_waiting(turnstile, 3)
+        stays.cancel()  # while it waits
+    goes.cancel()  # its turn has come, and it has not run since
+    assert await comes_too == "was in"
+    assert [goes.cancelled(), stays.cancelled()] == [True, True]
+    await come()
