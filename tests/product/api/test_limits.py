@@ -134,7 +134,7 @@ async def test_strangers_to_an_account_are_slowed_down_together_and_its_owner_is
         assert [await owner("203.0.113.1"), await owner("203.0.113.2")] == [200, 429]
 
 
-ANONYMOUS = {
+ANONYMOUS: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "courses": ("GET", "/courses", {}, 200),
     "a course": ("GET", f"/courses/{uuid.uuid4()}", {}, 404),
     "health": ("GET", "/health", {}, 200),
