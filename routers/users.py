@@ -4,7 +4,6 @@ import uuid
 from functools import partial
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
 from dependencies import (
     Admin,
@@ -21,6 +20,7 @@ from models.activity import ActivityPage
 from models.session import PasswordChange
 from models.user import TAG, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate, tag_of
 from services.personal import Export
+from tristore.http.bounded_stream import BoundedStream
 from tristore.http.conditional import UNLESS_KNOWN, IfMatch, tagged, unless_known
 from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
@@ -85,9 +85,9 @@ async def read_activity(
 
 
 @router.get("/me/export", summary="All that is kept of the caller", response_model=Export)
-async def export_me(privacy: Privacy, who: CurrentSession) -> StreamingResponse:
+async def export_me(privacy: Privacy, who: CurrentSession) -> BoundedStream:
     headers = {"Content-Disposition": 'attachment; filename="export.json"'}
-    return StreamingResponse(await privacy.export(who), headers=headers, media_type="application/json")
+    return BoundedStream(await privacy.export(who), "application/json", headers)
 
 
 @router.get("/{user_id}", summary="A user: in full for oneself and admins", responses=problems(404))

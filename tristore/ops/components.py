@@ -167,7 +167,6 @@ class Components:
             feed=self.feed,
             poll_seconds=settings.live_poll_seconds,
             heartbeat_seconds=settings.live_heartbeat_seconds,
-            send_seconds=settings.live_send_seconds,
             retry_seconds=settings.live_retry_seconds,
             verify_seconds=settings.postgres_request_deadline,
             max_per_caller=settings.live_max_per_user,
