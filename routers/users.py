@@ -95,6 +95,6 @@ async def read_user(users: Users, caller: CurrentUser, user_id: uuid.UUID) -> Fu
     return await users.view_user(user_id, caller)
 
 
-@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(403, 404))
+@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(403, 404, 409))
 async def set_role(users: Users, admin: Admin, user_id: uuid.UUID, update: RoleUpdate) -> FullProfile:
     return await users.set_role(user_id, update.role)
