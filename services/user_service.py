@@ -59,7 +59,8 @@ class UserService:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer,
         if the password is still right. `attempt` counts that as a sign-in. Raises AlreadyTaken, InProgress,
         InvalidInput, StoreUnavailable, and what `attempt` raises."""
-        self._hasher.refuse_common(registration.password, "password")
+        own_names = (registration.username, registration.email)
+        await self._hasher.refuse_weak(registration.password, "password", own_names)
         password_hash = await self._hasher.hash(registration.password)
         user_id = new_id()
         welcome = started(user_id, WELCOME_TITLE)

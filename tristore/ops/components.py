@@ -65,7 +65,7 @@ class Components:
         self._facts = facts
         self._breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
         self._counters = RateCounters(stores.redis, self._breaker)
-        self._hasher = PasswordHasher(facts.title)
+        self._hasher = PasswordHasher(facts.title, breach_url=settings.password_breach_url)
         self._owed = OutboxRepository(stores.postgres, facts.queues, settings.outbox_max_attempts)
         self._ping_mongodb = partial(mongodb.ping, stores.mongodb)
         self._entry_seconds = LONGEST * facts.longest_ttl
