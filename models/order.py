@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models.course import CourseBrief, CourseRow
+from models.course import CourseBrief, CourseRow, Price
 from tristore.models import Model, Moment, Number, Page, Table, example
 
 Status = Literal["pending", "confirmed", "cancelled"]
@@ -71,6 +71,11 @@ class OrderIn(Model):
 
     course_id: uuid.UUID
     quantity: Annotated[int, Field(ge=1, le=100), Number] = 1
+    expected_price_cents: Price | None = Field(
+        None,
+        description="of one seat, as the user was shown it: any other price is a conflict",
+        exclude_if=lambda price: price is None,  # the release before, which does not know it, repeats the same body
+    )
 
 
 class Order(BaseModel):

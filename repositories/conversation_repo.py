@@ -132,10 +132,17 @@ class ConversationRepository:
         return _listed(head, last) if head else None
 
     async def messages(
-        self, conversation_id: uuid.UUID, limit: int, *, after: int | None = None, before: int | None = None
+        self,
+        conversation_id: uuid.UUID,
+        limit: int,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        most_bytes: int | None = None,
     ) -> list[Message]:
-        """Up to `limit` messages in order: those following number `after`, else the last ones preceding `before`."""
-        found = await self._log.read(str(conversation_id), limit, after=after, before=before)
+        """Up to `limit` messages in order: those following number `after`, else the last ones preceding `before`.
+        Fewer, and at least one, when they have `most_bytes` together."""
+        found = await self._log.read(str(conversation_id), limit, after=after, before=before, most_bytes=most_bytes)
         return [_message(document) for document in found]
 
     async def last_numbers(self, conversation_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Interval, Text, bindparam, cast, delete, func, insert, or_, select, update
@@ -28,6 +28,8 @@ ADD = insert(Session).values(
 class Credentials:
     user_id: uuid.UUID
     password_hash: str
+    own_names: tuple[str, ...] = field(default=(), repr=False)
+    """Of the user. A password must not be made of them."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,12 @@ class SessionRepository:
         return await self._credentials(User.id == user_id)
 
     async def _credentials(self, condition: ColumnElement[bool], **values: str) -> Credentials | None:
-        query = select(User.id, User.password_hash).where(condition, User.erased_at.is_(None))
+        names = (User.username, User.email, Profile.display_name)
+        query = select(User.id, User.password_hash, *names).join(Profile, Profile.user_id == User.id)
+        query = query.where(condition, User.erased_at.is_(None))
         async with connect(self._postgres.reads) as connection:
             row = (await connection.execute(query, values)).one_or_none()
-        return Credentials(row.id, row.password_hash) if row else None
+        return Credentials(row.id, str(row.password_hash), tuple(map(str, row[2:]))) if row else None
 
     async def find(self, token_hash: bytes) -> SignedIn | None:
         """The living session of a token, with the profile of its user: without Redis both are wanted at once. Notes

@@ -83,6 +83,12 @@ class UserRepository:
             profile = update(Profile).where(Profile.user_id == user_id).values(**of_profile).returning(*PROFILE)
         return FullProfile(**row._mapping, **(await session.execute(profile)).one()._mapping)
 
+    async def lock_admins(self, session: AsyncSession) -> list[uuid.UUID]:
+        """All of them, who stay admins until the end of the transaction. In one order: transactions that lock them meet
+        at the first, and each sees what the one before has left."""
+        admins = select(User.id).where(User.role == "admin").order_by(User.id).with_for_update(key_share=True)
+        return list(await session.scalars(admins))
+
     async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> int | None:
         """Leave nothing of the row but the id and the time. Returns the new version, None for an unknown user."""
         # The update alone takes a lock that does not wait for whoever holds the user.

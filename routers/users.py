@@ -4,7 +4,6 @@ import uuid
 from functools import partial
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
 from dependencies import (
     Admin,
@@ -22,6 +21,7 @@ from models.session import PasswordChange
 from models.user import TAG, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate, tag_of
 from services.personal import Export
 from tristore.http.anonymous import BY_ADDRESS
+from tristore.http.bounded_stream import BoundedStream
 from tristore.http.conditional import UNLESS_KNOWN, IfMatch, tagged, unless_known
 from tristore.http.headers import Located, sends
 from tristore.http.parameters import PageSize
@@ -97,9 +97,9 @@ async def read_activity(
 
 
 @router.get("/me/export", summary="All that is kept of the caller", response_model=Export)
-async def export_me(privacy: Privacy, who: CurrentSession) -> StreamingResponse:
+async def export_me(privacy: Privacy, who: CurrentSession) -> BoundedStream:
     headers = {"Content-Disposition": 'attachment; filename="export.json"'}
-    return StreamingResponse(await privacy.export(who), headers=headers, media_type="application/json")
+    return BoundedStream(await privacy.export(who), "application/json", headers)
 
 
 @router.get("/{user_id}", summary="A user: in full for oneself and admins", responses=problems(404))
@@ -107,6 +107,6 @@ async def read_user(users: Users, caller: CurrentUser, user_id: uuid.UUID) -> Fu
     return await users.view_user(user_id, caller)
 
 
-@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(403, 404))
+@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(403, 404, 409))
 async def set_role(users: Users, admin: Admin, user_id: uuid.UUID, update: RoleUpdate) -> FullProfile:
     return await users.set_role(user_id, update.role)

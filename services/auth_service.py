@@ -145,7 +145,6 @@ class AuthService:
     async def change_password(self, who: SignedIn, change: PasswordChange) -> None:
         """Set a new password and end the user's other sessions; asked again, end them again. Raises InvalidInput,
         NotAuthenticated when this session was ended meanwhile, StoreUnavailable."""
-        self._hasher.refuse_common(change.new_password, "new_password")
         # Where the hash was not the verified one any more, the same request may have got there first, and an erasure
         # after it: look again.
         for _ in range(3):
@@ -158,6 +157,7 @@ class AuthService:
         credentials = await self._sessions.credentials_of(who.user_id)
         if credentials is None:
             raise NotAuthenticated
+        await self._hasher.refuse_weak(change.new_password, "new_password", credentials.own_names)
         password_hash = await self._new_hash(change, credentials)
         async with self._unit_of_work() as uow:
             if not await self._sessions.lock_credentials(uow.session, credentials):

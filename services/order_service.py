@@ -33,6 +33,13 @@ class OrderCancelled(Conflict):
         super().__init__(f"Order {order_id} was cancelled: {reason}.")
 
 
+class PriceChanged(Conflict):
+    """The course has another price by now."""
+
+    def __init__(self, price_cents: int) -> None:
+        super().__init__(f"The course costs {price_cents} cents by now. Ask the user again.")
+
+
 class OrderService:
     def __init__(
         self,
@@ -52,7 +59,8 @@ class OrderService:
 
     async def place(self, user_id: uuid.UUID, new: OrderIn, key: IdempotencyKey | None) -> Order:
         """The order as it is when the answer is due: confirmed, or still pending; with the same key again, as it is
-        then. Raises OrderCancelled, NotFound, InProgress, InvalidInput, Overloaded, StoreUnavailable."""
+        then. Raises OrderCancelled, PriceChanged, NotFound, InProgress, InvalidInput, Overloaded,
+        StoreUnavailable."""
         async with self._turnstile.turn():
             order = await self._place(user_id, new, key)
         if order.status == "cancelled":
@@ -78,6 +86,9 @@ class OrderService:
         order = await self._orders.add(uow.session, new_id(), user_id, new)
         if order is None:
             raise NotFound("There is no such course.")
+        price = order.price_cents // order.quantity
+        if new.expected_price_cents not in {None, price}:
+            raise PriceChanged(price)
         await self._sagas.begin(uow, OrderSaga.name, order.id)
         uow.effects.append(RecordActivity(activity=happened(user_id, "order_placed")))
         return order

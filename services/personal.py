@@ -5,9 +5,10 @@ A test compares the list with the tables and collections that name a user."""
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from models.activity import Activity
-from models.conversation import ExportedConversation
+from models.conversation import ExportedConversation, Message
 from models.idempotency import IdempotencyRecord
 from models.session import SessionInfo, SignedIn
 from models.user import FullProfile
@@ -20,7 +21,7 @@ from tristore import personal
 from tristore.errors import found
 from tristore.idempotency import IdempotencyRepository
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.personal import PAGE, Documents, Rows, documents, joined, listed
+from tristore.personal import PAGE, PAGE_BYTES, Documents, Rows, documents, joined, listed
 
 # begin part orders
 # isort: split
@@ -59,18 +60,22 @@ async def _erase_keys(of: Sources, uow: PostgresUnitOfWork, user_id: uuid.UUID) 
 def _export_conversations(of: Sources, who: SignedIn) -> AsyncIterator[bytes]:
     conversations = ConversationRepository(of.stores.mongodb)
 
+    async def read(conversation_id: uuid.UUID, after: int) -> Sequence[Message]:
+        async with of.reading:
+            return await conversations.messages(conversation_id, PAGE, after=after, most_bytes=PAGE_BYTES)
+
     async def write(page: Sequence[ExportedConversation]) -> AsyncIterator[bytes]:
         for number, conversation in enumerate(page):
             head = conversation.model_dump_json(exclude={"messages"}).encode()[:-1]
             yield b"," * (number > 0) + head + b',"messages":['
             last, comma = 0, b""
-            while messages := await conversations.messages(conversation.id, PAGE, after=last):
+            while messages := await read(conversation.id, last):
                 async for piece in joined(messages):
                     yield comma + piece
                 last, comma = messages[-1].seq, b","
             yield b"]}"
 
-    return listed(lambda cursor: conversations.page(who.user_id, PAGE, cursor), write)
+    return listed(partial(conversations.page, who.user_id), write)
 
 
 async def _erase_conversations(of: Sources, user_id: uuid.UUID, for_good: bool) -> None:

@@ -1,7 +1,7 @@
 """What a person may ask of whoever keeps data about them: a copy of all of it, and the end of all of it."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from database.unit_of_work import UnitOfWork
 from models.activity import ActivityPage
@@ -59,7 +59,7 @@ class PrivacyService:
         """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""
         return ActivityPage(**vars(await self._activity.page(user_id, limit, cursor)))
 
-    async def export(self, who: SignedIn) -> AsyncIterator[bytes]:
+    async def export(self, who: SignedIn) -> AsyncGenerator[bytes, None]:
         """All that the three stores hold of a user, as one JSON document in pieces; `services.personal.Export` is its
         shape. Every entity is read once before the first piece. Raises NotFound, StoreUnavailable."""
         return await personal.export(PERSONAL, self._sources, who)

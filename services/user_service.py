@@ -15,7 +15,7 @@ from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import NotAuthenticated, NotFound, found
+from tristore.errors import Conflict, NotAuthenticated, NotFound, found
 from tristore.idempotency import IdempotencyKey, IdempotencyRepository, KeyUsed
 from tristore.models import new_id
 from tristore.outbox.effects import Owed
@@ -25,6 +25,10 @@ from tristore.tags import Tags
 
 WELCOME_TITLE = "Welcome to ChatLingo"
 Attempt = Callable[[str], Awaitable[str]]
+
+
+class LastAdmin(Conflict):
+    """This is the last admin: make somebody else an admin first."""
 
 
 class UserService:
@@ -55,7 +59,8 @@ class UserService:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer,
         if the password is still right. `attempt` counts that as a sign-in to the account, and says whose turn it is.
         Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable, and what `attempt` raises."""
-        self._hasher.refuse_common(registration.password, "password")
+        own_names = (registration.username, registration.email)
+        await self._hasher.refuse_weak(registration.password, "password", own_names)
         password_hash = await self._hasher.hash(registration.password)
         user_id = new_id()
         welcome = started(user_id, WELCOME_TITLE)
@@ -108,7 +113,8 @@ class UserService:
         return profile
 
     async def set_role(self, user_id: uuid.UUID, role: Role) -> FullProfile:
-        """For admins and operators. Holds in every process when it returns. Raises NotFound, StoreUnavailable."""
+        """For admins and operators. Holds in every process when it returns. Raises LastAdmin, NotFound,
+        StoreUnavailable."""
         profile, owed = await self._change(user_id, {"role": role}, heard=True)
         await self._invalidation.deliver(owed)
         return profile
@@ -117,6 +123,8 @@ class UserService:
         self, user_id: uuid.UUID, changes: dict[str, object], tags: Tags = None, *, heard: bool = False
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
+            if changes.get("role", "admin") != "admin" and await self._users.lock_admins(uow.session) == [user_id]:
+                raise LastAdmin
             profile = found(await self._users.update(uow.session, user_id, changes, tags))
             uow.effects += [
                 InvalidateProfile(user_id=user_id, version=profile.version, heard=heard),

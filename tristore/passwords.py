@@ -1,17 +1,21 @@
 """Password hashing, off the event loop, and which passwords are refused."""
 
 import os
+import re
 import secrets
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from passlib.context import CryptContext
-from pydantic import SecretStr
+from pydantic import HttpUrl, SecretStr
+from zxcvbn_rs_py import Feedback, zxcvbn
 
+from tristore.breaches import Breaches
 from tristore.errors import InvalidInput
+from tristore.fields import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from tristore.identity import password as normalised
 
 # OWASP Password Storage Cheat Sheet, minimum for Argon2id: 19 MiB, 2 iterations, 1 lane.
@@ -23,22 +27,25 @@ NICENESS = 5
 """Of the threads that hash, on Linux: the event loop need not wait for a core that they hold, and when it is busy all
 the time they still get a quarter of it."""
 
-# What attackers try first, of at least 8 characters; a longer list belongs to a library or a service.
-COMMON = frozenset(
-    """12345678 123456789 1234567890 11111111 00000000 87654321 12341234 11223344 password password1 password12
-    password123 passw0rd p@ssw0rd p@ssword qwertyui qwertyuiop qwerty12 qwerty123 1q2w3e4r 1qaz2wsx q1w2e3r4 asdfghjkl
-    asdfasdf abcd1234 abc12345 a1b2c3d4 iloveyou iloveyou1 sunshine princess princess1 football football1 baseball
-    baseball1 superman superman1 trustno1 starwars whatever welcome1 welcome123 letmein1 letmein123 dragon123 monkey123
-    master123 shadow123 michael1 jennifer computer internet samsung1 changeme changeme1 changeme123 adminadmin admin123
-    administrator secret123 test1234 testtest zxcvbnm1 zxcvbnm123 11111111111 aaaaaaaa""".split()
+LOWEST_SCORE = 3
+"""Of zxcvbn's 0 to 4: more than 10^8 guesses. With Argon2id at this cost that is a month of a core."""
+ESTIMATED = 32
+"""So many characters are estimated. It takes 1 ms, at worst 11 ms; of 100 characters at worst 600 ms, in which no other
+thread runs. Who needs few guesses for the beginning of a longer one is refused the whole."""
+WEAK = (
+    "is too easy to guess{why}. Allowed are {shortest} to {longest} characters that few guesses would not find: four "
+    "words that have nothing to do with each other, or ten random characters. Your own names do not count"
 )
+STOLEN = "is among those that were stolen elsewhere. Allowed is one that you use nowhere else"
 
 
 class PasswordHasher:
-    def __init__(self, own_name: str, context: CryptContext = CONTEXT) -> None:
-        """`own_name`: of the service. Who attacks it tries that as well."""
+    def __init__(self, own_name: str, context: CryptContext = CONTEXT, breach_url: HttpUrl | None = None) -> None:
+        """`own_name`: of the service. Who attacks it tries that as well. `breach_url`: see Breaches."""
         self._context = context
-        self._common = COMMON | {own_name, f"{own_name}1", f"{own_name}123"}
+        self._own_name = own_name
+        self._breaches = Breaches(breach_url)
+        zxcvbn("")  # its first call reads its lists, for 30 ms
         # Made here: made at the first unknown name, it would double the time of that answer, and so tell.
         self._hash_of_nobody: str = context.hash(secrets.token_urlsafe())
         # One core is left to the loop. More threads would make each hash slower, and the loop wait for a core.
@@ -53,10 +60,15 @@ class PasswordHasher:
         """Requests that wait for a thread to hash in."""
         return self._limiter.statistics().tasks_waiting
 
-    def refuse_common(self, password: SecretStr, field: str) -> None:
-        """Raises InvalidInput naming the field when a password is among the first that attackers try."""
-        if normalised(password.get_secret_value()).lower() in self._common:
-            raise InvalidInput(field, "is too common; choose one that nobody would guess first")
+    async def refuse_weak(self, password: SecretStr, field: str, own_names: Sequence[str]) -> None:
+        """Raises InvalidInput naming the field when few guesses would find a password, or it is known from a breach.
+        `own_names` are the user's, addresses among them: they are guessed first."""
+        text = normalised(password.get_secret_value())
+        estimate = zxcvbn(text[:ESTIMATED], _guessed_first((*own_names, self._own_name)))
+        if int(estimate.score) < LOWEST_SCORE:
+            raise InvalidInput(field, _weak(estimate.feedback))
+        if await self._breaches.know(text):
+            raise InvalidInput(field, STOLEN)
 
     async def hash(self, password: SecretStr) -> str:
         """The Argon2id hash, as a self-describing string."""
@@ -80,3 +92,15 @@ class PasswordHasher:
             return hashing(*given)
 
         return await to_thread.run_sync(run_nicely, limiter=self._limiter)
+
+
+def _guessed_first(names: Iterable[str]) -> list[str]:
+    """Each name, and its parts: of an address what stands before the @."""
+    whole = [name.partition("@")[0].lower() for name in names]
+    return [*whole, *(part for name in whole for part in re.findall(r"[^\W_]{3,}", name))]
+
+
+def _weak(feedback: Feedback | None) -> str:
+    warning = str(feedback.warning) if feedback and feedback.warning else ""  # one of a few sentences of the library
+    why = f": {warning[0].lower()}{warning[1:].rstrip('.')}" if warning else ""
+    return WEAK.format(why=why, shortest=SHORTEST_PASSWORD, longest=LONGEST_PASSWORD)

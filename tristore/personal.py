@@ -1,8 +1,10 @@
 """How something that belongs to a user is exported and erased. The product lists all of it in one place."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from types import GenericAlias
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,6 +18,12 @@ from tristore.stores.postgres import Postgres, start_budget
 from tristore.stores.stores import Stores
 
 PAGE = 500
+PAGE_BYTES = 32 * 1024
+"""About so large is a page of an export, however many rows or documents that is. A client that reads slowly keeps one
+of each list in memory."""
+FIRST = 10
+"""Rows or documents of the first page, when nothing is known of their size."""
+READ_AT_ONCE = 4
 Item = TypeVar("Item", bound=BaseModel)
 
 
@@ -26,6 +34,8 @@ class Sources:
     stores: Stores
     page_seconds: float
     """How long a page may wait for PostgreSQL. An export has more pages than one request has time for."""
+    reading: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, READ_AT_ONCE), kw_only=True)
+    """For pages that may be large while they are read. Exports that begin together take turns."""
 
 
 class Owner(Protocol):
@@ -88,9 +98,9 @@ def rows(
     """A list of items in PostgreSQL, in the table of this name unless `tables` says else."""
 
     def export(of: Sources, who: Owner) -> AsyncIterator[bytes]:
-        async def read(cursor: uuid.UUID | None) -> Page[Item]:
+        async def read(limit: int, cursor: uuid.UUID | None) -> Page[Item]:
             start_budget(of.page_seconds)
-            return await repository(of.stores.postgres).page(who.user_id, size, cursor)
+            return await repository(of.stores.postgres).page(who.user_id, min(size, limit), cursor)
 
         return listed(read, joined)
 
@@ -106,7 +116,7 @@ def documents(
     """A list of items in MongoDB, in the collection of this name."""
 
     def export(of: Sources, who: Owner) -> AsyncIterator[bytes]:
-        return listed(lambda cursor: repository(of.stores.mongodb).page(who.user_id, PAGE, cursor), joined)
+        return listed(partial(repository(of.stores.mongodb).page, who.user_id), joined)
 
     async def erase(of: Sources, user_id: uuid.UUID, for_good: bool) -> None:
         await repository(of.stores.mongodb).erase(user_id, for_good=for_good)
@@ -115,20 +125,26 @@ def documents(
 
 
 async def listed(
-    read: Callable[[uuid.UUID | None], Awaitable[Page[Item]]],
+    read: Callable[[int, uuid.UUID | None], Awaitable[Page[Item]]],
     write: Callable[[Sequence[Item]], AsyncIterator[bytes]],
 ) -> AsyncIterator[bytes]:
-    """A JSON list of all pages. By key, page after page: a cursor of the database would not outlive a slow client."""
-    page = await read(None)
+    """A JSON list of all pages. By key, page after page: a cursor of the database would not outlive a slow client.
+    `read` takes the most items of the page, and the cursor. From page to page there are more, up to `PAGE`, as long as
+    what `write` made of the page before has at most `PAGE_BYTES`."""
+    limit = FIRST
+    page = await read(limit, None)
     yield b"["
-    async for piece in write(page.items):
-        yield piece
-    while page.next_cursor:
-        page = await read(page.next_cursor)
+    while True:
+        size = 0
+        async for piece in write(page.items):
+            size += len(piece)
+            yield piece
+        if not page.next_cursor:
+            break
+        limit = max(1, min(PAGE, 2 * limit, limit * PAGE_BYTES // max(size, 1)))
+        page = await read(limit, page.next_cursor)
         if page.items:
             yield b","
-        async for piece in write(page.items):
-            yield piece
     yield b"]"
 
 
@@ -142,13 +158,13 @@ def export_model(entities: Iterable[Entity[Of, Who]]) -> type[BaseModel]:
     return create_model("Export", __doc__="All that the stores hold of a user.", **fields)
 
 
-async def export(entities: Iterable[Entity[Of, Who]], of: Of, who: Who) -> AsyncIterator[bytes]:
+async def export(entities: Iterable[Entity[Of, Who]], of: Of, who: Who) -> AsyncGenerator[bytes, None]:
     """One JSON document in pieces, of the shape of `export_model`. Each entity is read once before the first piece.
     Raises what they raise."""
     values = [(entity.name, entity.export(of, who)) for entity in entities if entity.export]
     started = [(name, await anext(pieces), pieces) for name, pieces in values]
 
-    async def document() -> AsyncIterator[bytes]:
+    async def document() -> AsyncGenerator[bytes, None]:
         opening = b"{"
         for name, first, rest in started:
             yield opening + f'"{name}":'.encode() + first

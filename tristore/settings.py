@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
@@ -55,6 +55,7 @@ class TristoreSettings(BaseSettings):
     max_body_bytes: int = Field(1_048_576, ge=65_536)
     docs: bool = True
     metrics_token: SecretStr | None = None
+    password_breach_url: HttpUrl | None = None
     drain_seconds: float = Field(0, ge=0, le=60)
     data_dir: Path = Path(".data")
 
@@ -110,7 +111,7 @@ class TristoreSettings(BaseSettings):
         # A secret's file counts for more than .env: a copy of .env.example has an empty line for each.
         return init_settings, env_settings, file_secret_settings, dotenv_settings
 
-    @field_validator(*READERS, "metrics_token", mode="before")
+    @field_validator(*READERS, "metrics_token", "password_breach_url", mode="before")
     @classmethod
     def _empty_is_unset(cls, secret: object) -> object:
         return None if secret == "" else secret

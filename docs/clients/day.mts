@@ -49,7 +49,7 @@ const told: Record<string, unknown> = { seen };
 // begin part orders
 const [course] = (await good(client.GET("/courses"))).items;
 if (!course) throw new Error("There is no course.");
-let order = await good(client.POST("/orders", { body: { course_id: course.id } }));
+let order = await good(client.POST("/orders", { body: { course_id: course.id, expected_price_cents: course.price_cents } }));
 while (order.status === "pending") {
   await pause(1000);
   order = await good(client.GET("/orders/{order_id}", { params: { path: { order_id: order.id } } }));

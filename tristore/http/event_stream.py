@@ -1,6 +1,5 @@
 """What a listener follows, as server-sent events."""
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -8,9 +7,8 @@ from typing import TypeVar
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import BaseModel
-from starlette.responses import StreamingResponse
-from starlette.types import Message, Send
 
+from tristore.http.bounded_stream import BoundedStream
 from tristore.http.problems import Json, Responses
 from tristore.live.listeners import Listener, Listeners
 from tristore.live.source import Entry
@@ -41,34 +39,16 @@ def _item(event: str, content: Json, has_id: bool) -> Json:
     return {"type": "object", "required": list(fields), "properties": fields}
 
 
-class EventStream(StreamingResponse):
-    """Ends early, and so closes the connection, when the client takes nothing for too long."""
-
+class EventStream(BoundedStream):
     def __init__(self, live: Listeners[E], listener: Listener, event: str, encode: Callable[[E], str]) -> None:
         """`event`: the type of the events. `encode` gives the data of an event as ASCII text: many clients take
         U+2028, U+2029 and U+0085 for the end of a line."""
         self._live = live
-        self._events = _encoded(live, listener, event, encode)
         headers = {"X-Accel-Buffering": "no"}  # or nginx would hold events back
-        super().__init__(self._events, headers=headers, media_type="text/event-stream")
+        super().__init__(_encoded(live, listener, event, encode), "text/event-stream", headers)
 
-    async def stream_response(self, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._live.send_seconds):
-                    await send(message)
-            except TimeoutError:
-                raise _Stuck from None
-
-        try:
-            async with aclosing(self._events):
-                await super().stream_response(send_in_time)
-        except _Stuck:
-            self._live.counts["cut_off"] += 1
-
-
-class _Stuck(Exception):
-    """The client takes nothing."""
+    def on_cut_off(self) -> None:
+        self._live.counts["cut_off"] += 1
 
 
 def _opening(live: Listeners[E], listener: Listener) -> bytes:

@@ -148,7 +148,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def end(self) -> None:
         """Close the connection after the last answer. What still comes is discarded first: data that nobody has read
-        turns the close into a reset, which takes the answer away from the client."""
+        turns the close into a reset, which takes the answer away from the client. An answer that was given up half way
+        is worth nothing to the client: a close alone would wait for as long as nobody reads what is buffered of it."""
+        if self._is_answering():
+            self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
         if self.transport.is_closing() or not (self.cycle.more_body or self.pipeline):
             self.transport.close()
             return

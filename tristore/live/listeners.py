@@ -61,8 +61,6 @@ class LiveSettings(TypedDict):
     feed: Feed
     poll_seconds: float
     heartbeat_seconds: float
-    send_seconds: float
-    """For how long a client may take nothing."""
     retry_seconds: float
     """After what time a client that was cut off is asked to come back."""
     verify_seconds: float
@@ -81,7 +79,6 @@ class Listeners(Generic[E]):
         self._feed = settings["feed"]
         self._poll_seconds = settings["poll_seconds"]
         self._heartbeat_seconds = settings["heartbeat_seconds"]
-        self.send_seconds = settings["send_seconds"]
         self.retry_seconds = settings["retry_seconds"]
         self._verify_seconds = settings["verify_seconds"]
         self._max_per_caller = settings["max_per_caller"]

@@ -65,7 +65,7 @@ class Components:
         self._facts = facts
         self._breaker = CircuitBreaker("redis", settings.redis_breaker_failures, settings.redis_breaker_seconds)
         self._counters = RateCounters(stores.redis, self._breaker)
-        self._hasher = PasswordHasher(facts.title)
+        self._hasher = PasswordHasher(facts.title, breach_url=settings.password_breach_url)
         self._owed = OutboxRepository(stores.postgres, facts.queues, settings.outbox_max_attempts)
         self._ping_mongodb = partial(mongodb.ping, stores.mongodb)
         self._entry_seconds = LONGEST * facts.longest_ttl
@@ -167,7 +167,6 @@ class Components:
             feed=self.feed,
             poll_seconds=settings.live_poll_seconds,
             heartbeat_seconds=settings.live_heartbeat_seconds,
-            send_seconds=settings.live_send_seconds,
             retry_seconds=settings.live_retry_seconds,
             verify_seconds=settings.postgres_request_deadline,
             max_per_caller=settings.live_max_per_user,

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import bson
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError
 
 from tristore.models import now
@@ -11,6 +13,8 @@ from tristore.stores.mongodb import Document, MongoStore
 from tristore.stores.mongodb_errors import refusal_in
 
 BATCH = 100
+SMALL_BATCH = 4
+"""Entries that come at once where their bytes are counted: all of these are in memory before the first is counted."""
 
 
 class IdTaken(Exception):
@@ -72,10 +76,16 @@ class NumberedLog:
         return await waiting.answer
 
     async def read(
-        self, log: str, limit: int, *, after: int | None = None, before: int | None = None
+        self,
+        log: str,
+        limit: int,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        most_bytes: int | None = None,
     ) -> list[Document]:
-        """Up to `limit` entries in order: those following number `after`, else the last ones preceding `before`. Raises
-        StoreUnavailable."""
+        """Up to `limit` entries in order: those following number `after`, else the last ones preceding `before`. No
+        more follow once they have `most_bytes` together. Raises StoreUnavailable."""
         query: Document = {self._names.log: log}
         forward = after is not None
         if forward:
@@ -83,8 +93,8 @@ class NumberedLog:
         elif before is not None:
             query["seq"] = {"$lt": before}
         async with self._mongodb.reading() as database:
-            entries = database[self._names.entries]
-            found = await entries.find(query).sort("seq", 1 if forward else -1).limit(limit).to_list(limit)
+            cursor = database[self._names.entries].find(query).sort("seq", 1 if forward else -1).limit(limit)
+            found = await (cursor.to_list(limit) if most_bytes is None else _taken(cursor, most_bytes))
         return found if forward else found[::-1]
 
     async def last_numbers(self, logs: Collection[str], which: Document) -> dict[str, int]:
@@ -168,6 +178,17 @@ class NumberedLog:
             marked = seq if self._is_marked(waiting.values) else marked
             identity = {"_id": f"{log}/{waiting.id}", self._names.log: log, "seq": seq, self._names.marked: marked}
             yield {**identity, "timestamp": now(), **waiting.values}
+
+
+async def _taken(cursor: AsyncCursor[Document], most_bytes: int) -> list[Document]:
+    found, size = [], 0
+    async for document in cursor.batch_size(SMALL_BATCH):
+        found.append(document)
+        size += len(bson.encode(document))
+        if size >= most_bytes:
+            await cursor.close()
+            break
+    return found
 
 
 def _succeed(waiting: Waiting, document: Document, *, is_new: bool) -> None:

@@ -13,7 +13,6 @@ import httpx
 SELDOM: dict[str, Any] = {
     "poll_seconds": 60,
     "heartbeat_seconds": 60,
-    "send_seconds": 5,
     "retry_seconds": 1,
     "verify_seconds": 1,
     "max_per_caller": 100,

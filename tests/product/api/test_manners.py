@@ -46,6 +46,26 @@ async def test_head_is_what_get_answers_without_its_body(client: httpx.AsyncClie
         assert {name: head.headers.get(name) for name in same} == {name: get.headers.get(name) for name in same}, path
 
 
+async def test_no_answer_says_which_host_was_asked(client: httpx.AsyncClient, stores: Stores) -> None:
+    """Whoever chooses it could lead others to a host of theirs, by an answer that is kept or sent on."""
+    owner, admin = await register(client), await register_admin(client, stores)
+    ids = await stock(client, owner, admin)
+    strange = {"Host": "strange.example:8443", "X-Forwarded-Host": "strange.example"}
+    asked = [operation for operation in await operations(client) if not operation.has_no_end]
+    last = {("delete", "/users/me"), ("post", "/auth/logout"), ("post", "/auth/logout-all")}
+    for who in (admin, owner, {}):
+        for operation in sorted(asked, key=lambda operation: operation.name in last):
+            answer = await operation.send(client, who | strange, ids)
+            told = f"{answer.status_code} {answer.headers} {answer.text}"
+            assert "strange" not in told, operation.name
+            beside = await client.get(with_ids(operation.path, ids) + "/", headers=who | strange)
+            assert "strange" not in f"{beside.headers} {beside.text}", operation.name
+    for path in ("/docs", "/openapi.json", "/metrics", "/nowhere", "//", "/users/me?x"):
+        for method in ("GET", "OPTIONS", "TRACE"):
+            answer = await client.request(method, path, headers=strange)
+            assert "strange" not in f"{answer.headers} {answer.text}", path
+
+
 async def test_nothing_is_read_of_a_request_that_may_not_come_in(client: httpx.AsyncClient) -> None:
     told = [operation for operation in await operations(client) if operation.document["security"]]
     for operation in told:

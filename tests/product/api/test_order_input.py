@@ -20,6 +20,11 @@ async def test_a_bad_quantity_names_its_field(client: httpx.AsyncClient, bad: An
     assert_names(await send(client, "POST", "/orders", EXAMPLE | {"quantity": bad}), "quantity")
 
 
+@pytest.mark.parametrize("bad", [-1, 1.5, 2**63, float("nan"), "1", True, [1]])
+async def test_a_bad_price_names_its_field(client: httpx.AsyncClient, bad: Any) -> None:
+    assert_names(await send(client, "POST", "/orders", EXAMPLE | {"expected_price_cents": bad}), "expected_price_cents")
+
+
 @pytest.mark.parametrize("name", ["rogue", "\ud800"])
 async def test_an_unknown_field_is_refused(client: httpx.AsyncClient, name: str) -> None:
     answer = await send(client, "POST", "/orders", EXAMPLE | {name: SECRET})

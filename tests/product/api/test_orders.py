@@ -109,6 +109,22 @@ async def test_a_request_waits_for_no_second_connection(settings: Settings) -> N
                 assert (await client.get(shown, headers=learner)).status_code == 200
 
 
+async def test_an_order_at_another_price_than_expected_is_none(
+    client: httpx.AsyncClient, stores: Stores, admin: Headers, learner: Headers
+) -> None:
+    course = await new_course(client, admin, price_cents=1000)
+    expected = {"quantity": 2, "expected_price_cents": 1000, "key": "k"}
+    assert (await order(client, learner, course, **expected)).status_code == 201
+    await client.patch(f"/courses/{course['id']}", headers=admin, json={"price_cents": 1001})
+    assert (await order(client, learner, course, **expected)).status_code == 201  # placed before
+    refused = await order(client, learner, course, **expected | {"key": "new"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/price-changed")
+    assert "1001 cents" in refused.json()["detail"]
+    assert len((await client.get("/orders", headers=learner)).json()["items"]) == 1
+    assert (await seats(stores, course))["taken"] == 2
+    assert (await order(client, learner, course, **expected | {"expected_price_cents": 1001, "key": "new"})).is_success
+
+
 async def test_cancelling_takes_back_points_and_gives_back_seats_once(
     client: httpx.AsyncClient, stores: Stores, admin: Headers, learner: Headers
 ) -> None:

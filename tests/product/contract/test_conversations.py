@@ -159,6 +159,17 @@ async def test_reads_messages_forward_and_backward(repository: ConversationRepos
     assert await numbers(3, after=7) == []
 
 
+async def test_reads_no_more_messages_once_they_have_enough_bytes(repository: ConversationRepository) -> None:
+    conversation = await started(repository)
+    for _ in range(10):
+        await repository.append(conversation.id, OWNER, NewMessage(content="x" * 1000))
+    for most_bytes, expected in ((1, 1), (2500, 2), (10**6, 10)):
+        found = await repository.messages(conversation.id, 50, after=0, most_bytes=most_bytes)
+        assert [message.seq for message in found] == list(range(1, expected + 1))
+    found = await repository.messages(conversation.id, 3, after=2, most_bytes=10**6)
+    assert [message.seq for message in found] == [3, 4, 5]
+
+
 async def test_answers_unavailable_before_its_migration(
     repository: ConversationRepository, mongo_store: MongoStore
 ) -> None:

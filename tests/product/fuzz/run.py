@@ -60,7 +60,7 @@ BEYOND_THE_SCHEMA = (
     "must be at most",
     "comes from a list in another order",
     "was already used for another",
-    "is too common",
+    "is too easy to guess",
     "is not right",
     "keys must not be empty",
     "must not be nested deeper",

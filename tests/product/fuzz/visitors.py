@@ -57,7 +57,7 @@ class Account:
         }
         if path == SIGN_IN:
             return values | {"username": self.username, "password": self.password}
-        return values | {"password": secrets.token_hex(8)}  # what is generated is often too common
+        return values | {"password": secrets.token_hex(8)}  # what is generated is often too easy to guess
 
 
 class Site:

@@ -35,6 +35,18 @@ def test_the_image_has_the_protocol_that_serve_has() -> None:
     assert "command" not in app
 
 
+def test_no_container_may_gain_rights() -> None:
+    head, _, services = (PROJECT / "docker-compose.yml").read_text().partition("\nservices:\n")
+    services = services.partition("\nvolumes:")[0]
+    assert "x-bounds: &bounds\n  cap_drop: [ALL]\n  security_opt: [no-new-privileges:true]\n" in head
+    assert "x-store: &store\n  <<: *bounds\n" in head
+    assert "x-app: &app\n  <<: *bounds\n" in head
+    names = re.findall(r"^  (\w+):$", services, re.MULTILINE)
+    bases = re.findall(r"^  (\w+):\n    <<: \*(?:store|app)$", services, re.MULTILINE)
+    assert bases == names == ["postgres", "redis", "mongodb", "migrate", "app"]
+    assert "cap_add" not in services
+
+
 def test_the_service_and_its_commands_are_imported_from_what_the_image_holds(tmp_path: Path) -> None:
     rules = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     for name in (rule.removeprefix("!") for rule in rules if rule.startswith("!")):

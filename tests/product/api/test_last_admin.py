@@ -1,0 +1,59 @@
+"""Somebody stays an admin, whoever asks for what at the same time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from database.stores import open_stores
+from main import create_app
+from tests.product.people import register, register_admin
+from tests.under_test import fresh_databases
+from tristore.stores.stores import Stores
+from tristore.testing.lab import until
+from tristore.testing.outbox import query
+from tristore.testing.stores import Servers, client_of
+
+WAITING = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+async def alone(servers: Servers) -> AsyncIterator[tuple[httpx.AsyncClient, Stores]]:
+    """Databases of its own: elsewhere other tests have admins."""
+    async with fresh_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
+        async with client_of(create_app(settings, stores)) as client:
+            yield client, stores
+
+
+async def demote(client: httpx.AsyncClient, admin: dict[str, str], user: dict[str, str]) -> httpx.Response:
+    return await client.put(f"/users/{user['X-User-Id']}/role", headers=admin, json={"role": "learner"})
+
+
+async def test_the_last_admin_stays_one(alone: tuple[httpx.AsyncClient, Stores]) -> None:
+    client, stores = alone
+    admin, learner = await register_admin(client, stores), await register(client)
+    refused = await demote(client, admin, admin)
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/last-admin")
+    assert (await client.get("/users/me", headers=admin)).json()["role"] == "admin"
+    assert (await demote(client, admin, learner)).status_code == 200
+    other = await register_admin(client, stores)
+    assert (await demote(client, admin, admin)).status_code == 200
+    assert (await demote(client, other, other)).status_code == 409
+
+
+async def test_two_admins_who_demote_each_other_leave_one(alone: tuple[httpx.AsyncClient, Stores]) -> None:
+    client, stores = alone
+    ana, ben = await register_admin(client, stores), await register_admin(client, stores)
+
+    async def both_wait() -> bool:
+        return bool((await query(stores, WAITING))[0].n == 2)
+
+    async with stores.postgres.engine.begin() as connection:
+        await connection.execute(text("SELECT id FROM users FOR UPDATE"))
+        demoted = asyncio.gather(demote(client, ana, ben), demote(client, ben, ana))
+        await until(both_wait, 5)
+    assert sorted(answer.status_code for answer in await demoted) == [200, 409]
+    admins = await query(stores, "SELECT count(*) AS n FROM users WHERE role = 'admin'")
+    assert admins[0].n == 1
