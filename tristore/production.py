@@ -29,7 +29,7 @@ def trusts_everybody(proxies: Iterable[str]) -> bool:
     networks = [ip_network(proxy) for proxy in proxies]
     v4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
     v6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
-    return any(network.prefixlen == 0 for network in (*v4, *v6))
+    return any(network.prefixlen == 0 for network in v4) or any(network.prefixlen == 0 for network in v6)
 
 
 def _has_tls(dsn: Dsn) -> bool:
