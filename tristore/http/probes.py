@@ -28,7 +28,9 @@ WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "mod
     dependencies=[Depends(require_scraper_in_production)],
 )
 async def read_health(request: Request) -> Response:
-    """In production it needs the metrics' token. `degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
+    """In production it needs the metrics' token.
+
+    `degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
     report = await _health(request).report()
     status = 503 if report.status == "unavailable" else 200
     return Response(report.as_json, status_code=status, media_type="application/json")
