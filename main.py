@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     add_error_handlers(app, token_path="/auth/token")  # noqa: S106 - not a password
     for router in (*all_routers(), probes.router, metrics.router):
         app.include_router(router)
-    if settings.docs:
+    if settings.docs and settings.environment != "production":
         app.serve_document()
     return app
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from tristore.errors import StoreName
+from tristore.production import dsn_problems, trusts_everybody
 from tristore.stores.dsn import Dsn, read_mongodb, read_postgres, read_redis
 
 S = TypeVar("S", bound="TristoreSettings")
@@ -29,7 +30,6 @@ READERS: dict[DsnField, Callable[[str], Dsn]] = {
     "redis_dsn": read_redis,
     "mongodb_dsn": read_mongodb,
 }
-DEVELOPMENT_PASSWORDS = {"postgres", "redis", "mongo", "mongodb", "root", "password", "secret", "changeme"}
 
 
 class TristoreSettings(BaseSettings):
@@ -60,6 +60,7 @@ class TristoreSettings(BaseSettings):
     data_dir: Path = Path(".data")
 
     postgres_dsn: SecretStr | None = None
+    postgres_trusted_network: bool = False
     postgres_pool_size: int = Field(20, ge=1)
     # An overflow connection is closed when it is returned, so bursts would reconnect all the time.
     postgres_max_overflow: int = Field(0, ge=0)
@@ -72,12 +73,14 @@ class TristoreSettings(BaseSettings):
     sql_echo: bool = False
 
     redis_dsn: SecretStr | None = None
+    redis_trusted_network: bool = False
     redis_max_connections: int = Field(32, ge=1)
     redis_timeout: float = Field(0.1, gt=0)
     redis_breaker_failures: int = Field(3, ge=1)
     redis_breaker_seconds: float = Field(1, gt=0)
 
     mongodb_dsn: SecretStr | None = None
+    mongodb_trusted_network: bool = False
     mongodb_database: str = "tristore"
     mongodb_driver: Literal["motor", "pymongo"] = "motor"
     mongodb_max_pool_size: int = Field(32, ge=1)
@@ -132,7 +135,7 @@ class TristoreSettings(BaseSettings):
     @classmethod
     def _require_origins(cls, origins: list[str]) -> list[str]:
         for number, origin in enumerate(origins, 1):
-            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin):
+            if origin not in {"*", "null"} and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin):
                 raise ValueError(
                     f"must list origins as browsers send them, such as https://app.example.com: with a scheme, and "
                     f"nothing after host and port, not even a /. The origin at place {number} is none"
@@ -173,14 +176,22 @@ class TristoreSettings(BaseSettings):
             if secret is None:
                 problems.append(f"{name.upper()} is not set")
                 continue
-            dsn = read(secret.get_secret_value())
-            password = dsn.options.get("password", dsn.password)
-            if not password and "sslcert" not in dsn.options:
-                problems.append(f"{name.upper()} has no password")
-            elif password.lower() in DEVELOPMENT_PASSWORDS | self.known_passwords:
-                problems.append(f"{name.upper()} has a well-known password")
-        if "*" in self.cors_origins and self.cors_allow_credentials:
-            problems.append("CORS_ORIGINS has a wildcard while CORS_ALLOW_CREDENTIALS is on")
+            trusted: bool = getattr(self, name.replace("dsn", "trusted_network"))
+            found = dsn_problems(read(secret.get_secret_value()), self.known_passwords, trusted=trusted)
+            problems += [f"{name.upper()} {problem}" for problem in found]
+        if self.cors_allow_credentials:
+            problems += [
+                f"CORS_ORIGINS has {told} while CORS_ALLOW_CREDENTIALS is on"
+                for origin, told in (("*", "a wildcard"), ("null", "null, which any page can send,"))
+                if origin in self.cors_origins
+            ]
+        if trusts_everybody(self.trusted_proxies):
+            problems.append("TRUSTED_PROXIES holds every address: any client could name the address it is counted by")
+        limits = [getattr(self, name) for name in type(self).model_fields if name.startswith("rate_limit_")]
+        if limits and not any(limits):
+            problems.append("RATE_LIMIT_... are all empty: passwords could be guessed without end")
+        if self.sql_echo:
+            problems.append("SQL_ECHO is on: it logs every statement")
         if self.metrics_token and len(self.metrics_token.get_secret_value()) < 16:
             problems.append("METRICS_TOKEN is shorter than 16 characters")
         return problems

@@ -22,6 +22,13 @@ async def require_scraper(request: Request) -> None:
         raise NotAuthenticated
 
 
+async def require_scraper_in_production(request: Request) -> None:
+    """As `require_scraper`, in production only. Raises NotFound, NotAuthenticated."""
+    settings: TristoreSettings = request.app.state.settings
+    if settings.environment == "production":
+        await require_scraper(request)
+
+
 router = APIRouter(tags=["metrics"], include_in_schema=False)
 
 

@@ -1,9 +1,11 @@
 """Routes for probes: of Kubernetes, and one for people. They ask `app.state.health`."""
 
 from fastapi import Request, Response
+from fastapi.params import Depends
 from fastapi.routing import APIRoute
 
 from tristore.http.anonymous import BY_ADDRESS
+from tristore.http.metrics import require_scraper_in_production
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 from tristore.ops.health import Health, HealthService, Probe
@@ -23,11 +25,13 @@ WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "mod
     "",
     summary="The state of the three stores",
     response_model=Health,
-    responses=WITHOUT_POSTGRESQL | problems(429),
-    dependencies=[BY_ADDRESS],
+    responses=WITHOUT_POSTGRESQL | problems(401, 404, 429),
+    dependencies=[BY_ADDRESS, Depends(require_scraper_in_production)],
 )
 async def read_health(request: Request) -> Response:
-    """`degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
+    """In production it needs the metrics' token.
+
+    `degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
     report = await _health(request).report()
     status = 503 if report.status == "unavailable" else 200
     return Response(report.as_json, status_code=status, media_type="application/json")

@@ -74,3 +74,14 @@ async def test_a_refusal_is_counted_by_its_limit(settings: Settings, stores: Sto
         headers = await register(client)
         assert [(await client.get("/users/me", headers=headers)).status_code for _ in range(2)] == [200, 429]
         assert value(await scrape(client), "rate_limited_total", event="requests") == 1
+
+
+async def test_production_tells_strangers_one_word(settings: Settings, stores: Stores) -> None:
+    production = {"environment": "production", "metrics_token": SecretStr(TOKEN)}
+    async with client_of(create_app(settings.model_copy(update=production), stores)) as client:
+        assert (await client.get("/health")).status_code == 401
+        assert "databases" in (await client.get("/health", headers=SCRAPER)).json()
+        for path in ("/docs", "/openapi.json"):
+            assert (await client.get(path, headers=SCRAPER)).status_code == 404
+        for probe in ("live", "ready", "startup"):
+            assert (await client.get(f"/health/{probe}")).json() == {"status": "ok"}

@@ -12,9 +12,9 @@ from tristore.stores.stores import open_stores
 PASSWORD = "s3cr3t-of-the-database"
 SAFE: dict[str, Any] = {
     "environment": "production",
-    "postgres_dsn": f"postgresql://app:{PASSWORD}@db/app",
-    "redis_dsn": f"redis://:{PASSWORD}@cache/0",
-    "mongodb_dsn": f"mongodb://app:{PASSWORD}@a,b:27018/?replicaSet=rs0",
+    "postgres_dsn": f"postgresql://app:{PASSWORD}@db/app?sslmode=require",
+    "redis_dsn": f"rediss://:{PASSWORD}@cache/0",
+    "mongodb_dsn": f"mongodb://app:{PASSWORD}@a,b:27018/?replicaSet=rs0&tls=true",
 }
 
 
@@ -23,7 +23,7 @@ def make(**values: Any) -> TristoreSettings:
 
 
 def test_a_safe_production_is_accepted() -> None:
-    assert make(**SAFE).dsn("postgres_dsn") == f"postgresql+asyncpg://app:{PASSWORD}@db/app"
+    assert make(**SAFE).dsn("postgres_dsn") == f"postgresql+asyncpg://app:{PASSWORD}@db/app?sslmode=require"
 
 
 def test_production_lists_everything_that_is_wrong_in_one_message() -> None:
@@ -96,8 +96,10 @@ def test_an_origin_that_no_browser_sends_is_refused_with_the_cure(origin: str) -
 
 
 def test_production_reads_the_password_of_every_form() -> None:
-    make(**SAFE | {"postgres_dsn": f"postgresql://app:{PASSWORD}@a,b:5433/app?target_session_attrs=any"})
-    make(**SAFE | {"postgres_dsn": f"postgresql://a,b/app?user=app&password={PASSWORD}"})
+    make(
+        **SAFE | {"postgres_dsn": f"postgresql://app:{PASSWORD}@a,b:5433/app?target_session_attrs=any&sslmode=require"}
+    )
+    make(**SAFE | {"postgres_dsn": f"postgresql://a,b/app?user=app&password={PASSWORD}&sslmode=require"})
     for password in ("changeme", "%63hangeme", ""):
         with pytest.raises(ValidationError, match="POSTGRES_DSN has"):
             make(**SAFE | {"postgres_dsn": f"postgresql://app:{password}@a,b:5433/app"})
@@ -113,7 +115,7 @@ def test_the_product_adds_passwords_that_production_refuses() -> None:
     class Settings(TristoreSettings):
         known_passwords: ClassVar = frozenset({"of-the-product"})
 
-    unsafe: dict[str, Any] = SAFE | {"redis_dsn": "redis://:of-the-product@cache/0"}
+    unsafe: dict[str, Any] = SAFE | {"redis_dsn": "rediss://:of-the-product@cache/0"}
     assert TristoreSettings(_env_file=None, **unsafe).environment == "production"
     with pytest.raises(ValidationError, match="REDIS_DSN has a well-known password"):
         Settings(_env_file=None, **unsafe)
@@ -132,3 +134,66 @@ def test_secrets_are_read_from_files_and_count_for_more_than_the_env_file(
     assert settings.dsn("postgres_dsn") == "postgresql+asyncpg://app@of-the-secret/app"
     assert settings.dsn("redis_dsn") == "redis://of-the-environment/0"
     assert settings.app_name == "x"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "problem"),
+    [
+        ({"redis_dsn": "rediss://:elevenchars@cache/0"}, "REDIS_DSN has a password of fewer than 12"),
+        ({"redis_dsn": f"redis://:{PASSWORD}@cache/0"}, "REDIS_DSN has no TLS"),
+        ({"postgres_dsn": f"postgresql://app:{PASSWORD}@db/app?sslmode=prefer"}, "POSTGRES_DSN has no TLS"),
+        ({"postgres_dsn": f"postgresql://app:{PASSWORD}@127.0.0.1,db/app"}, "POSTGRES_DSN has no TLS"),
+        ({"mongodb_dsn": f"mongodb://app:{PASSWORD}@db/"}, "MONGODB_DSN has no TLS"),
+        ({"mongodb_dsn": f"mongodb+srv://app:{PASSWORD}@db.example/?tls=false"}, "MONGODB_DSN has no TLS"),
+    ],
+)
+def test_production_wants_long_passwords_and_tls_unless_the_network_is_trusted(
+    dsn: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        make(**SAFE | dsn)
+    make(**SAFE | dsn | {next(iter(dsn)).replace("dsn", "trusted_network"): True})
+
+
+def test_a_trusted_network_does_not_excuse_a_well_known_password() -> None:
+    with pytest.raises(ValidationError, match="REDIS_DSN has a well-known password"):
+        make(**SAFE | {"redis_dsn": "redis://:changeme@cache/0"}, redis_trusted_network=True)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        {"redis_dsn": f"redis://:{PASSWORD}@[::1]:6379/0"},
+        {"redis_dsn": f"unix:///run/redis?password={PASSWORD}"},
+        {"postgres_dsn": f"postgresql://app:{PASSWORD}@/app?host=/run/postgresql"},
+        {"mongodb_dsn": f"mongodb://app:{PASSWORD}@localhost,127.0.0.2:27018/"},
+    ],
+)
+def test_production_needs_no_tls_within_a_machine(dsn: dict[str, str]) -> None:
+    make(**SAFE | dsn)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"trusted_proxies": ["0.0.0.0/0"]}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": ["10.0.0.0/8", "::/0"]}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": ["0.0.0.0/1", "128.0.0.0/1"]}, "TRUSTED_PROXIES"),
+        ({"cors_origins": ["null"], "cors_allow_credentials": True}, "CORS_ORIGINS has null"),
+        ({"sql_echo": True}, "SQL_ECHO"),
+    ],
+)
+def test_production_refuses_what_is_for_development(values: dict[str, Any], problem: str) -> None:
+    assert make(**values).environment == "local"
+    with pytest.raises(ValidationError, match=problem):
+        make(**SAFE | values)
+
+
+def test_production_refuses_to_count_nothing() -> None:
+    class Settings(TristoreSettings):
+        rate_limit_one: str = "1/hour"
+        rate_limit_other: str = ""
+
+    assert Settings(_env_file=None, **SAFE).rate_limit_one
+    with pytest.raises(ValidationError, match="RATE_LIMIT"):
+        Settings(_env_file=None, **SAFE, rate_limit_one="")
