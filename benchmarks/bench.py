@@ -142,7 +142,10 @@ async def measure(folder: Path, size: Size, compare: Comparisons, rows: Iterable
 
 
 async def count_statements(postgres: Served) -> None:
-    connection = await asyncpg.connect(postgres.dsn.replace("+asyncpg", ""))
+    # The template of all databases that come: the app's role may not make the extension.
+    dsn = postgres.administrator_dsn.replace("+asyncpg", "")
+    connection = await asyncpg.connect(dsn, database="template1")
+    await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     await connection.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
     await connection.close()
 
@@ -408,7 +411,6 @@ async def query(stores: Stores, statement: str, *values: object) -> Any:
 
 
 async def calls(stores: Stores, pattern: str) -> int:
-    await query(stores, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     count = "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query LIKE $1"
     return int(await query(stores, count, pattern))
 

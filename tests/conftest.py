@@ -25,7 +25,7 @@ from tristore.stores.stores import Stores, open_stores
 from tristore.testing import log_of_run
 from tristore.testing.guarded import guarded_folder, hold
 from tristore.testing.lab import App
-from tristore.testing.stores import MONGODB, REDIS, Servers, client_of
+from tristore.testing.stores import MONGODB, REDIS, Servers, allow_faults, client_of
 
 FOLDER = pytest.StashKey[Path]()
 """Of the run. All its servers and logs are in there, and nothing of it is left at the end."""
@@ -81,6 +81,7 @@ def run_folder(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def servers(run_folder: Path, worker_id: str) -> Servers:
     shared = EmbeddedServers(run_folder / "shared").start_all(("postgresql", "mongodb"))
+    allow_faults(shared["mongodb"])
     return shared | EmbeddedServers(run_folder / worker_id).start_all(["redis"])
 
 

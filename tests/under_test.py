@@ -69,6 +69,7 @@ async def own_lab(folder: Path, **values: Any) -> AsyncIterator[Lab]:
     """A lab whose servers have their data in the folder. Whoever made the folder ends them: see guarded.py."""
     embedded = EmbeddedServers(folder)
     servers = await to_thread.run_sync(embedded.start_all)
+    await to_thread.run_sync(stores.allow_faults, servers["mongodb"])
     async with fresh_databases(servers, **values) as settings:
         yield Lab(settings, APP, servers["redis"].data, embedded, servers)
 

@@ -1,5 +1,6 @@
 """MongoDB on three nodes, as in production: a primary may die with what no other has, and roll it back later."""
 
+import secrets
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,7 +12,9 @@ from typing import Any
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
-from tristore.embedded.kinds import REPLICA_SET, MongoDB
+from tristore.embedded.accounts import write_private
+from tristore.embedded.mongodb import KEY_FILE, REPLICA_SET, ROLES, MongoDB
+from tristore.embedded.passwords import APP_ROLE
 from tristore.testing.lab import free_port, until
 
 ELECTION_MS = 2000
@@ -25,6 +28,7 @@ class Node:
     env: dict[str, str]
     log: Path
     port: int
+    key: str
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,7 +47,8 @@ class Node:
 
     async def says(self, command: str, **more: Any) -> dict[str, Any]:
         """Nothing when it does not answer."""
-        address = f"mongodb://{self.address}/?directConnection=true&timeoutMS=2000"
+        member = f"__system:{self.key}@{self.address}/?authSource=local&authMechanism=SCRAM-SHA-256"
+        address = f"mongodb://{member}&directConnection=true&timeoutMS=2000"
         async with AsyncMongoClient[dict[str, Any]](address) as client:
             try:
                 return await client.admin.command(command, **more)
@@ -64,7 +69,8 @@ class ReplicaSet:
 
     @property
     def dsn(self) -> str:
-        return f"mongodb://{','.join(node.address for node in self.nodes)}/?replicaSet={REPLICA_SET}"
+        addresses = ",".join(node.address for node in self.nodes)
+        return f"mongodb://{APP_ROLE}:{self.nodes[0].key}@{addresses}/?replicaSet={REPLICA_SET}"
 
     @asynccontextmanager
     async def failover(self) -> AsyncIterator[None]:
@@ -100,6 +106,8 @@ class ReplicaSet:
         config = {"_id": REPLICA_SET, "members": members, "settings": settings}
         assert await self.nodes[0].says("replSetInitiate", value=config)
         await until(self._is_whole, PATIENCE)
+        primary = await self._primary()
+        assert await primary.says("createUser", value=APP_ROLE, pwd=primary.key, roles=ROLES[APP_ROLE])
 
     async def _is_whole(self) -> bool:
         states = [await node.says("hello") for node in self.nodes]
@@ -111,13 +119,14 @@ class ReplicaSet:
 @asynccontextmanager
 async def three_nodes_in(folder: Path) -> AsyncIterator[ReplicaSet]:
     kind = MongoDB()
-    nodes = []
+    nodes, key = [], secrets.token_hex(24)
     for number in range(3):
         data = folder / f"node-{number}"
         data.mkdir(parents=True)
         binary, port = kind.choose(kind.installed(), data), free_port()
+        write_private(data / KEY_FILE, key)
         log = folder / f"node-{number}.log"
-        nodes.append(Node(kind.command(binary, data, port), dict(binary.env), log, port))
+        nodes.append(Node(kind.command(binary, data, port), dict(binary.env), log, port, key))
     replica_set = ReplicaSet(nodes)
     try:
         await replica_set.begin()

@@ -9,7 +9,6 @@ import asyncpg
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
-from config import Settings
 from tests.chaos.schedule import Fault, Kind
 from tests.under_test import Lab
 from tristore.embedded.servers import Store
@@ -28,7 +27,7 @@ def strike(fault: Fault, store: Store, proxy: Proxy, lab: Lab) -> AbstractAsyncC
     if fault.kind in {"hang", "kill"}:
         return lab.without(store, "stopped" if fault.kind == "hang" else "killed")
     if fault.kind in {"refuses", "demoted"}:
-        return REFUSALS[store, fault.kind](lab.settings)
+        return REFUSALS[store, fault.kind](lab)
     return AT_PROXY[fault.kind](fault, store, proxy)
 
 
@@ -86,17 +85,17 @@ async def _lost_answers(fault: Fault, store: Store, proxy: Proxy) -> AsyncIterat
 
 
 @asynccontextmanager
-async def postgresql_read_only(settings: Settings) -> AsyncIterator[None]:
+async def postgresql_read_only(lab: Lab) -> AsyncIterator[None]:
     """As a demoted server is to the sessions that it keeps."""
     try:
-        await _configure(settings, "ALTER SYSTEM SET default_transaction_read_only = on")
+        await _configure(lab, "ALTER SYSTEM SET default_transaction_read_only = on")
         yield
     finally:
-        await _configure(settings, "ALTER SYSTEM RESET default_transaction_read_only")
+        await _configure(lab, "ALTER SYSTEM RESET default_transaction_read_only")
 
 
-async def _configure(settings: Settings, statement: str) -> None:
-    dsn = settings.dsn("postgres_dsn").replace("+asyncpg", "")
+async def _configure(lab: Lab, statement: str) -> None:
+    dsn = lab.servers["postgresql"].administrator_dsn.replace("+asyncpg", "")
     # A session that is read-only itself may not say it.
     connection = await asyncpg.connect(dsn, server_settings={"default_transaction_read_only": "off"})
     try:
@@ -116,9 +115,9 @@ async def _is_read_only(dsn: str, wanted: bool) -> bool:
 
 
 @asynccontextmanager
-async def redis_without_replicas(settings: Settings) -> AsyncIterator[None]:
+async def redis_without_replicas(lab: Lab) -> AsyncIterator[None]:
     """Reads are answered, and no write is."""
-    async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
+    async with Redis.from_url(lab.settings.dsn("redis_dsn")) as redis:
         try:
             await redis.config_set("min-replicas-to-write", 1)
             yield
@@ -127,9 +126,9 @@ async def redis_without_replicas(settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def redis_demoted(settings: Settings) -> AsyncIterator[None]:
+async def redis_demoted(lab: Lab) -> AsyncIterator[None]:
     """A replica of nobody who is there: it keeps its connections and its data."""
-    async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
+    async with Redis.from_url(lab.settings.dsn("redis_dsn")) as redis:
         try:
             await redis.replicaof(*NOBODY)
             yield
@@ -138,9 +137,9 @@ async def redis_demoted(settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def mongodb_locked(settings: Settings) -> AsyncIterator[None]:
+async def mongodb_locked(lab: Lab) -> AsyncIterator[None]:
     """`hello` is answered, and writes stall."""
-    async with AsyncMongoClient[dict[str, Any]](settings.dsn("mongodb_dsn")) as client:
+    async with AsyncMongoClient[dict[str, Any]](lab.settings.dsn("mongodb_dsn")) as client:
         locking = asyncio.create_task(client.admin.command("fsync", lock=True))
         try:
             await asyncio.shield(locking)
@@ -157,7 +156,7 @@ AT_PROXY: dict[Kind, Callable[[Fault, Store, Proxy], AbstractAsyncContextManager
     "late": _late,
     "lost answer": _lost_answers,
 }
-REFUSALS: dict[tuple[Store, Kind], Callable[[Settings], AbstractAsyncContextManager[None]]] = {
+REFUSALS: dict[tuple[Store, Kind], Callable[[Lab], AbstractAsyncContextManager[None]]] = {
     ("postgresql", "refuses"): postgresql_read_only,
     ("redis", "refuses"): redis_without_replicas,
     ("redis", "demoted"): redis_demoted,

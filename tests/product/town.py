@@ -57,7 +57,7 @@ async def town_in(lab: Lab) -> AsyncIterator[Town]:
         port = str(lab.servers["postgresql"].port)
         through = {
             "POSTGRES_DSN": settings.dsn("postgres_dsn").replace(f":{port}/", f":{postgresql.port}/"),
-            "REDIS_DSN": f"redis://127.0.0.1:{redis.port}/0",
+            "REDIS_DSN": settings.dsn("redis_dsn").replace(f":{lab.servers['redis'].port}/", f":{redis.port}/"),
             "POSTGRES_REQUEST_DEADLINE": "3",
         }
         async with own.app(**ALONE | through) as here, own.app(**ALONE) as there:

@@ -4,43 +4,25 @@ import errno
 import fcntl
 import json
 import os
-import pwd
 import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import psutil
 
+from tristore.embedded.accounts import Account, CannotRun
+
 LOOPBACK = "127.0.0.1"
-SYSTEM_USER = "tristore"
 LOCK_SECONDS = 90.0
 STOP_SECONDS = 10.0
 LOG_LIMIT = 5_000_000
 """Bytes. A server whose log is longer begins a new one when it starts."""
-
-# Enters a user namespace in which root is an ordinary user, then becomes the server. It is a program of its own.
-# Code between fork and exec (preexec_fn) may deadlock in a process with threads, and `start_all` has threads.
-_NOT_ROOT = """
-import ctypes, os, sys
-if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):
-    sys.exit(os.strerror(ctypes.get_errno()))
-for name, text in ("setgroups", "deny"), ("uid_map", "1000 0 1"), ("gid_map", "1000 0 1"):
-    with open("/proc/self/" + name, "w") as file:
-        file.write(text)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-class CannotRun(Exception):
-    """Says why a server cannot be run."""
 
 
 @dataclass(frozen=True)
@@ -74,67 +56,6 @@ class PidFile:
             if abs(process.create_time() - self.created) < 2 and serves(process, data) and not gone(process):
                 return process
         return None
-
-
-@dataclass(frozen=True)
-class Account:
-    """How to run a server that refuses root: a prefix of its command, or another user."""
-
-    prefix: tuple[str, ...] = ()
-    user: pwd.struct_passwd | None = None
-
-    @property
-    def ids(self) -> tuple[int | None, int | None, list[int] | None]:
-        return (self.user.pw_uid, self.user.pw_gid, []) if self.user else (None, None, None)
-
-    def take_over(self, folder: Path) -> None:
-        """Make this account the owner of a folder. An earlier start may have used another account."""
-        uid, gid = (self.user.pw_uid, self.user.pw_gid) if self.user else (os.geteuid(), os.getegid())
-        if folder.stat().st_uid != uid:
-            for path in [folder, *folder.rglob("*")]:
-                os.chown(path, uid, gid, follow_symlinks=False)
-
-    def check_reach(self, binary: Path, folder: Path) -> None:
-        """Raises CannotRun if this account cannot run the program, or cannot write to the folder."""
-        test = ["/bin/sh", "-c", 'test -x "$0" && test -w "$1"', str(binary), str(folder)]
-        if self != ONESELF and run(test, account=self).returncode:
-            who = f"the system user {SYSTEM_USER}" if self.user else "root without its powers"
-            raise CannotRun(f"it refuses root, and {who} cannot reach {binary} or {folder}: run as an ordinary user")
-
-
-ONESELF = Account()
-
-
-@cache
-def unprivileged() -> Account:
-    """The account for servers that refuse root: our own if we are not root. Raises CannotRun."""
-    if os.geteuid() != 0:
-        return ONESELF
-    inside = Account(prefix=(sys.executable, "-IS", "-c", _NOT_ROOT))
-    if run(["/bin/true"], account=inside).returncode == 0:
-        return inside
-    return Account(user=_system_user())
-
-
-def _system_user() -> pwd.struct_passwd:
-    with suppress(KeyError):
-        return pwd.getpwnam(SYSTEM_USER)
-    with suppress(KeyError, OSError):
-        run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SYSTEM_USER])
-        return pwd.getpwnam(SYSTEM_USER)
-    raise CannotRun(f"it refuses root, and the system user {SYSTEM_USER} cannot be made: run as an ordinary user")
-
-
-def run(
-    command: Sequence[str], *, account: Account = ONESELF, env: Mapping[str, str] | None = None, seconds: float = 60
-) -> "subprocess.CompletedProcess[str]":
-    """Run a program to its end, for so many seconds at most. Raises OSError and SubprocessError."""
-    uid, gid, groups = account.ids
-    return subprocess.run(  # noqa: S603 - the programs are ours, and no argument is a user's
-        [*account.prefix, *command], env=env, user=uid, group=gid, extra_groups=groups, timeout=seconds,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        start_new_session=True,
-    )  # fmt: skip
 
 
 def spawn(command: Sequence[str], data: Path, log: Path, env: Mapping[str, str], account: Account) -> psutil.Process:

@@ -13,10 +13,13 @@ from typing import get_args
 
 import psutil
 
-from tristore.embedded.kinds import Kind, MongoDB, PostgreSQL, Redis
+from tristore.embedded.accounts import CannotRun, make_private
+from tristore.embedded.kinds import Kind, Redis
+from tristore.embedded.mongodb import MongoDB
+from tristore.embedded.passwords import passwords_of
+from tristore.embedded.postgresql import PostgreSQL
 from tristore.embedded.process import (
     LOG_LIMIT,
-    CannotRun,
     PidFile,
     end,
     family,
@@ -57,6 +60,9 @@ class Server:
 
     store: Store
     dsn: str = field(repr=False)
+    """For the app, with its password."""
+    administrator_dsn: str = field(repr=False)
+    """With all rights, for tests and for whoever repairs something. Redis has one user only."""
     pid: int
     port: int
     data: Path
@@ -69,8 +75,8 @@ class EmbeddedServers:
     def __init__(
         self, root: Path, *, name: str = "tristore", installed: Callable[[Store], Iterable[Path]] | None = None
     ) -> None:
-        """`name` is the name of PostgreSQL's superuser and of its database. Data that exists must have been made with
-        it. `installed` gives the programs to choose from, the best first. None: those on PATH, then in the wheels."""
+        """`name` is the name of PostgreSQL's database. Data that exists must have been made with it.
+        `installed` gives the programs to choose from, the best first. None: those on PATH, then in the wheels."""
         self._root = root.resolve()
         self._kinds: dict[Store, Kind] = {"postgresql": PostgreSQL(name), "redis": Redis(), "mongodb": MongoDB()}
         self._installed = installed or self.installed
@@ -129,14 +135,16 @@ class EmbeddedServers:
         return PidFile.read(self._folder(store) / "server.json")
 
     def _server(self, store: Store, known: PidFile) -> Server:
-        dsn = self._kinds[store].dsn.format(port=known.port)
-        return Server(store, dsn, known.pid, known.port, self._data(store), known.version)
+        kind, passwords = self._kinds[store], passwords_of(self._data(store))
+        dsns = kind.dsn(known.port, passwords), kind.administrator_dsn(known.port, passwords)
+        return Server(store, *dsns, known.pid, known.port, self._data(store), known.version)
 
     def _start(self, store: Store, cancelled: threading.Event) -> tuple[Server, bool]:
         """The server, and whether it had to be started. Raises EmbeddedError."""
         log, begin = self._folder(store) / "server.log", 0
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
+            for folder in self._root, log.parent:
+                make_private(folder)
             with log.open("a") as file:
                 if file.tell() > LOG_LIMIT:
                     file.truncate(0)
@@ -146,7 +154,7 @@ class EmbeddedServers:
                     return server, False
                 self._clear(store)
                 return self._launch(store, log, cancelled), True
-        except (CannotRun, OSError, SubprocessError, psutil.Error) as error:
+        except (CannotRun, OSError, SubprocessError, psutil.Error, ValueError, TypeError) as error:
             raise EmbeddedError(store, error, tail(log, begin)) from error
 
     def _adopt(self, store: Store) -> Server | None:

@@ -91,7 +91,7 @@ def fail(message: str) -> NoReturn:
 def _among_users_of(folder: Path) -> Iterator[int]:
     """A second `PORT=8001 make run` adopts the first one's servers, so only the last to go may stop them. The kernel
     counts the users: each holds a shared lock, which ends with its process."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "users").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # waits for a last one that is stopping the servers right now
         yield file.fileno()

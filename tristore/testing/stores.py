@@ -15,7 +15,9 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from fastapi import FastAPI
 from mongomock_motor import AsyncMongoMockClient
 from pydantic import SecretStr
+from pymongo import MongoClient
 
+from tristore.embedded.passwords import APP_ROLE
 from tristore.embedded.servers import Server, Store
 from tristore.migrations.history import OWN
 from tristore.settings import TristoreSettings
@@ -65,6 +67,12 @@ REDIS = {"fakeredis": fake_redis, "redis": real_redis}
 REAL_MONGODB = {"motor": real_mongodb("motor"), "pymongo": real_mongodb("pymongo")}
 MONGODB = {"mongomock": mongomock, **REAL_MONGODB}
 """Each has an empty database."""
+
+
+def allow_faults(server: Server) -> None:
+    """Let the app's user of MongoDB make the server refuse, which tests do on the connections of the app."""
+    with MongoClient[dict[str, Any]](server.administrator_dsn) as client:
+        client.admin.command("grantRolesToUser", APP_ROLE, roles=["hostManager", "clusterManager"])
 
 
 def settings_on(servers: Servers, kind: type[S], **values: Any) -> S:

@@ -135,7 +135,7 @@ async def test_a_redis_that_refuses_is_done_without(
 
 @pytest.mark.parametrize("right", ["info", "@scripting", "subscribe"])
 async def test_a_redis_user_without_a_right_is_done_without(lab: Lab, right: str) -> None:
-    dsn = lab.settings.dsn("redis_dsn").replace("://", "://weak:but-long@")
+    dsn = f"redis://weak:but-long@{lab.settings.dsn('redis_dsn').partition('@')[2]}"
     async with connected(lab) as redis:
         await redis.acl_setuser(
             "weak",
@@ -161,7 +161,7 @@ async def test_a_redis_user_without_a_right_is_done_without(lab: Lab, right: str
 @asynccontextmanager
 async def read_only(lab: Lab) -> AsyncIterator[None]:
     """As a server whose disk is full, or that was demoted: sessions stay, and learn it."""
-    connection = await asyncpg.connect(lab.servers["postgresql"].dsn.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(lab.servers["postgresql"].administrator_dsn.replace("+asyncpg", ""))
     try:
         await connection.execute("SET default_transaction_read_only = off")  # of this session: to take it back
         await connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")

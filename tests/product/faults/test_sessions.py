@@ -255,15 +255,18 @@ async def test_no_ended_session_is_accepted_while_redis_is_killed_again_and_agai
     assert set(answers) == {(200, 204, 401)}
 
 
-def through(proxy: Proxy) -> dict[str, str]:
-    return {**PATIENT, "REDIS_DSN": f"redis://127.0.0.1:{proxy.port}/0"}
+def through(proxy: Proxy, lab: Lab) -> dict[str, str]:
+    return {
+        **PATIENT,
+        "REDIS_DSN": lab.servers["redis"].dsn.replace(f":{lab.servers['redis'].port}/", f":{proxy.port}/"),
+    }
 
 
 async def test_what_a_process_without_redis_ends_is_told_by_another_before_it_answers(
     lab: Lab, clients: Clients, stores: Stores, copies: Copies
 ) -> None:
     there = clients[1]
-    async with proxy_to(lab.servers["redis"].port) as proxy, lab.app(**through(proxy)) as cut_off:
+    async with proxy_to(lab.servers["redis"].port) as proxy, lab.app(**through(proxy, lab)) as cut_off:
         boss, aide = [await register_admin(there, stores) for _ in range(2)]
         mine, erased, theirs = [await join(there) for _ in range(3)]
         for member in (mine, erased, theirs):
@@ -292,7 +295,7 @@ async def test_where_nobody_can_deliver_it_the_copys_time_bounds_how_long_an_end
         own = replace(lab, settings=settings)  # no relay of another test's process has this outbox
         ttls = {"CACHE_SESSION_TTL": str(ttl), "NEAR_SESSION_SECONDS": str(near)}
         async with (
-            own.app(**through(proxy) | ttls | {"REDIS_TIMEOUT": "0.1"}) as cut_off,
+            own.app(**through(proxy, lab) | ttls | {"REDIS_TIMEOUT": "0.1"}) as cut_off,
             own.app(**PATIENT | ttls, OUTBOX_POLL_SECONDS="600") as other,
             open_stores(settings) as stores,
         ):

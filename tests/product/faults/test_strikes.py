@@ -13,7 +13,6 @@ from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from config import Settings
 from tests.chaos.strikes import mongodb_locked, postgresql_read_only, redis_demoted, redis_without_replicas
 from tests.under_test import Lab
 
@@ -66,7 +65,7 @@ async def read_mongodb(client: Client) -> object:
 @dataclass(frozen=True)
 class Case:
     store: str
-    strike: Callable[[Settings], AbstractAsyncContextManager[None]]
+    strike: Callable[[Lab], AbstractAsyncContextManager[None]]
     read: Callable[[Client], Awaitable[object]]
     write: Callable[[Client], Awaitable[None]]
     error: type[Exception]
@@ -95,7 +94,7 @@ async def test_a_store_that_refuses_writes_answers_on_the_same_connection_and_ta
     case: Case, client: Client, lab: Lab
 ) -> None:
     await case.write(client)
-    async with case.strike(lab.settings):
+    async with case.strike(lab):
         assert await case.read(client)
         with pytest.raises(case.error):
             await case.write(client)
@@ -106,7 +105,7 @@ async def test_a_strike_that_is_interrupted_is_taken_back(case: Case, client: Cl
     in_force = asyncio.Event()
 
     async def suffer() -> None:
-        async with case.strike(lab.settings):
+        async with case.strike(lab):
             in_force.set()
             await asyncio.Event().wait()
 

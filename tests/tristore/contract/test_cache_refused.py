@@ -64,7 +64,7 @@ async def limited(admin: Redis, server: Server, *, without: str) -> AsyncIterato
     commands = ["+@all", without]
     await admin.acl_setuser("limited", True, passwords=["+limited"], keys=["*"], channels=["*"], commands=commands)
     try:
-        yield server.dsn.replace("redis://", "redis://limited:limited@")
+        yield f"redis://limited:limited@{server.dsn.partition('@')[2]}"
     finally:
         await admin.acl_deluser("limited")
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
@@ -69,10 +70,11 @@ async def test_a_commit_whose_answer_is_lost_has_happened(lab: Lab) -> None:
 
 async def test_each_connection_takes_its_own_share_of_the_latency(lab: Lab) -> None:
     shares = iter((0.0, 1.0))
+    password = urlsplit(lab.servers["redis"].dsn).password
     async with (
         proxy_to(lab.servers["redis"].port, lambda: next(shares)) as proxy,
-        Redis(port=proxy.port) as near,
-        Redis(port=proxy.port) as far,
+        Redis(port=proxy.port, password=password) as near,
+        Redis(port=proxy.port, password=password) as far,
     ):
         for client in (near, far):
             await client.ping()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from alembic import command
 from anyio import to_thread
+from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
@@ -24,10 +25,9 @@ from tristore.testing.stores import Servers, own_databases
 async def test_migrating_drops_an_invalid_index_and_looking_at_the_schema_does_not(servers: Servers) -> None:
     async with own_databases(servers) as settings:
         dsn = settings.dsn("postgres_dsn")
-        async with migration_engine(dsn).begin() as connection:
-            await connection.execute(text("CREATE INDEX left_behind ON outbox (created_at)"))
-            spoil = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'left_behind'::regclass"
-            await connection.execute(text(spoil))
+        await run_sql(settings, "CREATE INDEX left_behind ON outbox (created_at)")
+        spoil = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'left_behind'::regclass"
+        await run_sql(above(settings, servers), spoil)
         for step, is_there in (
             (lambda: command.current(OWN.config(dsn)), True),
             (lambda: command.upgrade(OWN.config(dsn), "head"), False),
@@ -111,6 +111,12 @@ async def test_the_machinerys_tables_of_a_newer_release_are_left_alone(apart: Tr
 async def apart(servers: Servers) -> AsyncIterator[TristoreSettings]:
     async with own_databases(servers) as settings:
         yield settings
+
+
+def above(settings: TristoreSettings, servers: Servers) -> TristoreSettings:
+    """The same database, with all rights."""
+    server, name = servers["postgresql"].administrator_dsn, settings.dsn("postgres_dsn").rpartition("/")[2]
+    return settings.model_copy(update={"postgres_dsn": SecretStr(f"{server.rpartition('/')[0]}/{name}")})
 
 
 async def run_sql(settings: TristoreSettings, *statements: str) -> list[tuple[object, ...]]:
@@ -209,12 +215,13 @@ async def test_an_index_that_somebody_is_building_is_left_alone(apart: TristoreS
     assert await run_sql(apart, state) == [(True,)]
 
 
-async def test_a_missing_right_of_a_migration_is_one_line(apart: TristoreSettings) -> None:
+async def test_a_missing_right_of_a_migration_is_one_line(apart: TristoreSettings, servers: Servers) -> None:
+    administrator = above(apart, servers)
     dsn = apart.dsn("postgres_dsn")
     name = dsn.rpartition("/")[2]
-    await run_sql(apart, f'CREATE ROLE "{name}" LOGIN')
+    await run_sql(administrator, f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{name}'")
     scheme, _, address = dsn.partition("://")
-    theirs = f"{scheme}://{name}@{address.partition('@')[2]}"
+    theirs = f"{scheme}://{name}:{name}@{address.partition('@')[2]}"
     with pytest.raises(MigrationFailed, match=r"PostgreSQL \(42501\).*must own the tables"):
         await migrate_under_lock(theirs, running("ALTER TABLE outbox ADD COLUMN here int"))
-    await run_sql(apart, f'DROP ROLE "{name}"')
+    await run_sql(administrator, f'DROP ROLE "{name}"')

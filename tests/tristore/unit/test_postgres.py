@@ -54,11 +54,7 @@ async def test_a_server_that_lets_nobody_in_is_unavailable(settings: TristoreSet
     ("statements", "reason", "cause"),
     [
         (("SET TRANSACTION READ ONLY", "CREATE TABLE t ()"), "read only", "25006"),
-        (
-            ("CREATE TABLE t ()", "CREATE ROLE nobody", "SET LOCAL ROLE nobody", "SELECT * FROM t"),
-            "not permitted",
-            "42501",
-        ),
+        (("SELECT * FROM pg_authid",), "not permitted", "42501"),
         (("SET LOCAL statement_timeout = 10", "SELECT pg_sleep(5)"), "timeout", "57014"),
         (("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$",), "refuses writes", "53100"),
         (("SELECT * FROM not_there_yet",), "not migrated", "42P01"),
