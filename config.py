@@ -26,6 +26,8 @@ class Settings(TristoreSettings):
     near_session_seconds: float = Field(13, gt=0, le=60)
     session_seconds: int = Field(90 * 86_400, ge=60)
     session_idle_seconds: int = Field(14 * 86_400, ge=120)
+    sessions_per_user: int = Field(50, ge=1)
+    conversations_per_user: int = Field(10_000, ge=1)
     cache_session_ttl: float = Field(15, ge=1, le=60)
     rate_limit_anonymous: str = "1200/minute"
     rate_limit_sign_in_address: str = "60/minute"

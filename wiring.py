@@ -173,6 +173,7 @@ class Services(Components):
             hasher=self._hasher,
             limits=self.rate_limits,
             lasts=timedelta(seconds=self._settings.session_seconds),
+            most=self._settings.sessions_per_user,
         )
 
     @cached_property
@@ -196,6 +197,7 @@ class Services(Components):
             activity=self._activity,
             outbox=self.outbox,
             purge_seconds=self._settings.purge_seconds,
+            most=self._settings.conversations_per_user,
         )
 
     @cached_property

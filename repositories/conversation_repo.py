@@ -19,10 +19,10 @@ from models.conversation import (
     MessageDraft,
     Sort,
 )
-from tristore.errors import InvalidInput
+from tristore.errors import InvalidInput, TooMany
 from tristore.idempotency import IdempotencyKey
 from tristore.models import Page, now
-from tristore.stores.keyed_documents import FORGET_BODY, insert_keyed, retire
+from tristore.stores.keyed_documents import FORGET_BODY, has_made, insert_keyed, retire
 from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
 MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id", marked="own_seq")
@@ -49,6 +49,14 @@ class ConversationRepository:
     ) -> Conversation:
         """Insert it once, however often this is asked; with a key, see insert_keyed."""
         return _conversation(await insert_keyed(self._mongodb, "conversations", _document(new), key, body))
+
+    async def refuse_beyond(self, most: int, owner: uuid.UUID, key: IdempotencyKey | None) -> None:
+        """Raises TooMany when the owner has so many, unless one of them is what the key has made. Requests that come at
+        the same moment may each add one."""
+        async with self._mongodb.operation() as database:
+            last = await database.conversations.find(_of(owner), {"_id": 1}).skip(most - 1).limit(1).to_list(1)
+        if last and not await has_made(self._mongodb, "conversations", key):
+            raise TooMany(most, "conversations")
 
     async def get(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> Conversation | None:
         async with self._mongodb.reading() as database:

@@ -5,7 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Interval, Text, bindparam, cast, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Interval,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -21,6 +34,18 @@ IS_NAMED = or_(func.lower(User.username) == bindparam("name"), User.email == bin
 ADD = insert(Session).values(
     {name: bindparam(name) for name in ("id", "user_id", "token_hash")}
     | {"expires_at": func.clock_timestamp() + bindparam("lasts", type_=Interval)}
+)
+NEWEST = (
+    select(Session.id)
+    .where(Session.user_id == bindparam("owner"), Session.revoked_at.is_(None))
+    .order_by(Session.created_at.desc(), Session.id.desc())
+)
+END_OLDEST = (
+    update(Session)
+    .where(Session.id.in_(NEWEST.offset(bindparam("keep", type_=Integer))))
+    .values(revoked_at=func.now())
+    .returning(Session.id, Session.token_hash)
+    .execution_options(synchronize_session=False)
 )
 
 
@@ -126,6 +151,11 @@ class SessionRepository:
             Session.id, Session.token_hash
         )
         return [Revoked(row.id, row.token_hash) for row in await session.execute(revoked)]
+
+    async def revoke_oldest(self, session: AsyncSession, user_id: uuid.UUID, keep: int) -> Sequence[Revoked]:
+        """End all but the newest, with the user's credentials locked."""
+        rows = await session.execute(END_OLDEST, {"owner": user_id, "keep": keep})
+        return [Revoked(row.id, row.token_hash) for row in rows]
 
     async def forget(self, user_id: uuid.UUID) -> None:
         """Delete all sessions of an erased user, at once."""

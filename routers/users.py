@@ -96,7 +96,7 @@ async def read_activity(
     return await privacy.activity(caller.id, limit, cursor)
 
 
-@router.get("/me/export", summary="All that is kept of the caller", response_model=Export)
+@router.get("/me/export", summary="All that is kept of the caller", response_model=Export, responses=problems(409))
 async def export_me(privacy: Privacy, who: CurrentSession) -> BoundedStream:
     headers = {"Content-Disposition": 'attachment; filename="export.json"'}
     return BoundedStream(await privacy.export(who), "application/json", headers)

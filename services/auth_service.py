@@ -43,7 +43,9 @@ class AuthService:
         hasher: PasswordHasher,
         limits: RateLimitService,
         lasts: timedelta,
+        most: int,
     ) -> None:
+        """`most`: sessions of a user."""
         self._unit_of_work = unit_of_work
         self._sessions = sessions
         self._cache = cache
@@ -52,6 +54,7 @@ class AuthService:
         self._hasher = hasher
         self._limits = limits
         self._lasts = lasts
+        self._most = most
         # As many as keep the hashing threads busy: the others would only hold connections, and come back all at once.
         self._turnstile = Turnstile(2 * hasher.threads, PATIENCE)
         self.counts: Counter[str] = Counter()
@@ -92,6 +95,7 @@ class AuthService:
             await self._sessions.add(uow.session, id_, credentials.user_id, token_hash, self._lasts)
             if better_hash:
                 await self._sessions.set_password_hash(uow.session, credentials, better_hash)
+            uow.effects += revocations(await self._sessions.revoke_oldest(uow.session, credentials.user_id, self._most))
             uow.effects.append(RecordActivity(activity=happened(credentials.user_id, "signed_in")))
             await uow.commit()
         await self._outbox.deliver(uow.owed)

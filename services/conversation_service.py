@@ -40,16 +40,20 @@ class ConversationService:
         activity: ActivityRepository,
         outbox: Outbox,
         purge_seconds: float,
+        most: int,
     ) -> None:
+        """`most`: conversations of a user."""
         self._unit_of_work = unit_of_work
         self._conversations = conversations
         self._activity = activity
         self._outbox = outbox
         self._purge_seconds = purge_seconds
+        self._most = most
 
     async def create(self, owner: uuid.UUID, new: NewConversation, key: IdempotencyKey | None = None) -> Conversation:
-        """With the same key again, the same conversation as it is by now. Raises InProgress, InvalidInput, Conflict
-        when it is deleted."""
+        """With the same key again, the same conversation as it is by now. Raises InProgress, InvalidInput, TooMany,
+        Conflict when it is deleted."""
+        await self._conversations.refuse_beyond(self._most, owner, key)
         conversation = started(owner, new.title)
         there = await self._conversations.add(conversation, key, new)
         if there.id == conversation.id:

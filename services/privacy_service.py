@@ -2,6 +2,8 @@
 
 import uuid
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from weakref import WeakValueDictionary
 
 from database.unit_of_work import UnitOfWork
 from models.activity import ActivityPage
@@ -12,7 +14,7 @@ from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile,
 from services.personal import PERSONAL, Sources
 from tristore import personal
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import found
+from tristore.errors import TooMany, found
 from tristore.outbox.relay import Outbox
 
 
@@ -35,6 +37,7 @@ class PrivacyService:
         self._outbox = outbox
         self._invalidation = invalidation
         self._purge_seconds = purge_seconds
+        self._exports = WeakValueDictionary[uuid.UUID, _Export]()
 
     async def erase(self, user_id: uuid.UUID) -> None:
         """Erase a user: from PostgreSQL at once, but for the id and the time, and for what `PERSONAL` says. MongoDB and
@@ -61,5 +64,19 @@ class PrivacyService:
 
     async def export(self, who: SignedIn) -> AsyncGenerator[bytes, None]:
         """All that the three stores hold of a user, as one JSON document in pieces; `services.personal.Export` is its
-        shape. Every entity is read once before the first piece. Raises NotFound, StoreUnavailable."""
-        return await personal.export(PERSONAL, self._sources, who)
+        shape. Every entity is read once before the first piece. Each process makes one of a user at a time. Raises
+        NotFound, TooMany, StoreUnavailable."""
+        if who.user_id in self._exports:
+            raise TooMany(1, "export at a time")
+        export = self._exports[who.user_id] = _Export()
+        return _closing(export, await personal.export(PERSONAL, self._sources, who))
+
+
+class _Export:
+    """One that goes on while its pieces are held by somebody, also by whoever never asked for the first one."""
+
+
+async def _closing(export: _Export, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece

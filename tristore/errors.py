@@ -7,7 +7,8 @@ TristoreError
 ├── NotFound                  no such object, or not the caller's
 ├── Conflict                  the request contradicts what is stored
 │   ├── AlreadyTaken          a unique field is in use
-│   └── InProgress            the same request is being served right now
+│   ├── InProgress            the same request is being served right now
+│   └── TooMany               a user has as many of these as one may have
 ├── StaleTag                  what is to be changed has changed since it was read
 ├── TooManyRequests           above a rate limit
 ├── Overloaded                this process has all it can hold
@@ -72,6 +73,14 @@ class AlreadyTaken(Conflict):
 
 class InProgress(Conflict):
     """A request with this Idempotency-Key is in progress. Ask again for its answer."""
+
+
+class TooMany(Conflict):
+    """You have as many as there may be."""
+
+    def __init__(self, most: int, what: str) -> None:
+        """`what`: one of these, or several, as `most` asks."""
+        super().__init__(f"A user may have {most} {what}.")
 
 
 class StaleTag(TristoreError):

@@ -34,7 +34,7 @@ async def insert_keyed(
     if key is None or body is None:
         await mongodb.insert_once(collection, document)
         return document
-    name, sent = f"{key.scope} {key.key}", fingerprint(body)
+    name, sent = _name(key), fingerprint(body)
     new = document | {"idempotency_key": name, "fingerprint": sent}
     async with mongodb.operation() as database:
         with suppress(DuplicateKeyError):
@@ -52,9 +52,21 @@ async def insert_keyed(
     return found
 
 
+async def has_made(mongodb: MongoStore, collection: str, key: IdempotencyKey | None) -> bool:
+    """Whether a request with this key has inserted one."""
+    if key is None:
+        return False
+    async with mongodb.reading() as database:
+        return bool(await database[collection].find_one({"idempotency_key": _name(key)}, {"_id": 1}))
+
+
 async def retire(mongodb: MongoStore, collection: str, which: Document) -> None:
     """Delete hidden documents. Those with a key stay, hidden, until MongoDB deletes them a day later: until then a
     repetition of what has made one must not make another. Raises StoreUnavailable."""
     async with mongodb.operation() as database:
         await database[collection].update_many(which | KEYED, {"$set": {"key_retired_at": now()}})
     await mongodb.delete_all(collection, which | {"idempotency_key": {"$exists": False}})
+
+
+def _name(key: IdempotencyKey) -> str:
+    return f"{key.scope} {key.key}"

@@ -65,6 +65,7 @@ def service(settings: Settings, stores: Stores, context: CryptContext) -> AuthSe
         hasher=PasswordHasher("chatlingo", context),
         limits=services.rate_limits,
         lasts=timedelta(days=1),
+        most=50,
     )
 
 
