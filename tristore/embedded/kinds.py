@@ -97,7 +97,7 @@ class Redis(Kind):
     def prepare(self, binary: Binary, data: Path, log: Path) -> Account:
         account = super().prepare(binary, data, log)
         # Every user of the machine sees the words of a command. So the password is in a file.
-        write_private(data / "redis.conf", f"requirepass {passwords_of(data).app}\n", account)
+        write_private(data.with_name("redis.conf"), f"requirepass {passwords_of(data).app}\n", account)
         return account
 
     def dsn(self, port: int, passwords: Passwords) -> str:
@@ -111,7 +111,7 @@ class Redis(Kind):
         options = {"bind": LOOPBACK, "port": str(port), "dir": str(data), "save": "", "appendonly": "no"}
         options |= {"maxmemory": "256mb", "maxmemory-policy": "allkeys-lru", "set-proc-title": "no"}
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [str(binary.path), str(data / "redis.conf"), *words]
+        return [str(binary.path), str(data.with_name("redis.conf")), *words]
 
     def ready(self, port: int, data: Path) -> bool:
         with socket.create_connection((LOOPBACK, port), timeout=2) as connection, connection.makefile("rb") as answers:

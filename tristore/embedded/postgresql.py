@@ -138,11 +138,17 @@ class PostgreSQL(Kind):
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return [str(binary.path), "-D", str(data), *settings]
 
+    def _mark(self, data: Path) -> str:
+        return f"{self._name} {passwords_of(data).mark}"
+
     def ready(self, port: int, data: Path) -> bool:
         # As pg_ctl does it: the lines are pid, folder, start, port, socket, address, memory, state.
         with suppress(FileNotFoundError):
             lines = (data / "postmaster.pid").read_text().splitlines()
             if lines[3:4] == [str(port)] and [line.strip() for line in lines[7:8]] == ["ready"]:
+                mark = data / MARK
+                if not mark.exists() or mark.read_text() != self._mark(data):
+                    raise CannotRun("the server on its port has other passwords")
                 return _asks_for_a_password(port, self._name)
         return False
 

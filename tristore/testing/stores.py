@@ -72,7 +72,7 @@ MONGODB = {"mongomock": mongomock, **REAL_MONGODB}
 def allow_faults(server: Server) -> None:
     """Let the app's user of MongoDB make the server refuse, which tests do on the connections of the app."""
     with MongoClient[dict[str, Any]](server.administrator_dsn) as client:
-        client.admin.command("grantRolesToUser", APP_ROLE, roles=["hostManager", "clusterManager"])
+        client.admin.command("grantRolesToUser", APP_ROLE, roles=["hostManager"])
 
 
 def settings_on(servers: Servers, kind: type[S], **values: Any) -> S:

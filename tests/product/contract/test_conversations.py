@@ -4,9 +4,10 @@ import asyncio
 import random
 import traceback
 import uuid
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
 from models.conversation import Conversation, MessageDraft, MessageRole, NewConversation, NewMessage
@@ -184,13 +185,14 @@ async def test_a_server_that_answers_and_refuses_writes_is_unavailable(lab: Lab,
     async with migrated_mongodb(driver, lab.servers) as store:
         log = NumberedLog(store, MESSAGES)
         block = {"setUserWriteBlockMode": 1, "global": True}
-        await store.probe.admin.command(block)
-        try:
-            with pytest.raises(StoreUnavailable) as caught:
-                await log.append("c", "m", {"content": "hi"}, "name")
-            assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
-        finally:
-            await store.probe.admin.command({**block, "global": False})
+        async with AsyncMongoClient[dict[str, Any]](lab.servers["mongodb"].administrator_dsn) as administrator:
+            await administrator.admin.command(block)
+            try:
+                with pytest.raises(StoreUnavailable) as caught:
+                    await log.append("c", "m", {"content": "hi"}, "name")
+                assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
+            finally:
+                await administrator.admin.command({**block, "global": False})
         assert (await log.append("c", "m", {"content": "hi"}, "name"))[0]["seq"] == 1
 
 

@@ -283,7 +283,7 @@ def test_data_made_under_another_name_is_left_alone_and_the_cause_is_told(root: 
     servers = EmbeddedServers(root, name="one")
     made = servers.start("postgresql")
     write(made)
-    assert postgres(made, "SELECT current_user || ' in ' || current_database()") == "one in one"
+    assert postgres(made, "SELECT current_user || ' in ' || current_database()") == "tristore_app in one"
     servers.stop("postgresql")
     with pytest.raises(EmbeddedError, match="made for another name than 'other'"):
         EmbeddedServers(root, name="other").start("postgresql")
