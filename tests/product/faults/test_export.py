@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import psutil
@@ -17,7 +18,7 @@ from tests.under_test import Lab
 from tristore.models import now
 from tristore.testing.lab import App, until
 
-MESSAGES, CONTENT = 200, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 20_000
+MESSAGES, CONTENT = 80, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 20_000
 """More than the kernel buffers for a connection, in the largest messages that there are: 60 KB each."""
 READERS, MEGABYTE = 20, 2**20
 
@@ -29,15 +30,21 @@ async def app(lab: Lab) -> AsyncIterator[App]:
 
 
 @pytest.fixture
-async def ana(lab: Lab, app: App) -> dict[str, str]:
-    """A user with much to export."""
-    headers = await register(app.client)
-    conversation = (await start_conversation(app.client, headers)).rpartition("/")[2]
-    message = {"conversation_id": conversation, "role": "user", "metadata": {}, "timestamp": now(), "content": CONTENT}
-    numbered = [message | {"_id": f"{conversation}/{i}", "id": str(i), "seq": i} for i in range(1, MESSAGES + 1)]
+async def users(lab: Lab, app: App) -> list[dict[str, str]]:
+    """Each has much to export."""
+    users = [await register(app.client) for _ in range(READERS)]
+    # While they have little: this fills pools, which are not what an export costs.
+    await asyncio.gather(*(app.client.get("/users/me/export", headers=user) for user in users))
     async with open_stores(lab.settings.model_copy(update={"mongodb_timeout": 30})) as stores:
-        await stores.mongodb.database.messages.insert_many(numbered)
-    return headers
+        for headers in users:
+            conversation = (await start_conversation(app.client, headers)).rpartition("/")[2]
+            await stores.mongodb.database.messages.insert_many(numbered(conversation))
+    return users
+
+
+def numbered(conversation: str) -> list[dict[str, Any]]:
+    message = {"conversation_id": conversation, "role": "user", "metadata": {}, "timestamp": now(), "content": CONTENT}
+    return [message | {"_id": f"{conversation}/{i}", "id": str(i), "seq": i} for i in range(1, MESSAGES + 1)]
 
 
 async def ask(exits: ExitStack, base: httpx.URL, headers: dict[str, str]) -> socket.socket:
@@ -52,15 +59,15 @@ async def ask(exits: ExitStack, base: httpx.URL, headers: dict[str, str]) -> soc
     return reader
 
 
-async def test_twenty_who_read_nothing_are_cut_off_and_cost_little_until_then(app: App, ana: dict[str, str]) -> None:
-    read = await app.client.get("/users/me/export", headers=ana)
+async def test_twenty_who_read_nothing_are_cut_off_and_cost_little_until_then(
+    app: App, users: list[dict[str, str]]
+) -> None:
+    read = await app.client.get("/users/me/export", headers=users[0])
     assert len(read.content) > MESSAGES * 60_000
-    leo = await register(app.client)  # who has little: this fills pools, which are not what an export costs
-    await asyncio.gather(*(app.client.get("/users/me/export", headers=leo) for _ in range(READERS)))
     process = psutil.Process(app.process.pid)
     before = most = process.memory_info().rss
     with ExitStack() as exits:
-        asked = await asyncio.gather(*(ask(exits, app.client.base_url, ana) for _ in range(READERS)))
+        asked = await asyncio.gather(*(ask(exits, app.client.base_url, user) for user in users))
         ports = {reader.getsockname()[1] for reader in asked}
 
         def connections() -> int:
