@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from tristore.settings import TristoreSettings, load
 
 NAME = "chatlingo"
-"""What the stores know the service by: clients, databases and embedded servers have this name."""
+"""What the stores know the service by: clients and databases have this name."""
 
 
 class Settings(TristoreSettings):

@@ -26,7 +26,7 @@ class Services(Protocol):
 @dataclass(frozen=True)
 class Service(Generic[S]):
     name: str
-    """Of the superuser and the database of an embedded PostgreSQL."""
+    """Of the database of an embedded PostgreSQL."""
     settings: type[S]
     open_services: Callable[[S], AbstractAsyncContextManager[Services]]
     """Gives the services on open stores, and closes the stores. It imports them when it is called."""
