@@ -14,6 +14,7 @@ from tristore.http import metrics, probes
 from tristore.http.document import DocumentedAPI
 from tristore.http.middleware import add_middleware
 from tristore.http.problems import add_error_handlers
+from tristore.ops.misspelt import warn_of_misspelt
 from tristore.ops.process import configure_logging, draining, spare_collections
 from tristore.settings import MissingDSN
 from wiring import Services
@@ -53,6 +54,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as exits:
         if app.state.given_stores is None:
             configure_logging(settings)
+            warn_of_misspelt(settings)
         stores = app.state.given_stores or await exits.enter_async_context(open_stores(settings))
         services = app.state.services = Services(settings, stores)
         app.state.health, app.state.metrics = services.health, services.metrics

@@ -1,0 +1,48 @@
+"""Names in the environment and in `.env` that look like settings and are none: most often one that is misspelt."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+import structlog
+from dotenv import dotenv_values
+
+from tristore.settings import TristoreSettings
+
+OTHERS = re.compile(r"\w+_(PASSWORD|PORT(_\w+)?|SERVICE_(HOST|PORT)\w*)|WEB_CONCURRENCY|SECRETS_DIR")
+"""What compose, Kubernetes and the server read or set beside them."""
+FAMILY = 3
+"""So many settings with the same first word are a family. What else has it looks like one of them."""
+ALIKE = 0.85
+
+log = structlog.get_logger("tristore")
+
+
+def warn_of_misspelt(settings: TristoreSettings) -> None:
+    """Log each once, by name and never by value."""
+    file = settings.model_config.get("env_file")
+    in_file = dotenv_values(str(file)) if file and settings.environment != "test" else {}
+    for name, meant in misspelt(type(settings), os.environ, in_file):
+        log.warning("unknown_setting", name=name, meant=meant, cure="It is not read. .env.example lists all settings.")
+
+
+def misspelt(
+    cls: type[TristoreSettings], environment: Iterable[str], file: Iterable[str]
+) -> Iterator[tuple[str, str | None]]:
+    """Each such name, and the setting that it is most like. In the file nothing else is expected; in the environment
+    there is much that is no business of ours."""
+    known = [name.upper() for name in cls.model_fields]
+    families = {word for word, number in Counter(map(_family, known)).items() if number >= FAMILY}
+    for name in sorted({*environment, *file}):
+        upper = name.upper()
+        if upper in known or OTHERS.fullmatch(upper):
+            continue
+        meant = next(iter(get_close_matches(upper, known, 1, ALIKE)), None)
+        if meant or name in file or _family(upper) in families:
+            yield name, meant
+
+
+def _family(name: str) -> str:
+    return name.partition("_")[0]
