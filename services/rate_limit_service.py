@@ -22,16 +22,17 @@ class RateLimitService(Limits):
     async def guess(self, address: str, account: str) -> str:
         """A password of an account, from an address. Returns whose turn it is. Never by account alone, or anybody could
         lock the owner out by guessing: an address that has signed in to it goes on, and waits in no stranger's line."""
-        whose, account = network(address), _hashed(account)
-        await self.count("sign_in_account", whose, account)
-        is_known = await self._counters.is_noted(account, whose)
+        whose = network(address)
+        pair = _hashed(account, whose)
+        await self.count("sign_in_account", pair)
+        is_known = await self._counters.is_noted(pair)
         if is_known is False:  # without Redis nobody is known, and nobody a stranger
-            await self.count("sign_in_strangers", account)
-        return f"{whose} {account}" if is_known else whose
+            await self.count("sign_in_strangers", _hashed(account))
+        return pair if is_known else whose
 
     async def remember(self, address: str, account: str) -> None:
         """That somebody has signed in from there."""
-        await self._counters.note(KNOWN_SECONDS, _hashed(account), network(address))
+        await self._counters.note(KNOWN_SECONDS, _hashed(account, network(address)))
 
     async def registration(self, address: str) -> None:
         """Also of a change that would tell whether a name or an e-mail address is taken."""
@@ -42,6 +43,6 @@ class RateLimitService(Limits):
         self.count_here("requests", str(user_id))
 
 
-def _hashed(account: str) -> str:
-    # A name or an email in a key would outlive its user's erasure.
-    return hashlib.sha256(account.encode()).hexdigest()
+def _hashed(*parts: str) -> str:
+    # What is in a key would outlive its user's erasure.
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
