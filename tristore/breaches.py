@@ -2,6 +2,7 @@
 
 import hashlib
 from http.client import HTTPException
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import structlog
@@ -41,8 +42,12 @@ class Breaches:
         # Padding: the length of the answer would tell an observer which digits were asked for.
         headers = {"Add-Padding": "true", "User-Agent": "tristore"}
         request = Request(f"{self._url}/{prefix}", headers=headers)  # noqa: S310 - an HttpUrl is http or https
-        with urlopen(request, timeout=SECONDS) as response:  # noqa: S310 - as above
-            body: bytes = response.read(MOST_BYTES)
+        try:
+            with urlopen(request, timeout=SECONDS) as response:  # noqa: S310 - as above
+                body: bytes = response.read(MOST_BYTES)
+        except HTTPError as error:
+            error.close()  # it is an answer as well, and holds the connection
+            raise
         return body.decode("ascii", "replace")
 
 

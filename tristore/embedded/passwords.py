@@ -1,6 +1,8 @@
 """The passwords of an embedded server: random, made once, in a file that only whoever started it may read."""
 
+import base64
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -22,6 +24,17 @@ class Passwords:
     def mark(self) -> str:
         """Tells whether a server has these passwords. It tells nothing of them."""
         return hashlib.sha256(f"{self.administrator} {self.app}".encode()).hexdigest()
+
+
+def scram_verifier(password: str) -> str:
+    """What PostgreSQL keeps of a password (RFC 5803). One iteration is enough for 192 random bits. Its usual 4,096 cost
+    each new connection some 15 ms of the event loop, because the driver does them in Python."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [base64.b64encode(part).decode() for part in (salt, stored, server)]
+    return "SCRAM-SHA-256$1:{}${}:{}".format(*encoded)
 
 
 def passwords_of(data: Path) -> Passwords:

@@ -13,7 +13,7 @@ import psutil
 
 from tristore.embedded.accounts import Account, CannotRun, run, write_private
 from tristore.embedded.kinds import Binary, Kind
-from tristore.embedded.passwords import APP_ROLE, Passwords, passwords_of
+from tristore.embedded.passwords import APP_ROLE, Passwords, passwords_of, scram_verifier
 from tristore.embedded.process import LOOPBACK
 
 SUPERUSER = "postgres"
@@ -29,8 +29,8 @@ _FIRST = "SELECT rolname FROM pg_authid WHERE oid = 10"
 _ROLES = """
 DO $$ BEGIN IF to_regrole('{superuser}') IS NULL THEN CREATE ROLE {superuser}; END IF; END $$
 DO $$ BEGIN IF to_regrole('{app}') IS NULL THEN CREATE ROLE {app}; END IF; END $$
-ALTER ROLE {superuser} SUPERUSER LOGIN PASSWORD '{passwords.administrator}'
-ALTER ROLE {app} NOSUPERUSER NOCREATEROLE NOREPLICATION CREATEDB LOGIN PASSWORD '{passwords.app}'
+ALTER ROLE {superuser} SUPERUSER LOGIN PASSWORD '{administrator_password}'
+ALTER ROLE {app} NOSUPERUSER NOCREATEROLE NOREPLICATION CREATEDB LOGIN PASSWORD '{app_password}'
 CREATE DATABASE "{name}"
 ALTER DATABASE "{name}" OWNER TO {app}
 SELECT 'its owner is ' || datdba::regrole AS done FROM pg_database WHERE datname = '{name}'
@@ -168,7 +168,9 @@ class SingleUser:
         if has[0] not in ("", name) or not (fresh or has[0] or self._was_made_for(name)):
             raise CannotRun(f"the data in {self._data} was made for another name than {name!r}")
         if has != [name, passwords.mark]:
-            words = {"name": name, "app": APP_ROLE, "superuser": SUPERUSER, "passwords": passwords}
+            words = {"name": name, "app": APP_ROLE, "superuser": SUPERUSER}
+            words |= {"administrator_password": scram_verifier(passwords.administrator)}
+            words |= {"app_password": scram_verifier(passwords.app)}
             self._expect(_DONE, "postgres", _ROLES.format(**words))
             if not fresh:
                 self._expect('taken = "all"', name, _TAKE_OVER.format(**words))

@@ -313,7 +313,7 @@ async def test_where_nobody_can_deliver_it_the_copys_time_bounds_how_long_an_end
                 return statuses == LOGOUT_ALL.after
 
             await until(is_refused, 4 * ttl)
-            assert 0 < served_at - ended_at < 1.1 * ttl + near  # read from Redis at the last moment
+            assert 0 <= served_at - ended_at < 1.1 * ttl + near  # read from Redis at the last moment
             assert await copies.kinds(member) == [b"n0"] * 3
             assert not await nothing_is_owed(stores)
             proxy.black_hole = False
