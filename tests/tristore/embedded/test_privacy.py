@@ -3,12 +3,10 @@
 import json
 import os
 import pwd
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from tristore.embedded.accounts import SYSTEM_USER
 from tristore.embedded.passwords import APP_ROLE
 from tristore.embedded.postgresql import SUPERUSER
 from tristore.embedded.servers import STORES, EmbeddedError, EmbeddedServers, Server, Store
+from tristore.testing.guarded import guarded_folder
 from tristore.testing.lab import PROJECT
 
 NAME = "product"
@@ -36,10 +35,9 @@ Running = dict[Store, Server]
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """One that everybody may enter, as that of a clone is."""
-    folder = Path(tempfile.mkdtemp(prefix="tristore-privacy-")).resolve()
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with guarded_folder("tristore-privacy-") as folder:  # nothing of a run that is killed is left
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +75,7 @@ def test_another_user_reads_no_file_of_a_running_server(folder: Path, running: R
     reading = 'for file in "$@"; do cat "$file" && echo "read $file"; done; ls "$0"'
     said = as_stranger("/bin/sh", "-c", reading, str(folder / "data"), *map(str, files))
     assert said.stdout == b""
-    assert as_stranger("/bin/ls", str(folder)).stdout == b"data\n"  # it could read, if it might
+    assert as_stranger("/bin/ls", str(folder)).stdout == b"data\nheld\n"  # it could read, if it might
 
 
 @as_root
