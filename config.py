@@ -1,7 +1,7 @@
 """The settings of the product. Those of the machinery are in `tristore/settings.py`. `.env.example` explains all."""
 
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from limits import RateLimitItem, parse_many
 from pydantic import Field, field_validator
@@ -10,6 +10,8 @@ from tristore.settings import TristoreSettings, load
 
 NAME = "chatlingo"
 """What the stores know the service by: clients and databases have this name."""
+LIMITED = ("anonymous", "sign_in_address", "sign_in_account", "sign_in_strangers", "registration", "requests")
+"""Kinds of requests. Each has a setting `rate_limit_...`."""
 
 
 class Settings(TristoreSettings):
@@ -40,14 +42,7 @@ class Settings(TristoreSettings):
     # end part orders
     purge_seconds: float = Field(60, gt=0)
 
-    @field_validator(
-        "rate_limit_anonymous",
-        "rate_limit_sign_in_address",
-        "rate_limit_sign_in_account",
-        "rate_limit_sign_in_strangers",
-        "rate_limit_registration",
-        "rate_limit_requests",
-    )
+    @field_validator(*(f"rate_limit_{kind}" for kind in LIMITED))
     @classmethod
     def _parse_limits(cls, limits: str) -> str:
         try:
@@ -56,14 +51,9 @@ class Settings(TristoreSettings):
             raise ValueError("must be such as 10/minute or 10/minute;100/day, or empty for no limit") from None
         return limits
 
-    def rate_limit(
-        self,
-        name: Literal[
-            "anonymous", "sign_in_address", "sign_in_account", "sign_in_strangers", "registration", "requests"
-        ],
-    ) -> tuple[RateLimitItem, ...]:
-        """The limits of a kind, none where it is turned off."""
-        return _parsed(getattr(self, f"rate_limit_{name}"))
+    def rate_limits(self) -> dict[str, tuple[RateLimitItem, ...]]:
+        """The limits of each kind, none where it is turned off."""
+        return {kind: _parsed(getattr(self, f"rate_limit_{kind}")) for kind in LIMITED}
 
 
 def _parsed(limits: str) -> tuple[RateLimitItem, ...]:

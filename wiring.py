@@ -26,7 +26,7 @@ from services.course_service import CourseService
 from services.effects import QUEUES, Targets
 from services.personal import PERSONAL, Sources
 from services.privacy_service import PrivacyService
-from services.rate_limit_service import KINDS, RateLimitService
+from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
 from tristore.cache.copies import Lifetime
 from tristore.idempotency import IdempotencyRepository
@@ -240,7 +240,7 @@ class Services(Components):
 
     @cached_property
     def rate_limits(self) -> RateLimitService:
-        return RateLimitService(self._counters, {kind: self._settings.rate_limit(kind) for kind in KINDS})
+        return RateLimitService(self._counters, self._settings.rate_limits())
 
     # begin part live
     @cached_property

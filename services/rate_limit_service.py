@@ -2,12 +2,9 @@
 
 import hashlib
 import uuid
-from typing import Literal, get_args
 
 from tristore.bounds.limits import Limits, network
 
-Kind = Literal["anonymous", "sign_in_address", "sign_in_account", "sign_in_strangers", "registration", "requests"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 KNOWN_SECONDS = 30 * 86_400
 """For so long after a sign-in its address is known to the account."""
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from math import ceil
 
 from limits import RateLimitItem
@@ -65,9 +65,11 @@ def networks(address: str) -> tuple[tuple[str, int], ...]:
         ip = ip_address(address)
     except ValueError:  # a Unix socket, or what a proxy made up
         return ((address[:64], 1),)
-    if isinstance(ip, IPv6Address) and not ip.ipv4_mapped:
-        return tuple((str(ip_network((int(ip), bits), strict=False)), times) for bits, times in TIERS.items())
-    return ((str(getattr(ip, "ipv4_mapped", ip)), 1),)
+    if not isinstance(ip, IPv6Address):
+        return ((str(ip), 1),)
+    if ip.ipv4_mapped:
+        return ((str(ip.ipv4_mapped), 1),)
+    return tuple((str(IPv6Network((int(ip), bits), strict=False)), times) for bits, times in TIERS.items())
 
 
 def network(address: str) -> str:

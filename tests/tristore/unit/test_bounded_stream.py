@@ -40,7 +40,7 @@ def app_of(pieces: Pieces) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
 async def test_the_connection_of_a_reader_who_takes_nothing_is_ended() -> None:
     seen, pieces = Seen(), Pieces(ENOUGH, 2**20)
     async with serving(app_of(pieces), seen), connection(seen) as (_, writer):
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # that of a socket has it
         writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
         await until(lambda: len(seen.state.connections) == 1)
         await until(lambda: not seen.state.connections)
