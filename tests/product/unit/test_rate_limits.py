@@ -5,6 +5,7 @@ import time
 import pytest
 from limits import parse
 
+from services.rate_limit_service import RateLimitService
 from tests.under_test import settings_for
 from tristore.bounds import rate_counters
 from tristore.bounds.rate_counters import RateCounters
@@ -53,3 +54,16 @@ async def test_what_is_noted_is_known_and_without_redis_nobody_can_tell(servers:
         await counts.note(60, "ana", "there")
         assert [await counts.is_noted("ana", where) for where in ("here", "there")] == [None, None]
         assert await redis.client.keys("limits:noted:*") == [b"limits:noted:ana:here"]
+
+
+async def test_whoever_has_signed_in_from_there_waits_in_no_strangers_line(servers: Servers) -> None:
+    async with REDIS["redis"](settings_for(servers, redis_timeout=2)) as redis:
+        limits = RateLimitService(
+            RateCounters(redis, CircuitBreaker("redis", 3, 1)), settings_for(servers).rate_limits()
+        )
+        await limits.remember("203.0.113.1", "ana")
+        owner = await limits.guess("203.0.113.1", "ana")
+        strangers = [("203.0.113.1", "ben"), ("203.0.113.1", "eva"), ("203.0.113.2", "ana")]
+        lines = [await limits.guess(address, account) for address, account in strangers]
+        assert lines == ["203.0.113.1", "203.0.113.1", "203.0.113.2"]
+        assert owner not in lines
