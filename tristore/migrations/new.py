@@ -91,7 +91,7 @@ def _empty_database(settings: TristoreSettings) -> Iterator[str]:
     try:
         yield make_url(dsn).set(database=name).render_as_string(hide_password=False)
     finally:
-        asyncio.run(_administer(dsn, f"DROP DATABASE {name} WITH (FORCE)"))
+        asyncio.run(_administer(dsn, f"DROP DATABASE {name}"))  # waits for the connections to end
 
 
 @contextmanager

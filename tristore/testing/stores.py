@@ -110,7 +110,11 @@ async def fresh_databases(settings: S, migrate: Callable[[S], Awaitable[None]]) 
     yield own
     administrator = await asyncpg.connect(dsn)  # anew: the server may have been killed and started meanwhile
     try:
-        await administrator.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        # FORCE would refuse to end an autovacuum worker, which belongs to no role. A plain DROP ends it.
+        await administrator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usename = current_user", name
+        )
+        await administrator.execute(f'DROP DATABASE "{name}"')
     finally:
         await administrator.close()
 

@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -79,6 +80,9 @@ def has_told(worker: int) -> bool:
 
 
 def workers_of(parent: int) -> list[int]:
-    children = psutil.Process(parent).children()
-    living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child.pid for child in living if "spawn_main" in " ".join(child.cmdline())]  # not the resource tracker
+    workers = []
+    for child in psutil.Process(parent).children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ends while it is looked at
+            if "spawn_main" in " ".join(child.cmdline()):  # not the resource tracker
+                workers.append(child.pid)
+    return workers

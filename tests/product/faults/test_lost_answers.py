@@ -18,7 +18,7 @@ from tests.product.town import Thing, Town, town_in
 from tests.under_test import Lab
 from tristore.stores.stores import Stores
 from tristore.testing.lab import App, until
-from tristore.testing.outbox import query
+from tristore.testing.outbox import empty, query
 from tristore.testing.proxy import proxy_to
 
 ERASURE = Ending("/users/me", [401] * 3)
@@ -41,6 +41,9 @@ async def send(client: httpx.AsyncClient, ending: Ending, headers: Headers) -> i
 
 
 async def known_everywhere(town: Town) -> Member:
+    # Nobody delivers what an earlier test left. Until then a process that did not hear Redis for a second would not
+    # believe it again.
+    await empty(town.stores)
     member = await join(town.there)
     for client in town.clients:
         await warm(client, *member.sessions)

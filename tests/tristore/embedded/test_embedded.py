@@ -135,10 +135,11 @@ def test_two_processes_that_start_at_once_get_the_same_servers_and_leave_them_wh
         starter.communicate()
     assert len(first) == 3
     assert first == second
+    processes = [psutil.Process(pid) for pid in first]
     servers = EmbeddedServers(root)
     assert [server.pid for server in servers.start_all().values()] == first
     assert [servers.stop(store) for store in STORES] == [True, True, True]
-    assert all(gone(psutil.Process(pid)) for pid in first if psutil.pid_exists(pid))
+    assert all(gone(process) for process in processes)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -226,10 +227,10 @@ def test_files_left_by_a_crash_of_the_machine_do_not_block_a_start(servers: Embe
 
 def test_a_record_that_was_cut_short_is_no_record(root: Path) -> None:
     servers = EmbeddedServers(root)
-    first = servers.start("redis")
+    first = psutil.Process(servers.start("redis").pid)
     (root / "redis" / "server.json").write_text('{"pid": 1')
     assert servers.start("redis").pid != first.pid
-    assert gone(psutil.Process(first.pid)) if psutil.pid_exists(first.pid) else True
+    assert gone(first)
 
 
 def test_servers_whose_folder_was_deleted_are_ended_by_the_next_start(root: Path) -> None:
