@@ -17,7 +17,7 @@ from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
 from tristore.errors import NotAllowed, NotAuthenticated
 from tristore.http.anonymous import CountedByAddress
-from tristore.http.requests import address_of, bearer_token, mark_replayed
+from tristore.http.requests import address_of, bearer_token, mark_replayed, mark_who
 from tristore.idempotency import PATTERN, IdempotencyKey, unquoted
 from wiring import Services
 
@@ -77,6 +77,7 @@ class _OfToken(SecurityBase):
         except NotAuthenticated:
             services.rate_limits.anonymous(address_of(request))
             raise
+        mark_who(request, session.user_id, session.session_id)
         services.rate_limits.request(session.user_id)
         return services, session
 

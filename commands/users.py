@@ -4,6 +4,7 @@ import asyncio
 import uuid
 
 import click
+import structlog
 from pydantic import ValidationError
 
 from config import Settings
@@ -11,6 +12,8 @@ from models.user import Registration
 from tristore.errors import TristoreError
 from tristore.ops.cures import told
 from wiring import open_services
+
+log = structlog.get_logger("security")
 
 
 def create_admin(settings: Settings, username: str, email: str, password: str) -> uuid.UUID:
@@ -27,5 +30,6 @@ def create_admin(settings: Settings, username: str, email: str, password: str) -
 async def _create(settings: Settings, registration: Registration) -> uuid.UUID:
     async with open_services(settings) as services:
         registered = await services.users.register_user(registration)
-        await services.users.set_role(registered.user_id, "admin")
+        await services.users.set_role(registered.user_id, "admin", None)
+    log.info("role_change", outcome="done", actor="operator", user=str(registered.user_id), role="admin")
     return registered.user_id

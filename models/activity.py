@@ -20,12 +20,13 @@ class Activity(BaseModel):
     user_id: uuid.UUID
     action: str = Field(description="such as signed_in; later releases may add others")
     at: Moment
+    other_user_id: uuid.UUID | None = Field(None, description="who did it, or to whom, where another user is concerned")
 
 
 class ActivityPage(Page[Activity]):
     pass
 
 
-def happened(user_id: uuid.UUID, action: str) -> Activity:
-    """Something that a user does right now."""
-    return Activity(id=new_id(), user_id=user_id, action=action, at=now())
+def happened(user_id: uuid.UUID, action: str, other: uuid.UUID | None = None) -> Activity:
+    """Something that a user does right now, or that another one does to the user."""
+    return Activity(id=new_id(), user_id=user_id, action=action, at=now(), other_user_id=other)

@@ -17,6 +17,8 @@ class ActivityRepository:
         """Insert it once, however often this is asked."""
         document = activity.model_dump() | {"_id": str(activity.id), "user_id": str(activity.user_id)}
         del document["id"]
+        if activity.other_user_id:
+            document["other_user_id"] = str(activity.other_user_id)
         await self._mongodb.insert_once("activity", document)
 
     async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Activity]:

@@ -9,6 +9,7 @@ from models.session import SessionList, SignIn, Token
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import address_of
+from tristore.http.security_log import security_event
 
 router = PrefixedRouter(prefix="/auth", tags=["auth"], about=__doc__)
 
@@ -19,17 +20,20 @@ router = PrefixedRouter(prefix="/auth", tags=["auth"], about=__doc__)
     responses=problems(401, 429, 503),
     dependencies=[Depends(CountedAsSignIn())],
 )
+@security_event("sign_in")
 async def sign_in(auth: Auth, request: Request, form: Annotated[SignIn, Form()]) -> Token:
     """The token goes into `Authorization: Bearer`. It is shown here and never again."""
     return await auth.sign_in(form, address_of(request))
 
 
 @router.post("/logout", status_code=204, summary="End this session")
+@security_event("sign_out")
 async def sign_out(auth: Auth, who: CurrentSession) -> None:
     await auth.sign_out(who, everywhere=False)
 
 
 @router.post("/logout-all", status_code=204, summary="End all sessions of the caller")
+@security_event("sign_out_everywhere")
 async def sign_out_everywhere(auth: Auth, who: CurrentSession) -> None:
     await auth.sign_out(who, everywhere=True)
 

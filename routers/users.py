@@ -4,6 +4,7 @@ import uuid
 from functools import partial
 
 from fastapi import Request, Response
+from structlog.contextvars import bind_contextvars
 
 from dependencies import (
     Admin,
@@ -28,6 +29,7 @@ from tristore.http.parameters import PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 from tristore.http.requests import address_of
+from tristore.http.security_log import security_event
 
 router = PrefixedRouter(prefix="/users", tags=["users"], about=__doc__)
 
@@ -46,6 +48,7 @@ async def read_me(request: Request, who: CurrentSession) -> Response:
     responses=problems(409, 429, 503) | {201: sends("Location")},
     dependencies=[BY_ADDRESS],
 )
+@security_event("registration")
 async def register(
     users: Users, limits: RateLimits, request: Request, key: KeyOfAnybody, registration: Registration, located: Located
 ) -> Registered:
@@ -58,6 +61,7 @@ async def register(
 
 
 @router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409, 412) | {200: sends("ETag")})
+@security_event("profile_change")
 async def update_me(
     users: Users,
     limits: RateLimits,
@@ -67,12 +71,14 @@ async def update_me(
     update: ProfileUpdate,
     response: Response,
 ) -> FullProfile:
+    bind_contextvars(changed=sorted(update.sent()))
     if {"username", "email"} & update.sent().keys():  # the answer tells whether it is taken, as that to a registration
         await limits.registration(address_of(request))
     return tagged(response, await users.update_user(caller.id, update, tags), TAG)
 
 
 @router.post("/me/password", status_code=204, summary="Change the password")
+@security_event("password_change")
 async def change_password(
     auth: Auth, limits: RateLimits, request: Request, who: CurrentSession, change: PasswordChange
 ) -> None:
@@ -84,6 +90,7 @@ async def change_password(
 
 
 @router.delete("/me", status_code=202, summary="Erase the caller from all stores", response_class=Response)
+@security_event("erasure")
 async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
     """At once from sight; from each store as soon as it answers. What is kept names nobody."""
     await privacy.erase(caller.id)
@@ -97,6 +104,7 @@ async def read_activity(
 
 
 @router.get("/me/export", summary="All that is kept of the caller", response_model=Export, responses=problems(409))
+@security_event("export")
 async def export_me(privacy: Privacy, who: CurrentSession) -> BoundedStream:
     headers = {"Content-Disposition": 'attachment; filename="export.json"'}
     return BoundedStream(await privacy.export(who), "application/json", headers)
@@ -108,5 +116,6 @@ async def read_user(users: Users, caller: CurrentUser, user_id: uuid.UUID) -> Fu
 
 
 @router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(403, 404, 409))
+@security_event("role_change")
 async def set_role(users: Users, admin: Admin, user_id: uuid.UUID, update: RoleUpdate) -> FullProfile:
-    return await users.set_role(user_id, update.role)
+    return await users.set_role(user_id, update.role, admin.id)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from pydantic import SecretStr
+from structlog.contextvars import bind_contextvars
 
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
@@ -68,6 +69,8 @@ class AuthService:
         """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
         TooManyRequests, StoreUnavailable."""
         found = await self._sessions.credentials(form.username)
+        if found:
+            bind_contextvars(user=str(found.user_id))
         account = str(found.user_id) if found else form.username  # a name and an e-mail address of one account are one
         async with self._turnstile.turn(await self._limits.guess(address, account)):
             token = await self._sign_in(form)
@@ -95,9 +98,11 @@ class AuthService:
             await self._sessions.add(uow.session, id_, credentials.user_id, token_hash, self._lasts)
             if better_hash:
                 await self._sessions.set_password_hash(uow.session, credentials, better_hash)
-            uow.effects += revocations(await self._sessions.revoke_oldest(uow.session, credentials.user_id, self._most))
+            oldest = await self._sessions.revoke_oldest(uow.session, credentials.user_id, self._most)
+            uow.effects += revocations(oldest)
             uow.effects.append(RecordActivity(activity=happened(credentials.user_id, "signed_in")))
             await uow.commit()
+        bind_contextvars(session=str(id_), ended_sessions=[str(session.id) for session in oldest])
         await self._outbox.deliver(uow.owed)
         who = SignedIn(session_id=id_, user_id=credentials.user_id)
         await self._cache.sessions.fill(lease, token_hash, who)

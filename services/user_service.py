@@ -5,8 +5,10 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from structlog.contextvars import bind_contextvars
+
 from database.unit_of_work import UnitOfWork
-from models.activity import happened
+from models.activity import Activity, happened
 from models.conversation import started
 from models.session import SignedIn
 from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
@@ -79,10 +81,12 @@ class UserService:
                 ]
                 await uow.commit()
         if replay is not None:  # verified whatever else is sent: nothing tells more of the password than a sign-in does
+            bind_contextvars(user=str(replay.user_id))
             whose = await attempt(str(replay.user_id)) if attempt else ""
             if not await self._auth.is_password(replay.user_id, registration.password, whose):
                 raise KeyUsed
             return Registered.model_validate(replay.answer_to(registration))
+        bind_contextvars(user=str(user_id))
         await self._outbox.deliver(uow.owed)
         await self._cache.profiles.fill(lease, user_id, profile)
         return registered
@@ -108,27 +112,39 @@ class UserService:
 
     async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate, tags: Tags = None) -> FullProfile:
         """Change what was sent. Raises AlreadyTaken, NotFound, StaleTag, StoreUnavailable."""
-        profile, owed = await self._change(user_id, update.sent(), tags)
+        profile, owed = await self._change(user_id, update.sent(), [happened(user_id, "profile_changed")], tags)
         await self._outbox.deliver(owed)
         return profile
 
-    async def set_role(self, user_id: uuid.UUID, role: Role) -> FullProfile:
-        """For admins and operators. Holds in every process when it returns. Raises LastAdmin, NotFound,
-        StoreUnavailable."""
-        profile, owed = await self._change(user_id, {"role": role}, heard=True)
+    async def set_role(self, user_id: uuid.UUID, role: Role, admin: uuid.UUID | None) -> FullProfile:
+        """By an admin, or by an operator if it is None. Holds in every process when it returns. Raises LastAdmin,
+        NotFound, StoreUnavailable."""
+        bind_contextvars(user=str(user_id), role=role)
+        changed = happened(user_id, "role_changed", admin)
+        changes = [changed] if admin is None else [changed, happened(admin, "changed_role", user_id)]
+        profile, owed = await self._change(user_id, {"role": role}, changes, heard=True)
         await self._invalidation.deliver(owed)
         return profile
 
     async def _change(
-        self, user_id: uuid.UUID, changes: dict[str, object], tags: Tags = None, *, heard: bool = False
+        self,
+        user_id: uuid.UUID,
+        changes: dict[str, object],
+        activities: Sequence[Activity],
+        tags: Tags = None,
+        *,
+        heard: bool = False,
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
+            for activity in activities:
+                if activity.user_id != user_id:
+                    await uow.for_user(activity.user_id)
             if changes.get("role", "admin") != "admin" and await self._users.lock_admins(uow.session) == [user_id]:
                 raise LastAdmin
             profile = found(await self._users.update(uow.session, user_id, changes, tags))
             uow.effects += [
                 InvalidateProfile(user_id=user_id, version=profile.version, heard=heard),
-                RecordActivity(activity=happened(user_id, "profile_changed")),
+                *(RecordActivity(activity=activity) for activity in activities),
             ]
             await uow.commit()
         return profile, uow.owed

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from tristore.http import security_log
 from tristore.http.compression import Compression
 from tristore.http.head import HeadAsGet
 from tristore.http.headers import HEADERS as TOLD
@@ -94,7 +95,7 @@ class RequestContext:
             return
         request_id = _request_id(scope)
         scope["request_id"] = request_id
-        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         start_budget(self._postgres_deadline)
         started = time.monotonic()
         status = 500
@@ -123,7 +124,8 @@ class RequestContext:
             scope["app"].state.metrics.observe_request(method, route, status, seconds)
             if self._access_log:
                 log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
-            structlog.contextvars.reset_contextvars(**bound)
+            security_log.note(scope, route, status)
+            structlog.contextvars.clear_contextvars()  # whatever else was bound on the way
 
 
 def with_ours(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

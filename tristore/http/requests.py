@@ -1,6 +1,10 @@
 """What a request says of where it comes from, and what is noted of it for its answer."""
 
+import uuid
+
 from starlette.requests import HTTPConnection
+
+WHO = "who"
 
 
 def address_of(request: HTTPConnection) -> str:
@@ -12,6 +16,11 @@ def bearer_token(request: HTTPConnection) -> str:
     """The token that the request came with. It is empty if the request came with none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.lstrip(" ") if scheme.lower() == "bearer" else ""  # RFC 9110, 11.6.2: one space or more
+
+
+def mark_who(request: HTTPConnection, user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    """Let the log say who sent the request, and with which session."""
+    request.scope[WHO] = {"actor": user_id, "session": session_id}
 
 
 def mark_replayed(request: HTTPConnection) -> None:

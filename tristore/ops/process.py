@@ -39,6 +39,7 @@ def configure_logging(settings: TristoreSettings) -> None:
     root.setLevel(logging.WARNING)  # drivers that tell more would tell rows and documents
     for name in (*OWN_LOGGERS, *settings.own_loggers):
         logging.getLogger(name).setLevel(settings.log_level)
+    logging.getLogger("security").setLevel(logging.INFO)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # our own access line has the request's id

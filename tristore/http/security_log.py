@@ -1,0 +1,47 @@
+"""One structured event for each request that concerns security: who tried what, on whom, from where, how it ended.
+
+Its logger is called `security`, and LOG_LEVEL does not silence it. Routes without an event of their own are noted where
+they refuse somebody.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from tristore.http.requests import WHO, address_of
+
+EVENT = "security_event"
+REFUSALS = {401: "not_authenticated", 403: "not_allowed", 429: "too_many_requests"}
+Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
+
+log = structlog.get_logger("security")
+
+
+def security_event(name: str) -> Callable[[Endpoint], Endpoint]:
+    """Note every request to a route as such an event. It stands below the route's own decorator. The service adds whom
+    the event concerns, and what else is known: `structlog.contextvars.bind_contextvars(user=...)`."""
+
+    def mark(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, EVENT, name)
+        return endpoint
+
+    return mark
+
+
+def event_of(endpoint: object) -> str | None:
+    event: str | None = getattr(endpoint, EVENT, None)
+    return event
+
+
+def note(scope: Scope, route: str | None, status: int) -> None:
+    """Log the event of a request that has ended, if it has one."""
+    event = event_of(getattr(scope.get("route"), "endpoint", None)) or REFUSALS.get(status)
+    if event is None:
+        return
+    who = {name: str(id_) for name, id_ in scope.get(WHO, {}).items()}
+    outcome = "done" if status < 400 else "refused" if status < 500 else "failed"
+    address = address_of(HTTPConnection(scope))
+    log.info(event, outcome=outcome, status=status, method=scope["method"], route=route, address=address, **who)
