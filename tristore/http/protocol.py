@@ -3,8 +3,9 @@
 import asyncio
 import math
 import random
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import httptools
 import structlog
@@ -24,14 +25,16 @@ answer, and lose the answer when the connection is closed meanwhile."""
 
 HEAD_SECONDS = 10
 """So long a client may take to send the head of a request, from its first byte on."""
+BODY_SECONDS, BODY_RATE = 10, 1000
+"""A body that is awaited must bring so many bytes a second. It may save up so many seconds of silence."""
+MOST_HELD = 64 * 2**20
+"""So many bytes of bodies, of all connections, are held for requests that are not answered yet."""
 MOST_REFUSED = 100
 """So many connections above the most are told so. Any other is closed at once."""
 BYTES_OF_A_CHUNK = 6
 """What the smallest chunk costs: `1`, its two line ends, and its one byte."""
 
 log = structlog.get_logger("tristore.http")
-_swept: WeakSet[ServerState] = WeakSet()
-"""Whose connections are looked at once a second, for heads that take too long."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -56,6 +59,10 @@ class HttpProtocol(HttpToolsProtocol):
     _in_head = False
     _waits_since = math.inf
     """When the head that is awaited began, or the silence before it. In seconds of the loop."""
+    _body_until = math.inf
+    """When more of the body that is awaited must have come."""
+    _held = 0
+    """Bytes of bodies since no request was under way."""
 
     # The server's calls
 
@@ -63,8 +70,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._ending = _Ending(transport, self)
         self._waits_since = self.loop.time()
-        if self.server_state not in _swept:
-            _swept.add(self.server_state)
+        self._all = _servers.setdefault(self.server_state, _Server())
+        if not self._all.is_swept:
+            self._all.is_swept = True
             self.loop.call_later(1, _sweep, self.loop, self.server_state)
         if (above := len(self.connections) - most_connections(self.config.backlog)) > 0:
             if above > MOST_REFUSED:
@@ -89,6 +97,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._let_go()
         if self._running and not self._running.response_complete:  # super() tells the newest one only
             self._running.disconnected = True
             self._running.message_event.set()
@@ -110,6 +119,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head, self._waits_since = False, math.inf
+        self._body_until = self.loop.time() + BODY_SECONDS
         if not self.parser.should_upgrade():
             self.cycle.transport = self._ending  # type: ignore[assignment]  # has what a cycle calls
             self.headers = _NOTHING  # takes the trailers: the list so far belongs to the running request
@@ -121,6 +131,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._discard(len(body))
             return
         cycle.body += body
+        self._held += len(body)
+        self._all.held += len(body)
+        self._body_until = min(self._body_until + len(body) / BODY_RATE, self.loop.time() + BODY_SECONDS)
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         cycle.message_event.set()
@@ -142,6 +155,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self._is_answering():
+            self._let_go()
         if self._running is self.cycle and self.cycle.more_body:
             self._discarded = 0
             self.loop.call_later(DISCARD_SECONDS, self._end_unless_read, self.cycle)
@@ -164,12 +179,21 @@ class HttpProtocol(HttpToolsProtocol):
     # The sweep's call
 
     def end_if_late(self, now: float) -> None:
-        """Refuse a head that has taken too long, and close a connection that has been silent since it was opened, or
-        since an empty line."""
-        if self._waits_since == math.inf or isinstance(self.parser, _Discard):
+        """Refuse a head that has taken too long, and a body that comes too slowly. Close a connection that has been
+        silent since it was opened, or since an empty line."""
+        if isinstance(self.parser, _Discard):
             return
-        if self.flow.read_paused or (not self._in_head and self._is_answering()):
-            self._waits_since = now  # the client is not to blame
+        if self.flow.read_paused:  # the client is not to blame
+            self._body_until = now + BODY_SECONDS
+            if self._waits_since < math.inf:
+                self._waits_since = now
+        elif self._awaits_body():
+            if now > self._body_until:
+                self._refuse(408, f"A body must bring {BODY_RATE} bytes a second.")
+        elif self._waits_since == math.inf:
+            pass
+        elif not self._in_head and self._is_answering():
+            self._waits_since = now
         elif self._in_head and now - self._waits_since > HEAD_SECONDS:
             self._refuse(408, f"The head of a request must come within {HEAD_SECONDS} seconds.")
         elif not self._in_head and now - self._waits_since > self.timeout_keep_alive:
@@ -179,6 +203,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _bound(self) -> None:
         if isinstance(self.parser, _Discard):
+            return
+        if self._held and self._all.held > MOST_HELD:
+            self.pipeline.clear()
+            self._let_go()
+            self._refuse(503, "This process has no room for another body.")
             return
         if self._begun_here:
             self._beside_bodies = 0
@@ -196,6 +225,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(413, f"Trailers and extensions of chunks together may have {MAX_HEADER_BYTES} bytes.")
         else:
             self._refuse(400, "This is not a request of HTTP/1.1.", reason="empty lines")
+
+    def _let_go(self) -> None:
+        self._all.held -= self._held
+        self._held = 0
+
+    def _awaits_body(self) -> bool:
+        return bool(self.cycle and self.cycle.more_body and not self.cycle.response_complete)
 
     def _is_answering(self) -> bool:
         return bool(self._running and not self._running.response_complete)
@@ -221,7 +257,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str, reason: str = "") -> None:
         """Answer what cannot be read, after the requests before it, and close."""
         self.parser = _Discard(self)  # type: ignore[assignment]  # has what we call of it
-        broken = self.cycle if self.cycle and self.cycle.more_body and not self.cycle.response_complete else None
+        broken = self.cycle if self._awaits_body() else None
         if broken and broken.response_started:
             self.transport.abort()  # a second answer would become a part of the first
             return
@@ -276,6 +312,19 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
+@dataclass(eq=False)
+class _Server:
+    """What all connections of a server share."""
+
+    is_swept: bool = False
+    """Whether they are looked at once a second, for what takes too long."""
+    held: int = 0
+    """Bytes of bodies of requests that are not answered yet."""
+
+
+_servers: WeakKeyDictionary[ServerState, _Server] = WeakKeyDictionary()
+
+
 def _sweep(loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
     now = loop.time()
     for connection in list(state.connections):
@@ -284,7 +333,7 @@ def _sweep(loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
     if state.connections:
         loop.call_later(1, _sweep, loop, state)
     else:
-        _swept.discard(state)
+        _servers[state].is_swept = False
 
 
 class _Tunnel(Exception):

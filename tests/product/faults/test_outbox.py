@@ -38,13 +38,6 @@ async def owed(stores: Stores) -> int:
     return int((await query(stores, "SELECT count(*) FROM outbox"))[0][0])
 
 
-async def wait_until_nothing_is_owed(stores: Stores, seconds: float) -> None:
-    async def settled() -> bool:
-        return await owed(stores) == 0
-
-    await until(settled, seconds)
-
-
 async def welcomes(stores: Stores, user_ids: list[str]) -> list[int]:
     conversations = stores.mongodb.database.conversations
     return [await conversations.count_documents({"user_id": user_id}) for user_id in user_ids]
@@ -61,7 +54,7 @@ async def test_registrations_without_mongodb_get_their_conversation_when_it_is_b
             registered += await asyncio.gather(*sent)
         assert {answer.status_code for answer in registered} == {201}
         assert await owed(stores) >= 2 * REGISTERED
-    await wait_until_nothing_is_owed(stores, 5)
+    await until_empty(stores)
     made = [answer.json() for answer in registered]
     assert await welcomes(stores, [user["user_id"] for user in made]) == [1] * REGISTERED
     found = stores.mongodb.database.conversations.find(
@@ -80,7 +73,7 @@ async def test_a_long_outage_leaves_no_dead_letters(lab: Lab, stores: Stores) ->
                 await asyncio.sleep(0.1)
             attempts = await query(stores, "SELECT max(attempts), bool_or(dead) FROM outbox_streams WHERE pending > 0")
             assert tuple(attempts[0]) == (0, False)
-        await wait_until_nothing_is_owed(stores, 5)
+        await until_empty(stores)
         assert await welcomes(stores, [user["user_id"] for user in users]) == [1] * 10
 
 
@@ -92,7 +85,7 @@ async def test_without_mongodb_a_profile_change_reaches_redis_at_once(lab: Lab, 
             entries: list[Any] = [await stores.redis.client.get(key) async for key in keys_of(stores, headers)]
             assert [entry[:1] for entry in entries] == [b"t"]
             assert (await app.client.get("/users/me", headers=headers)).json()["bio"] == f"b{i}"
-    await wait_until_nothing_is_owed(stores, 5)
+    await until_empty(stores)
 
 
 def keys_of(stores: Stores, headers: dict[str, str]) -> AsyncIterator[bytes]:
@@ -160,7 +153,7 @@ async def test_killed_at_any_call_to_a_store_a_registration_is_whole_or_absent(
         if not await killed_at(lab, n, "POST", "/users/register", {}, body):
             break
         await query(stores, "UPDATE outbox_streams SET due_at = clock_timestamp()")  # its leases have run out
-        await wait_until_nothing_is_owed(stores, 10)
+        await until_empty(stores)
         outcomes.append(await whole_or_absent(lab, stores, body["username"]))
     assert len(outcomes) >= 15 // STRIDE
     assert outcomes == sorted(outcomes)  # absent up to the commit, whole from there on
@@ -177,7 +170,7 @@ async def test_killed_at_any_call_to_a_store_a_profile_change_is_whole_or_absent
         if not await killed_at(lab, n, "PATCH", "/users/me", headers, {"bio": "new", "level": "C2"}):
             break
         await query(stores, "UPDATE outbox_streams SET due_at = clock_timestamp()")
-        await wait_until_nothing_is_owed(stores, 10)
+        await until_empty(stores)
         profile = (await app.client.get("/users/me", headers=headers)).json()
         assert (profile["bio"], profile["level"], profile["version"]) in {("new", "C2", 2), ("", "A1", 1)}
         logged = await stores.mongodb.database.activity.count_documents({"user_id": headers["X-User-Id"]})
@@ -216,7 +209,7 @@ async def test_a_write_that_lands_after_its_retry_changes_nothing(through_proxie
     client, mongodb, redis = through_proxies
     headers = await register(client)
     await client.get("/users/me", headers=headers)
-    await wait_until_nothing_is_owed(stores, 5)
+    await until_empty(stores)
     mongodb.hold(b"insert")
     redis.hold(b"EVALSHA")
     body = account()
@@ -227,7 +220,7 @@ async def test_a_write_that_lands_after_its_retry_changes_nothing(through_proxie
     assert redis.held >= 1
     mongodb.hold_no_more()
     redis.hold_no_more()
-    await wait_until_nothing_is_owed(stores, 10)  # the relay has repeated them
+    await until_empty(stores)  # the relay has repeated them
     await client.patch("/users/me", headers=headers, json={"bio": "second"})
     before = (await client.get("/users/me", headers=headers)).json()
     user_id = registered.json()["user_id"]

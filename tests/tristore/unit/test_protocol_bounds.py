@@ -119,6 +119,69 @@ async def test_who_waits_for_an_answer_is_not_silent(seen: Seen) -> None:
         assert not server.transport.is_closing()
 
 
+def long(length: int, path: bytes = b"/a") -> bytes:
+    return b"POST %b HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (path, length)
+
+
+@pytest.mark.parametrize("path", [b"/a", b"/stream"])
+async def test_a_body_that_comes_too_slowly_is_refused(seen: Seen, path: bytes) -> None:
+    async with connection(seen) as (reader, writer):
+        server = await only_connection(seen)
+        writer.write(long(50_000, path) + b"x" * 20_000)
+        await until(lambda: server.cycle is not None and server._held == 20_000)
+        server.end_if_late(server.loop.time() + protocol.BODY_SECONDS - 1)
+        assert not isinstance(server.parser, protocol._Discard)
+        server.end_if_late(server.loop.time() + protocol.BODY_SECONDS + 1)  # what came before saves up no more
+        with suppress(ConnectionError):  # none is told in the middle of another answer
+            assert (await asyncio.wait_for(reader.read(), 10)).count(b" 408 ") == (path == b"/a")
+    await until(lambda: not seen.state.connections)
+
+
+async def test_a_body_may_take_its_time_as_long_as_it_comes(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "BODY_SECONDS", 2)
+    async with connection(seen) as (reader, writer):
+        server = await only_connection(seen)
+        writer.write(long(6000))
+        for _ in range(6):  # at the lowest rate the sweep has looked by then
+            await asyncio.sleep(0.5)
+            writer.write(b"x" * 1000)
+        assert server._body_until < math.inf
+        assert statuses(await asyncio.wait_for(reader.read(), 10)) == [200]
+
+
+async def test_bodies_are_held_up_to_a_sum_over_all_connections(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_HELD", 100_000)
+    whole, part = long(60_000), b"x" * 55_000
+    async with connection(seen) as (first, to_first), connection(seen) as (second, to_second):
+        to_first.write(whole + part)
+        await until(lambda: protocol._servers[seen.state].held == 55_000)
+        to_second.write(whole + part)
+        refused = await asyncio.wait_for(second.read(), 10)
+        assert statuses(refused) == [503]
+        assert b"\r\nretry-after: 1\r\n" in refused
+        to_first.write(b"x" * 5000)
+        assert statuses(await asyncio.wait_for(first.read(), 10)) == [200]
+    assert protocol._servers[seen.state].held == 0
+
+
+async def test_a_body_in_the_pipeline_is_held_too(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_HELD", 100_000)
+    async with connection(seen) as (_, writer):
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n" + long(150_000) + b"x" * 150_000)
+        server = await only_connection(seen)
+        await until(lambda: isinstance(server.parser, protocol._Discard))
+        assert [cycle.body for cycle, _ in server.pipeline] == [b""]
+    await until(lambda: not seen.state.connections)
+    assert protocol._servers[seen.state].held == 0
+
+
+async def test_a_body_whose_connection_is_lost_is_held_no_more(seen: Seen) -> None:
+    async with connection(seen) as (_, writer):
+        writer.write(long(60_000) + b"x" * 50_000)
+        await until(lambda: protocol._servers[seen.state].held == 50_000)
+    await until(lambda: protocol._servers[seen.state].held == 0)
+
+
 async def test_who_comes_when_there_is_no_room_is_told_so(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "most_connections", lambda backlog: 2)
     monkeypatch.setattr(protocol, "MOST_REFUSED", 1)
