@@ -39,6 +39,7 @@ class Settings(TristoreSettings):
     rate_limit_requests: str = "600/minute"
     # begin part orders
     order_deadline: float = Field(10, ge=1, le=300)
+    orders_per_user: int = Field(1000, ge=1)
     # end part orders
     purge_seconds: float = Field(60, gt=0)
 

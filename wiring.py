@@ -222,6 +222,7 @@ class Services(Components):
             idempotency=self._idempotency,
             sagas=self.sagas,
             outbox=self.outbox,
+            most=self._settings.orders_per_user,
         )
 
     # end part orders

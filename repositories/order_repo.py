@@ -11,6 +11,7 @@ from database.postgres import Postgres, connect
 from models.course import CourseBrief, CourseRow
 from models.order import CENTS_PER_POINT, CancelReason, LedgerEntry, Order, OrderIn, OrderRow
 from models.user import User
+from tristore.errors import TooMany
 from tristore.models import Page, cursor_page
 
 BRIEF = (CourseRow.id, CourseRow.title, CourseRow.language, CourseRow.level)
@@ -59,6 +60,12 @@ class OrderRepository:
         values_of = dict(row._mapping)
         brief = {column.name: values_of.pop(f"course_{column.name}") for column in BRIEF}
         return Order.model_validate({"course": brief, "points": 0, **values_of})
+
+    async def refuse_beyond(self, session: AsyncSession, most: int, user_id: uuid.UUID) -> None:
+        """Raises TooMany. Requests that come together may each find room for one."""
+        last = select(OrderRow.id).where(OrderRow.user_id == user_id).offset(most - 1).limit(1)
+        if await session.scalar(last) is not None:
+            raise TooMany(most, "orders")
 
     async def outcome(self, order: Order) -> Order:
         """A placed order as it is now."""

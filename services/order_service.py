@@ -49,17 +49,20 @@ class OrderService:
         idempotency: IdempotencyRepository,
         sagas: Sagas,
         outbox: Outbox,
+        most: int,
     ) -> None:
+        """`most`: orders of a user, of whatever status."""
         self._unit_of_work = unit_of_work
         self._orders = orders
         self._idempotency = idempotency
         self._sagas = sagas
         self._outbox = outbox
+        self._most = most
         self._turnstile = Turnstile(AT_ONCE, PATIENCE)
 
     async def place(self, user_id: uuid.UUID, new: OrderIn, key: IdempotencyKey | None) -> Order:
         """The order as it is when the answer is due: confirmed, or still pending; with the same key again, as it is
-        then. Raises OrderCancelled, PriceChanged, NotFound, InProgress, InvalidInput, Overloaded,
+        then. Raises OrderCancelled, PriceChanged, TooMany, NotFound, InProgress, InvalidInput, Overloaded,
         StoreUnavailable."""
         async with self._turnstile.turn():
             order = await self._place(user_id, new, key)
@@ -83,6 +86,7 @@ class OrderService:
 
     async def _begin(self, uow: UnitOfWork, user_id: uuid.UUID, new: OrderIn) -> Order:
         await uow.for_user(user_id)
+        await self._orders.refuse_beyond(uow.session, self._most, user_id)
         order = await self._orders.add(uow.session, new_id(), user_id, new)
         if order is None:
             raise NotFound("There is no such course.")

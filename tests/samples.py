@@ -19,18 +19,21 @@ class Sample:
     path: str
     """A POST to it makes one. Ids in it, and in the body, are those of the rows above."""
     body: Mapping[str, Any]
+    most: str
+    """The setting that says how many a user may have, or why there is none."""
     owner: Literal["user", "admin"] = "user"
     """Who makes it. What a user makes does not exist for anybody else; what an admin makes is for everybody."""
     quick: Mapping[str, Any] = field(default_factory=dict)
     """Settings with which it soon leaves nothing behind."""
 
 
+BY_ADMINS, AS_WRITTEN = "by admins alone", "as many as the user writes: rate_limit_requests bounds how fast"
 SAMPLES = [
-    Sample("conversation_id", "/conversations", {"title": "private"}),
-    Sample("message_id", "/conversations/{conversation_id}/messages", {"content": "secret"}),
-    Sample("course_id", "/courses", course.EXAMPLE | {"capacity": course.MAX_CAPACITY}, owner="admin"),
+    Sample("conversation_id", "/conversations", {"title": "private"}, "conversations_per_user"),
+    Sample("message_id", "/conversations/{conversation_id}/messages", {"content": "secret"}, AS_WRITTEN),
+    Sample("course_id", "/courses", course.EXAMPLE | {"capacity": course.MAX_CAPACITY}, BY_ADMINS, owner="admin"),
     # begin part orders
-    Sample("order_id", "/orders", {"course_id": "of the course"}, quick={"order_deadline": 3}),
+    Sample("order_id", "/orders", {"course_id": "of the course"}, "orders_per_user", quick={"order_deadline": 3}),
     # end part orders
 ]
 QUICK = {name: value for sample in SAMPLES for name, value in sample.quick.items()}

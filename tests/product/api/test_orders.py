@@ -315,3 +315,18 @@ async def test_an_export_takes_the_time_it_needs(settings: Settings, stores: Sto
         start_budget(0)
         exported = json.loads(b"".join([piece async for piece in pieces]))
     assert len(exported["orders"]) == 250
+
+
+async def test_beyond_the_most_no_order_is_placed_and_what_was_is_told(
+    settings: Settings, stores: Stores, client: httpx.AsyncClient, admin: Headers, learner: Headers
+) -> None:
+    course = await new_course(client, admin)
+    async with client_of(create_app(settings.model_copy(update={"orders_per_user": 2}), stores)) as few:
+        placed = [await order(few, learner, course, key=key) for key in "abb"]
+        assert [answer.status_code for answer in placed] == [201, 201, 201]
+        assert placed[1].json()["id"] == placed[2].json()["id"]
+        refused = await order(few, learner, course)
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/too-many")
+        assert refused.json()["detail"] == "A user may have 2 orders."
+        assert (await seats(stores, course))["taken"] == 2
+        assert (await order(few, await register(few), course)).status_code == 201

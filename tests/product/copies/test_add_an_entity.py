@@ -67,7 +67,7 @@ FORGOTTEN = {
     ),
     "the sample": (
         "tests/samples.py",
-        '    Sample("note_id", "/notes", {"text": "private"}),\n',
+        '    Sample("note_id", "/notes", {"text": "private"}, AS_WRITTEN),\n',
         "",
         "pytest -n0 tests/product/api/test_every_route.py",
         "tests/samples.py has no row for the path parameter {note_id} of /notes/{note_id}: add",
