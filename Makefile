@@ -32,6 +32,9 @@ test-faults: $(VENV)/installed ## All tests in their long form: a kill at every 
 chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone)
 	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos
 
+attack: $(VENV)/installed ## Attackers of every kind at once on a fresh app, and what each could take (ATTACKERS=50; SMOKE=1: a few, for the bounds alone)
+	@$(BIN)/python -m tests.attack
+
 test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests/product/clients/browser $(ARGS)
 
@@ -71,6 +74,12 @@ test-cuts: $(VENV)/installed ## A client of live messages that is cut off 10,000
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
 	@$(BIN)/python -m tristore.ops.parts without "$(PART)"
 
+audit: $(VENV)/audit ## Known vulnerabilities of what the lock files pin; it tells what it could not look up
+	@$(BIN)/python -m tristore.ops.audit requirements/*.lock
+
+sbom: $(VENV)/audit ## Write sbom.json: what a release is made of (CycloneDX)
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/base.lock --pyproject pyproject.toml --output-reproducible -o sbom.json
+
 migrate: $(VENV)/installed ## Bring PostgreSQL and MongoDB up to this release
 	$(BIN)/python manage.py migrate
 
@@ -83,6 +92,7 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 		-o requirements/dev.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group clients -o requirements/clients.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group audit -o requirements/audit.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
 	$(NPM) $(if $(UPGRADE),update,install) --prefix requirements/npm --package-lock-only --omit-lockfile-registry-resolved
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
@@ -102,10 +112,14 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/browser.lock
 	@touch $@
 
+$(VENV)/audit: $(VENV)/installed requirements/audit.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/audit.lock
+	@touch $@
+
 $(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/package-lock.json
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
 	@mkdir -p $(VENV)/npm && cp requirements/npm/*.json $(VENV)/npm
 	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos test-browser test-clients test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without migrate migration lock
+.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without audit sbom migrate migration lock

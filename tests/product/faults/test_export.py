@@ -1,12 +1,9 @@
 """Readers of an export who take nothing: they are cut off, and cost little until then."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Any
 
-import httpx
 import psutil
 import pytest
 
@@ -14,12 +11,10 @@ from database.stores import open_stores
 from tests.product.metrics import scrape, value
 from tests.product.people import register
 from tests.product.things import start_conversation
+from tests.product.unread import MESSAGES, ask, fill
 from tests.under_test import Lab
-from tristore.models import now
 from tristore.testing.lab import App, until
 
-MESSAGES, CONTENT = 80, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 20_000
-"""More than the kernel buffers for a connection, in the largest messages that there are: 60 KB each."""
 READERS, MEGABYTE = 20, 2**20
 
 
@@ -37,26 +32,8 @@ async def users(lab: Lab, app: App) -> list[dict[str, str]]:
     await asyncio.gather(*(app.client.get("/users/me/export", headers=user) for user in users))
     async with open_stores(lab.settings.model_copy(update={"mongodb_timeout": 30})) as stores:
         for headers in users:
-            conversation = (await start_conversation(app.client, headers)).rpartition("/")[2]
-            await stores.mongodb.database.messages.insert_many(numbered(conversation))
+            await fill(stores, await start_conversation(app.client, headers))
     return users
-
-
-def numbered(conversation: str) -> list[dict[str, Any]]:
-    message = {"conversation_id": conversation, "role": "user", "metadata": {}, "timestamp": now(), "content": CONTENT}
-    return [message | {"_id": f"{conversation}/{i}", "id": str(i), "seq": i} for i in range(1, MESSAGES + 1)]
-
-
-async def ask(exits: ExitStack, base: httpx.URL, headers: dict[str, str]) -> socket.socket:
-    """Ask for the export and read nothing."""
-    reader = exits.enter_context(socket.socket())
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    reader.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(reader, (base.host, base.port))
-    lines = ["GET /users/me/export HTTP/1.1", "Host: test", f"Authorization: {headers['Authorization']}", "", ""]
-    await loop.sock_sendall(reader, "\r\n".join(lines).encode())
-    return reader
 
 
 async def test_twenty_who_read_nothing_are_cut_off_and_cost_little_until_then(
