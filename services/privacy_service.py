@@ -14,7 +14,7 @@ from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile,
 from services.personal import PERSONAL, Sources
 from tristore import personal
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import TooMany, found
+from tristore.errors import InProgress, found
 from tristore.outbox.relay import Outbox
 
 
@@ -65,9 +65,9 @@ class PrivacyService:
     async def export(self, who: SignedIn) -> AsyncGenerator[bytes, None]:
         """All that the three stores hold of a user, as one JSON document in pieces; `services.personal.Export` is its
         shape. Every entity is read once before the first piece. Each process makes one of a user at a time. Raises
-        NotFound, TooMany, StoreUnavailable."""
+        InProgress, NotFound, StoreUnavailable."""
         if who.user_id in self._exports:
-            raise TooMany(1, "export at a time")
+            raise InProgress("Another export of yours is being made. Ask again.")  # perhaps for one who has hung up
         export = self._exports[who.user_id] = _Export()
         return _closing(export, await personal.export(PERSONAL, self._sources, who))
 

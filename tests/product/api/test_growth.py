@@ -6,7 +6,7 @@ from config import Settings
 from main import create_app
 from models.session import SignedIn
 from tests.product.people import account, register, sign_in
-from tristore.errors import TooMany
+from tristore.errors import InProgress
 from tristore.models import new_id
 from tristore.stores.stores import Stores
 from tristore.testing.stores import client_of
@@ -52,7 +52,7 @@ async def test_one_export_of_a_user_is_made_at_a_time(
     who = SignedIn(session_id=new_id(), user_id=headers["X-User-Id"])
     begun = await services.privacy.export(who)
     assert (await anext(begun)).startswith(b"{")
-    assert await refusal(services, who) == "A user may have 1 export at a time."
+    assert await refusal(services, who) == "Another export of yours is being made. Ask again."
     await begun.aclose()
     unread = await services.privacy.export(who)
     assert await refusal(services, who)
@@ -66,6 +66,6 @@ async def test_one_export_of_a_user_is_made_at_a_time(
 async def refusal(services: Services, who: SignedIn) -> str:
     try:
         await services.privacy.export(who)
-    except TooMany as refused:
+    except InProgress as refused:
         return str(refused)
     return ""
