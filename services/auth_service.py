@@ -18,7 +18,7 @@ from models.session import PasswordChange, SignedIn, SignIn, Token
 from repositories.cache_repo import ENDED, CacheRepository
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity
-from services.rate_limit_service import RateLimitService
+from services.rate_limit_service import NOBODYS, RateLimitService, Turn
 from tristore.bounds.turnstile import Turnstile
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InvalidInput, NotAuthenticated, NotFound
@@ -72,7 +72,7 @@ class AuthService:
         if found:
             bind_contextvars(user=str(found.user_id))
         account = str(found.user_id) if found else form.username  # a name and an e-mail address of one account are one
-        async with self._turnstile.turn(await self._limits.guess(address, account)):
+        async with self._turnstile.turn(*await self._limits.guess(address, account)):
             token = await self._sign_in(form)
         await self._limits.remember(address, account)
         return token
@@ -127,10 +127,10 @@ class AuthService:
             raise NotAuthenticated("The token is not valid, or no longer. Sign in again.")
         return found or SignedIn.model_validate_json(copy)
 
-    async def is_password(self, user_id: uuid.UUID, password: SecretStr, whose: str = "") -> bool:
-        """Whether it is the user's. It costs what a sign-in costs, whatever the answer. `whose`: the turn it takes.
+    async def is_password(self, user_id: uuid.UUID, password: SecretStr, turn: Turn = NOBODYS) -> bool:
+        """Whether it is the user's. It costs what a sign-in costs, whatever the answer. `turn`: which it takes.
         Raises StoreUnavailable."""
-        async with self._turnstile.turn(whose):
+        async with self._turnstile.turn(*turn):
             credentials = await self._sessions.credentials_of(user_id)
             is_right, _ = await self._hasher.verify(password, credentials.password_hash if credentials else None)
         self.counts["wrong"] += not is_right

@@ -5,6 +5,9 @@ import uuid
 
 from tristore.bounds.limits import Limits, network
 
+Turn = tuple[str, bool]
+"""Whose turn a guess takes, and whether the account knows the address: `Turnstile.turn(*turn)`."""
+NOBODYS: Turn = ("", False)
 KNOWN_SECONDS = 30 * 86_400
 """For so long after a sign-in its address is known to the account."""
 
@@ -16,8 +19,8 @@ class RateLimitService(Limits):
         """Whatever was sent, and before it is read."""
         await self.count_address("sign_in_address", address)
 
-    async def guess(self, address: str, account: str) -> str:
-        """A password of an account, from an address. Returns whose turn it is. Never by account alone, or anybody could
+    async def guess(self, address: str, account: str) -> Turn:
+        """A password of an account, from an address. Never by account alone, or anybody could
         lock the owner out by guessing: an address that has signed in to it goes on, and waits in no stranger's line."""
         whose = network(address)
         pair = _hashed(account, whose)
@@ -25,7 +28,7 @@ class RateLimitService(Limits):
         is_known = await self._counters.is_noted(pair)
         if is_known is False:  # without Redis nobody is known, and nobody a stranger
             await self.count("sign_in_strangers", _hashed(account))
-        return pair if is_known else whose
+        return (pair, True) if is_known else (whose, False)
 
     async def remember(self, address: str, account: str) -> None:
         """That somebody has signed in from there."""

@@ -16,6 +16,7 @@ from repositories.cache_repo import CacheRepository
 from repositories.user_repo import UserRepository
 from services.auth_service import AuthService
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
+from services.rate_limit_service import NOBODYS, Turn
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import Conflict, NotAuthenticated, NotFound, found
 from tristore.idempotency import IdempotencyKey, IdempotencyRepository, KeyUsed
@@ -26,7 +27,7 @@ from tristore.passwords import PasswordHasher
 from tristore.tags import Tags
 
 WELCOME_TITLE = "Welcome to ChatLingo"
-Attempt = Callable[[str], Awaitable[str]]
+Attempt = Callable[[str], Awaitable[Turn]]
 
 
 class LastAdmin(Conflict):
@@ -59,7 +60,7 @@ class UserService:
         self, registration: Registration, key: IdempotencyKey | None = None, attempt: Attempt | None = None
     ) -> Registered:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer,
-        if the password is still right. `attempt` counts that as a sign-in to the account, and says whose turn it is.
+        if the password is still right. `attempt` counts that as a sign-in to the account, and says which turn it takes.
         Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable, and what `attempt` raises."""
         own_names = (registration.username, registration.email)
         await self._hasher.refuse_weak(registration.password, "password", own_names)
@@ -82,8 +83,8 @@ class UserService:
                 await uow.commit()
         if replay is not None:  # verified whatever else is sent: nothing tells more of the password than a sign-in does
             bind_contextvars(user=str(replay.user_id))
-            whose = await attempt(str(replay.user_id)) if attempt else ""
-            if not await self._auth.is_password(replay.user_id, registration.password, whose):
+            turn = await attempt(str(replay.user_id)) if attempt else NOBODYS
+            if not await self._auth.is_password(replay.user_id, registration.password, turn):
                 raise KeyUsed
             return Registered.model_validate(replay.answer_to(registration))
         bind_contextvars(user=str(user_id))

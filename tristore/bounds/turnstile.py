@@ -19,7 +19,8 @@ class Turnstile:
     are told so: one after the other they would wait for it many times as long.
 
     Whoever sends many delays only their own: each round lets in one of each (`who`), and within a round it is first
-    come, first served. That is start-time fair queueing (Goyal, Vin, Cheng 1996) with work of equal size."""
+    come, first served. That is start-time fair queueing (Goyal, Vin, Cheng 1996) with work of equal size. Whoever
+    `is_known` need not wait for the round of the others."""
 
     def __init__(self, places: int, patience_seconds: float) -> None:
         self._free = places
@@ -37,10 +38,10 @@ class Turnstile:
         return sum(not place[2].done() for place in self._line)
 
     @asynccontextmanager
-    async def turn(self, who: str = "") -> AsyncIterator[None]:
+    async def turn(self, who: str = "", is_known: bool = False) -> AsyncIterator[None]:
         """Raises Overloaded. Raises StoreUnavailable when a store was found so while this caller stood in line."""
         came = time.monotonic()
-        await self._stand_in_line(who)
+        await self._stand_in_line(who, is_known)
         try:
             self._raise_refusal_since(came)
             try:
@@ -51,13 +52,13 @@ class Turnstile:
         finally:
             self._let_in_another()
 
-    async def _stand_in_line(self, who: str) -> None:
+    async def _stand_in_line(self, who: str, is_known: bool) -> None:
         if self._free:
             self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # As if nobody else had come, but never before his own last one.
-        mine = self._last_rounds[who] = max(self._round, self._last_rounds.get(who, -1)) + 1
+        mine = self._last_rounds[who] = max(self._round + (not is_known), self._last_rounds.get(who, -1) + 1)
         heappush(self._line, (mine, next(self._arrivals), turn))
         try:
             async with asyncio.timeout(self._patience_seconds):

@@ -34,6 +34,8 @@ MOST_REFUSED = 100
 BYTES_OF_A_CHUNK = 6
 """What the smallest chunk costs: `1`, its two line ends, and its one byte."""
 
+HEAD_TOO_LARGE = f"Headers together may have {MAX_HEADER_BYTES} bytes."
+
 log = structlog.get_logger("tristore.http")
 
 
@@ -57,6 +59,8 @@ class HttpProtocol(HttpToolsProtocol):
     _begun_here = False
     """Whether a request began in the data that is being parsed."""
     _in_head = False
+    _head_room = MAX_HEADER_BYTES
+    """Bytes that the names and values of its headers may have yet."""
     _waits_since = math.inf
     """When the head that is awaited began, or the silence before it. In seconds of the loop."""
     _body_until = math.inf
@@ -89,8 +93,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 self._decline_upgrades(memoryview(data)[offer.args[0] :])
-        except _Tunnel:
-            self._refuse(501, "This server is no proxy: it does not know CONNECT.")
+        except _Refused as refused:
+            self._refuse(*refused.args)
         except httptools.HttpParserError as error:
             self._refuse(400, "This is not a request of HTTP/1.1.", reason=str(error))
         self._bound()
@@ -114,7 +118,13 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._begun_here = self._in_head = True
+        self._head_room = MAX_HEADER_BYTES
         self._waits_since = self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_room >= 0:  # what comes beyond is forgotten: SizeBounds refuses the sum of what came before
+            self._head_room -= len(name) + len(value)
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -220,7 +230,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._in_head and len(self.url) > MAX_TARGET_BYTES:
             self._refuse(414, f"Path and query together may have {MAX_TARGET_BYTES} bytes.")
         elif self._in_head:
-            self._refuse(431, f"Headers together may have {MAX_HEADER_BYTES} bytes.")
+            self._refuse(431, HEAD_TOO_LARGE)
         elif in_body:
             self._refuse(413, f"Trailers and extensions of chunks together may have {MAX_HEADER_BYTES} bytes.")
         else:
@@ -242,7 +252,9 @@ class HttpProtocol(HttpToolsProtocol):
         while True:
             method, version = self.parser.get_method(), self.parser.get_http_version().encode()
             if method == b"CONNECT":
-                raise _Tunnel
+                raise _Refused(501, "This server is no proxy: it does not know CONNECT.")
+            if self._head_room < 0:  # without its offer the head might seem small enough
+                raise _Refused(431, HEAD_TOO_LARGE)
             lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
             lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
@@ -336,8 +348,8 @@ def _sweep(loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
         _servers[state].is_swept = False
 
 
-class _Tunnel(Exception):
-    """Somebody takes us for a proxy."""
+class _Refused(Exception):
+    """Status, and why."""
 
 
 class _Ending:

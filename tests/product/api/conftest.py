@@ -3,12 +3,17 @@
 import logging
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from database.stores import open_stores
+from main import create_app
 from tests.product.for_user import REFUSED, demand_locks
 from tests.product.unanswered import Unanswered
+from tests.under_test import fresh_databases
 from tristore.stores.stores import Stores
+from tristore.testing.stores import Servers, client_of
 
 _watched: dict[AsyncEngine, list[str]] = {}
 
@@ -22,6 +27,14 @@ async def tables_of_users(stores: Stores) -> AsyncIterator[list[str]]:
     REFUSED.clear()
     yield _watched[engine]
     assert REFUSED == []
+
+
+@pytest.fixture
+async def alone(servers: Servers) -> AsyncIterator[tuple[httpx.AsyncClient, Stores]]:
+    """On databases of its own: elsewhere other tests have made users and admins."""
+    async with fresh_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
+        async with client_of(create_app(settings, stores)) as client:
+            yield client, stores
 
 
 @pytest.fixture(autouse=True)

@@ -1,30 +1,16 @@
 """Somebody stays an admin, whoever asks for what at the same time."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
-import pytest
 from sqlalchemy import text
 
-from database.stores import open_stores
-from main import create_app
 from tests.product.people import register, register_admin
-from tests.under_test import fresh_databases
 from tristore.stores.stores import Stores
 from tristore.testing.lab import until
 from tristore.testing.outbox import query
-from tristore.testing.stores import Servers, client_of
 
 WAITING = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-
-
-@pytest.fixture
-async def alone(servers: Servers) -> AsyncIterator[tuple[httpx.AsyncClient, Stores]]:
-    """Databases of its own: elsewhere other tests have admins."""
-    async with fresh_databases(servers, postgres_request_deadline=10) as settings, open_stores(settings) as stores:
-        async with client_of(create_app(settings, stores)) as client:
-            yield client, stores
 
 
 async def demote(client: httpx.AsyncClient, admin: dict[str, str], user: dict[str, str]) -> httpx.Response:

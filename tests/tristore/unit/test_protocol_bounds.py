@@ -11,8 +11,9 @@ import pytest
 
 from tristore.http import protocol
 from tristore.http.descriptors import most_connections
+from tristore.http.middleware import MAX_HEADER_BYTES
 from tristore.testing.endless import CHUNKED, ENDLESS
-from tristore.testing.raw_http import Seen, app_for, connection, only_connection, serving, statuses, until
+from tristore.testing.raw_http import Seen, app_for, connection, exchange, only_connection, serving, statuses, until
 
 PIECE = 16_384
 
@@ -43,6 +44,21 @@ async def test_what_never_ends_is_refused_after_a_few_pieces(seen: Seen, kind: s
     assert statuses(head) == [status]
     assert json.loads(body)["status"] == status
     assert seen.requests == []
+
+
+async def test_of_a_head_in_one_piece_little_more_is_kept_than_it_may_have(seen: Seen) -> None:
+    """What is kept shows that it is too large. Each line would take 180 bytes of memory."""
+    async with connection(seen) as (_, writer):
+        writer.write(b"GET /a HTTP/1.1\r\n" + b"a:b\r\n" * 38_000 + b"\r\n")
+        await until(lambda: bool(seen.scopes))
+    [scope] = seen.scopes
+    assert MAX_HEADER_BYTES < sum(len(name) + len(value) for name, value in scope["headers"]) <= MAX_HEADER_BYTES + 20
+
+
+async def test_a_large_head_that_offers_an_upgrade_is_refused_before_the_offer_is_taken_out(seen: Seen) -> None:
+    head = b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n" + b"a:b\r\n" * 8190
+    assert statuses(await exchange(seen, head + b"\r\n")) == [431]
+    assert seen.scopes == []
 
 
 async def test_a_body_in_the_smallest_chunks_is_read(seen: Seen) -> None:

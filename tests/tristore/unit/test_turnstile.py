@@ -98,6 +98,23 @@ async def test_whoever_comes_with_many_keeps_nobody_else_waiting() -> None:
     assert turnstile._last_rounds == {}
 
 
+async def test_who_is_known_goes_before_all_the_strangers_and_once_a_round() -> None:
+    turnstile, leave = Turnstile(1, patience_seconds=60), asyncio.Event()
+    came_in = []
+
+    async def come(who: str) -> None:
+        async with turnstile.turn(who, who == "owner"):
+            came_in.append(who)
+            await leave.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for who in ("first", "a", "b", "owner", "owner", "c"):
+            group.create_task(come(who))
+        await until_waiting(turnstile, 5)
+        leave.set()
+    assert came_in == ["first", "owner", "a", "b", "owner", "c"]
+
+
 async def test_a_turn_that_nobody_takes_any_more_goes_to_the_next() -> None:
     turnstile = Turnstile(1, patience_seconds=60)
 
