@@ -4,8 +4,9 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 MODES = "disable|allow|prefer|require|verify-ca|verify-full"
@@ -94,12 +95,13 @@ def read_mongodb(text: str) -> Dsn:
     return dsn
 
 
-def asyncpg_arguments(text: str) -> dict[str, object]:
-    """What `asyncpg.connect` takes for a DSN that `read_postgres` accepts. It reads libpq's URIs itself, with some
-    errors that this works around: it splits a password at @, and lets parts of the URI win over the options."""
+def asyncpg_arguments(text: str) -> list[dict[str, Any]]:
+    """What `asyncpg.connect` takes for each host of a DSN that `read_postgres` accepts. It reads libpq's URIs itself,
+    with some errors that this works around: it splits a password at @, lets parts of the URI win over the options, and
+    has one time for all hosts."""
     dsn = read_postgres(text)
     options = dict(dsn.options)
-    arguments: dict[str, object] = {name: int(options.pop(name)) for name in CACHE_SIZES if name in options}
+    arguments: dict[str, Any] = {name: int(options.pop(name)) for name in CACHE_SIZES if name in options}
     for name in ("channel_binding", "connect_timeout"):  # it has no such thing; POSTGRES_CONNECT_TIMEOUT counts
         options.pop(name, None)
     if "ssl" in options:
@@ -107,11 +109,16 @@ def asyncpg_arguments(text: str) -> dict[str, object]:
     if options.get("sslrootcert") == "system":
         del options["sslrootcert"]
         arguments["ssl"] = ssl.create_default_context()
-    if "port" in options:
-        arguments["port"] = [int(port) for port in options.pop("port").split(",")]
-    if "," in (options.get("host") or dsn.hosts):
+    ports = [int(port) for port in options.pop("port", "").split(",") if port]
+    hosts = (options.get("host") or dsn.hosts).split(",")
+    if len(hosts) > 1:
         options.setdefault("target_session_attrs", "read-write")  # any other server is of no use to us
-    return arguments | {"dsn": _uri(dsn, options)}
+    return [
+        arguments
+        | ({"port": ports[number % len(ports)]} if ports else {})
+        | {"dsn": _uri(replace(dsn, hosts=host), options | ({"host": host} if "host" in options else {}))}
+        for number, host in enumerate(hosts)
+    ]
 
 
 def _uri(dsn: Dsn, options: dict[str, str]) -> str:

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import asyncpg
 from sqlalchemy import AdaptedConnection, SelectBase, event, make_url, text
@@ -18,7 +18,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from tristore.errors import StoreUnavailable
 from tristore.settings import TristoreSettings
-from tristore.stores.dsn import asyncpg_arguments
+from tristore.stores.hosts import Connection, Hosts
 from tristore.stores.postgres_errors import translate_errors as translate_errors
 from tristore.stores.write_gate import WriteGate
 
@@ -54,13 +54,7 @@ def start_budget(seconds: float) -> None:
     _budget.set(Budget(seconds))
 
 
-if TYPE_CHECKING:
-    _Base = asyncpg.Connection[asyncpg.Record]
-else:  # generic in the stubs only
-    _Base = asyncpg.Connection
-
-
-class _Connection(_Base):
+class _Connection(Connection):
     async def close(self, *, timeout: float | None = None) -> None:
         # SQLAlchemy gives a connection that it no longer trusts `timeout=2` to say goodbye. A stopped server would
         # hold the request for as long, so such a connection is cut instead.
@@ -70,10 +64,13 @@ class _Connection(_Base):
             self.terminate()
 
 
-def engine_for(dsn: str, connect_args: dict[str, object], **options: object) -> AsyncEngine:
+def engine_for(
+    dsn: str, connect_args: dict[str, object], moved: Callable[[], object] = lambda: None, **options: object
+) -> AsyncEngine:
     """The one way to an engine: asyncpg reads the DSN, so that it may say what libpq's URIs may. No error, and no repr,
-    shows values or the DSN."""
-    arguments = asyncpg_arguments(dsn) | connect_args
+    shows values or the DSN. `moved`: see Hosts."""
+    hosts = Hosts(dsn, moved)
+    arguments = hosts.of_sqlalchemy | connect_args | {"async_creator_fn": hosts.connect}
     return create_async_engine(URL, connect_args=arguments, hide_parameters=True, **options)
 
 
@@ -89,6 +86,7 @@ def _engine(
         pool_recycle=settings.postgres_pool_recycle,
         pool_use_lifo=True,
         execution_options={GATE: gate},
+        moved=gate.replace_connections,
         connect_args={
             "connection_class": _Connection,
             "timeout": settings.postgres_connect_timeout,
@@ -187,7 +185,7 @@ class HotQuery:
         async with within_budget(postgres.gate):
             connection = await postgres.engine.raw_connection()
             try:
-                driver = cast(_Base, connection.driver_connection)
+                driver = cast(Connection, connection.driver_connection)
                 row = await driver.fetchrow(self._sql, *values)
             except BaseException:
                 connection.invalidate()  # it may still be waiting for the answer

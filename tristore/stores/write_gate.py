@@ -21,7 +21,7 @@ class WriteGate:
     def __init__(self) -> None:
         self.is_closed = False
         self.generation = 0
-        """Of connections: grows whenever the gate closes."""
+        """Of connections. Those of an earlier one are replaced at their next checkout."""
         self.probe: Callable[[], Awaitable[None]]
         self._watching: asyncio.Task[None] | None = None
 
@@ -30,9 +30,13 @@ class WriteGate:
         if self.is_closed or generation != self.generation:
             return
         self.is_closed = True
-        self.generation += 1
+        self.replace_connections()
         log.warning("postgresql_read_only", cause=cause)
         self._watching = asyncio.create_task(self._watch())
+
+    def replace_connections(self) -> None:
+        """They may lead to a server that takes no writes, or hangs."""
+        self.generation += 1
 
     def open(self) -> None:
         if self.is_closed:

@@ -21,7 +21,8 @@ def make(**values: Any) -> TristoreSettings:
 
 
 def arguments(dsn: str) -> dict[str, Any]:
-    return asyncpg_arguments(make(postgres_dsn=dsn).dsn("postgres_dsn"))
+    [given] = asyncpg_arguments(make(postgres_dsn=dsn).dsn("postgres_dsn"))
+    return given
 
 
 @pytest.mark.parametrize(
@@ -37,8 +38,6 @@ def arguments(dsn: str) -> dict[str, Any]:
         ("postgresql://app@db/?ssl=require", "postgresql://app@db?sslmode=require"),
         ("postgresql://app@db/app?sslmode=allow&channel_binding=require&connect_timeout=10",
          "postgresql://app@db/app?sslmode=allow"),
-        ("postgresql://app@a,b:5433/app", "postgresql://app@a,b:5433/app?target_session_attrs=read-write"),
-        ("postgresql://app@a,b/app?target_session_attrs=any", "postgresql://app@a,b/app?target_session_attrs=any"),
         ("postgresql://app@db/app?application_name=x&options=-c%20geqo%3Doff",
          "postgresql://app@db/app?application_name=x&options=-c%20geqo%3Doff"),
     ],
@@ -49,8 +48,23 @@ def test_what_users_of_libpq_and_sqlalchemy_write_reaches_asyncpg(dsn: str, as_g
 
 def test_sizes_of_caches_and_ports_are_numbers_for_asyncpg() -> None:
     sizes = {"prepared_statement_cache_size": 0, "statement_cache_size": 0}
-    given = arguments("postgresql://app@a,b?port=1,2&prepared_statement_cache_size=0&statement_cache_size=0")
-    assert given == {**sizes, "port": [1, 2], "dsn": "postgresql://app@a,b?target_session_attrs=read-write"}
+    given = arguments("postgresql://app@a?port=1&prepared_statement_cache_size=0&statement_cache_size=0")
+    assert given == {**sizes, "port": 1, "dsn": "postgresql://app@a"}
+
+
+@pytest.mark.parametrize(
+    ("dsn", "given"),
+    [
+        ("a,b:5433/app", [{"dsn": "a/app?{rw}"}, {"dsn": "b:5433/app?{rw}"}]),
+        ("a,b/app?target_session_attrs=any", [{"dsn": f"{host}/app?target_session_attrs=any"} for host in "ab"]),
+        ("a,[::1]:2/app?port=1,3", [{"dsn": "a/app?{rw}", "port": 1}, {"dsn": "[::1]:2/app?{rw}", "port": 3}]),
+        ("x/app?host=a,b&port=1", [{"dsn": f"/app?host={host}&{{rw}}", "port": 1} for host in "ab"]),
+    ],
+)
+def test_each_host_is_connected_to_by_itself_and_must_take_writes(dsn: str, given: list[dict[str, Any]]) -> None:
+    for one in given:
+        one["dsn"] = "postgresql://app@" + one["dsn"].format(rw="target_session_attrs=read-write")
+    assert asyncpg_arguments(make(postgres_dsn=f"postgresql://app@{dsn}").dsn("postgres_dsn")) == given
 
 
 def test_the_systems_certificates_verify_the_hosts_name() -> None:
