@@ -67,7 +67,7 @@ async def fill_caches(settings: Settings, users: Sequence[User]) -> None:
                     (session_key(user.token_hash), session, settings.cache_session_ttl),
                     (profile_key(user.id), Versioned(1, profile_of(user)), settings.cache_profile_ttl),
                 ):
-                    name = keys_of(key, FORMAT, stores.redis.identity.run_id)[0]
+                    name = keys_of(key, FORMAT, stores.redis.identity.history)[0]
                     pipeline.set(name, entry_of(found), ex=int(ttl))
                     names.append(f"{CHANGED}{key}")
             for first in range(0, len(names), 500):  # one by one they would keep the servers busy for seconds

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from config import Settings
 
-CACHE_KEY = re.compile(r"cache:\d+:(?P<run_id>[0-9a-f]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}")
+CACHE_KEY = re.compile(r"cache:\d+:(?P<history>[0-9a-f]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}")
 PROFILES = """
 SELECT CAST(u.id AS text) AS id, username, email, role, version, language_preference AS language, cefr_level AS level,
        display_name, bio, erased_at, password_hash
@@ -86,11 +86,11 @@ async def take(settings: Settings) -> Snapshot:
 async def _cache(settings: Settings) -> list[Entry]:
     entries = []
     async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
-        run_id = (await redis.info("server"))["run_id"]
+        history = (await redis.info("replication"))["master_replid"]
         async for key in redis.scan_iter("cache:*", count=1000):
             match = CACHE_KEY.fullmatch(key.decode())
             value: Any = await redis.get(key) if match else None
-            if match and value and match["run_id"] == run_id:
+            if match and value and match["history"] == history:
                 head, _, body = value.partition(b":")
                 entries.append(Entry(match["kind"], match["id"], head[:1].decode(), int(head[1:]), body))
     return entries

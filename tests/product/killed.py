@@ -13,15 +13,16 @@ from tristore.testing.lab import LONG, answers, until
 
 # Each kill costs the start of a process. `make test-faults` kills at every call, the short form at every eighth.
 STRIDE = 1 if LONG else 8
-NAME = "doomed-app"
+NAME = "doomed"
 
 
 async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str, str], body: Any) -> bool:
     """Send one request to an app that dies at its n-th call to a store. Returns whether it died. What PostgreSQL had
     been sent by then is done."""
     dsn = lab.settings.dsn("postgres_dsn")
-    named = {"POSTGRES_DSN": f"{dsn}?application_name={NAME}"}
-    async with doomed_app(lab, OUTBOX_POLL_SECONDS="30", **named) as doomed:  # its relay's calls count too: few of them
+    async with doomed_app(
+        lab, OUTBOX_POLL_SECONDS="30", APP_NAME=NAME
+    ) as doomed:  # its relay's calls count too: few of them
         try:
             await doomed.client.request(method, path, headers={**headers, "X-Kill-At": str(n)}, json=body)
             await asyncio.sleep(0.3)  # what goes on after the answer counts too
@@ -37,6 +38,6 @@ async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str,
 
 
 async def _has_gone(engine: AsyncEngine) -> bool:
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE :name AND datname = current_database()"
     async with engine.connect() as connection:
-        return bool(await connection.scalar(text(sql), {"name": NAME}) == 0)
+        return bool(await connection.scalar(text(sql), {"name": f"{NAME}-%"}) == 0)

@@ -15,10 +15,10 @@ class Versioned:
     body: bytes
 
 
-def keys_of(key: str, format_number: int, run_id: str) -> list[str]:
-    """The key of the entry and the key of its lease, in one hash slot. `run_id` is that of the Redis server: what a
+def keys_of(key: str, format_number: int, history: str) -> list[str]:
+    """The key of the entry and the key of its lease, in one hash slot. `history` is that of Redis' data: what a
     restarted one brings back from disk has other keys."""
-    name = f"cache:{format_number}:{run_id}:{{{key}}}"
+    name = f"cache:{format_number}:{history}:{{{key}}}"
     return [name, f"{name}:lease"]
 
 

@@ -104,7 +104,7 @@ class Fence:
         arguments = [version, _milliseconds(TOMBSTONE_SECONDS), *told]
         with self.breaker.watching():
             count: int = await self._on_server(
-                lambda _, run_id: self._invalidating(keys=self._keys_of(run_id, key), args=arguments)
+                lambda _, history: self._invalidating(keys=self._keys_of(history, key), args=arguments)
             )
         return count
 
@@ -120,8 +120,8 @@ class Fence:
     async def _read(self, keys: list[str]) -> list[bytes | None]:
         # The type of `mget` does not know that this client decodes nothing.
         return await self._on_server(
-            lambda client, run_id: cast(
-                Awaitable[list[bytes | None]], client.mget([self._keys_of(run_id, key)[0] for key in keys])
+            lambda client, history: cast(
+                Awaitable[list[bytes | None]], client.mget([self._keys_of(history, key)[0] for key in keys])
             )
         )
 
@@ -141,29 +141,31 @@ class Fence:
 
     async def _run_for_all(self, script: AsyncScript, keys: list[str], arguments: Sequence[EncodableT]) -> Any:
         return await self._on_server(
-            lambda _, run_id: script(keys=[name for key in keys for name in self._keys_of(run_id, key)], args=arguments)
+            lambda _, history: script(
+                keys=[name for key in keys for name in self._keys_of(history, key)], args=arguments
+            )
         )
 
     async def _call(self, key: str, operation: Callable[[Redis, list[str]], Awaitable[object]]) -> None:
         """The operation gets the names of the entry and of its lease."""
         with self.breaker:
-            await self._on_server(lambda client, run_id: operation(client, self._keys_of(run_id, key)))
+            await self._on_server(lambda client, history: operation(client, self._keys_of(history, key)))
 
     async def _on_server(self, operation: Callable[[Redis, str], Awaitable[T]]) -> T:
-        """The operation gets the server's run id."""
+        """The operation gets the history of the server's data."""
         identity = self._redis.identity
         async with within_timeout(self._redis):
-            if not identity.run_id:
+            if not identity.history:
                 await self._redis.client.ping()  # connects, and so learns it
             while True:
-                run_id = identity.run_id
-                result = await operation(self._redis.client, run_id)
-                if run_id == identity.run_id:
+                history = identity.history
+                result = await operation(self._redis.client, history)
+                if history == identity.history:
                     return result
                 # Redis was restarted in between. What it brought back from disk is not ours: ask again.
 
-    def _keys_of(self, run_id: str, key: str) -> list[str]:
-        return keys_of(key, self._format_number, run_id)
+    def _keys_of(self, history: str, key: str) -> list[str]:
+        return keys_of(key, self._format_number, history)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -35,9 +35,10 @@ LATE_SECONDS, TIMES_MORE = 0.02, 4
 
 @dataclass
 class ServerIdentity:
-    """`run_id` of the Redis process that the newest connection leads to. A restart changes it."""
+    """Which history of data the newest connection leads to (`master_replid`). A primary and its replicas share it. A
+    promotion changes it, and so does a restart: what is brought back may be old."""
 
-    run_id: str = ""
+    history: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,11 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
 
     async def on_connect(connection: AbstractConnection) -> None:
         await connection.on_connect()
-        await connection.send_command("INFO", "server")
-        identity.run_id = _run_id(await connection.read_response())
+        await connection.send_command("INFO", "replication")
+        told = _told(await connection.read_response())
+        if told["role"] != "master":
+            raise exceptions.ReadOnlyError(f"READONLY its role is {told['role']}")
+        identity.history = told["master_replid"]
 
     def client(role: str, max_connections: int) -> Redis:
         pool = BlockingConnectionPool(
@@ -93,9 +97,9 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
         await store.subscriber.aclose()
 
 
-def _run_id(info: object) -> str:
+def _told(info: object) -> dict[str, str]:
     text = info.decode() if isinstance(info, bytes) else str(info)
-    return next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("run_id:"))
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 async def beat(client: Redis, key: str, sender: str, channel: str, message: str) -> None:

@@ -144,7 +144,7 @@ async def test_a_redis_that_was_restarted_is_an_empty_cache(
 ) -> None:
     rows.versions["a"] = 1
     await cache.get_or_load("a", rows.loader("a"), 60)
-    redis_store.identity.run_id = "another"
+    redis_store.identity.history = "another"
     rows.versions["a"] = 2
     assert await cache.get_or_load("a", rows.loader("a"), 60) == b"2"
 
@@ -160,7 +160,7 @@ async def test_a_write_during_which_redis_was_restarted_reaches_the_new_one(
     rows.versions["a"] = 2
     write = asyncio.ensure_future(cache.invalidate("a", 2))
     await asyncio.sleep(0)  # the command is on its way with the key of the old server
-    identity.run_id = "new"
+    identity.history = "new"
     await write
     assert await new.get_or_load("a", rows.loader("a"), 60) == b"2"
 

@@ -39,6 +39,7 @@ async def configured(admin: Redis, server: Server, **options: str) -> AsyncItera
 @asynccontextmanager
 async def unable_to_save(admin: Redis, server: Server) -> AsyncIterator[str]:
     in_the_way = server.data / "dump.rdb"
+    in_the_way.unlink(missing_ok=True)
     in_the_way.mkdir()  # a file cannot take its place, not even root's
     try:
         async with configured(admin, server, save="3600 1") as dsn, asyncio.timeout(10):
@@ -47,6 +48,9 @@ async def unable_to_save(admin: Redis, server: Server) -> AsyncIterator[str]:
                 await asyncio.sleep(0.01)
             yield dsn
     finally:
+        async with asyncio.timeout(10):
+            while (await admin.info("persistence"))["rdb_bgsave_in_progress"]:  # it tries again and again
+                await asyncio.sleep(0.01)
         in_the_way.rmdir()
 
 
@@ -152,7 +156,7 @@ async def test_a_reply_that_no_table_has_is_done_without_and_raises_in_tests(ser
     for environment in ("local", "test"):
         async with real_redis(settings_on(servers, TristoreSettings, environment=environment)) as redis:
             await redis.client.ping()  # connects, and so learns which server it is
-            await redis.client.sadd(keys_of("a", 1, redis.identity.run_id)[0], "a set where a string is expected")
+            await redis.client.sadd(keys_of("a", 1, redis.identity.history)[0], "a set where a string is expected")
             with pytest.raises(ResponseError) if environment == "test" else nullcontext():
                 assert await cache_on(redis).get_or_load("a", load, 60) == b"1"
 

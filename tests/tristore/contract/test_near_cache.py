@@ -46,7 +46,7 @@ async def there(redis_store: RedisStore, rows: Rows) -> AsyncIterator[Process]:
 
 
 def name_of(redis: RedisStore, key: str) -> str:
-    return keys_of(key, 1, redis.identity.run_id)[0]
+    return keys_of(key, 1, redis.identity.history)[0]
 
 
 async def write_without_a_word(redis: RedisStore, key: str, version: int) -> None:
