@@ -20,9 +20,8 @@ async def killed_at(lab: Lab, n: int, method: str, path: str, headers: dict[str,
     """Send one request to an app that dies at its n-th call to a store. Returns whether it died. What PostgreSQL had
     been sent by then is done."""
     dsn = lab.settings.dsn("postgres_dsn")
-    async with doomed_app(
-        lab, OUTBOX_POLL_SECONDS="30", APP_NAME=NAME
-    ) as doomed:  # its relay's calls count too: few of them
+    # The calls of its relay count too: few of them.
+    async with doomed_app(lab, OUTBOX_POLL_SECONDS="30", APP_NAME=NAME) as doomed:
         try:
             await doomed.client.request(method, path, headers={**headers, "X-Kill-At": str(n)}, json=body)
             await asyncio.sleep(0.3)  # what goes on after the answer counts too
