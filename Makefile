@@ -41,6 +41,9 @@ test-browser: $(VENV)/browser ## /docs in Chromium, which must be installed (apt
 test-clients: $(VENV)/clients ## Generators of other families on the API's document, and clients in Node.js, which come as wheels
 	$(NODE) $(BIN)/python -m pytest tests/product/clients/generators tests/product/clients/javascript $(ARGS)
 
+test-pooler: $(VENV)/installed ## Tests through PgBouncer, which must be installed (apt-get install pgbouncer), in POOLER=transaction or session
+	POOLER=$(or $(POOLER),transaction) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/product/api tests/product/contract tests/tristore/contract tests/tristore/pooler)
+
 test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
 	$(BIN)/python -m pytest tests/product/copies $(ARGS)
 
@@ -122,4 +125,4 @@ $(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/pa
 	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without audit sbom migrate migration lock
+.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-pooler test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without audit sbom migrate migration lock

@@ -22,7 +22,7 @@ from tristore.passwords import CONTEXT
 from tristore.stores.mongodb import MongoStore
 from tristore.stores.redis import RedisStore
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing import log_of_run
+from tristore.testing import log_of_run, pooler
 from tristore.testing.guarded import guarded_folder, hold
 from tristore.testing.lab import App
 from tristore.testing.stores import MONGODB, REDIS, Servers, allow_faults, client_of
@@ -82,6 +82,8 @@ def run_folder(pytestconfig: pytest.Config) -> Path:
 def servers(run_folder: Path, worker_id: str) -> Servers:
     shared = EmbeddedServers(run_folder / "shared").start_all(("postgresql", "mongodb"))
     allow_faults(shared["mongodb"])
+    if pooler.MODE:
+        pooler.port_of(shared["postgresql"], run_folder / worker_id)
     return shared | EmbeddedServers(run_folder / worker_id).start_all(["redis"])
 
 

@@ -42,7 +42,7 @@ def fresh_databases(servers: Servers, **values: Any) -> AbstractAsyncContextMana
 
 
 async def migrate(settings: Settings) -> None:
-    await to_thread.run_sync(lambda: command.upgrade(REVISIONS.config(settings.dsn("postgres_dsn")), "head"))
+    await to_thread.run_sync(lambda: command.upgrade(REVISIONS.config(settings.migrations_dsn()), "head"))
     async with open_mongodb(settings.model_copy(update={"mongodb_timeout": 30})) as store:
         await SCRIPTS.upgrade(store.database)
 

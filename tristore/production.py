@@ -37,7 +37,7 @@ def _has_tls(dsn: Dsn) -> bool:
     if dsn.scheme.startswith("postgres"):  # the other modes go on in the clear when the server has no TLS
         return options.get("sslmode", options.get("ssl")) in {"require", "verify-ca", "verify-full"}
     asked = options.get("tls", options.get("ssl", "true" if dsn.scheme == "mongodb+srv" else "false"))
-    return dsn.scheme == "rediss" or (dsn.scheme.startswith("mongodb") and asked == "true")
+    return dsn.scheme.startswith("rediss") or (dsn.scheme.startswith("mongodb") and asked == "true")
 
 
 def _hosts(dsn: Dsn) -> list[str]:

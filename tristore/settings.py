@@ -30,6 +30,7 @@ READERS: dict[DsnField, Callable[[str], Dsn]] = {
     "redis_dsn": read_redis,
     "mongodb_dsn": read_mongodb,
 }
+MIGRATIONS = "postgres_migrations_dsn"
 
 
 class TristoreSettings(BaseSettings):
@@ -60,7 +61,9 @@ class TristoreSettings(BaseSettings):
     data_dir: Path = Path(".data")
 
     postgres_dsn: SecretStr | None = None
+    postgres_migrations_dsn: SecretStr | None = None
     postgres_trusted_network: bool = False
+    postgres_pooler: Literal["none", "session", "transaction"] = "none"
     postgres_pool_size: int = Field(20, ge=1)
     # An overflow connection is closed when it is returned, so bursts would reconnect all the time.
     postgres_max_overflow: int = Field(0, ge=0)
@@ -114,7 +117,7 @@ class TristoreSettings(BaseSettings):
         # A secret's file counts for more than .env: a copy of .env.example has an empty line for each.
         return init_settings, env_settings, file_secret_settings, dotenv_settings
 
-    @field_validator(*READERS, "metrics_token", "password_breach_url", mode="before")
+    @field_validator(*READERS, MIGRATIONS, "metrics_token", "password_breach_url", mode="before")
     @classmethod
     def _empty_is_unset(cls, secret: object) -> object:
         return None if secret == "" else secret
@@ -152,15 +155,15 @@ class TristoreSettings(BaseSettings):
                 raise ValueError("must list addresses or networks such as 10.0.0.0/8") from None
         return proxies
 
-    @field_validator(*READERS)
+    @field_validator(*READERS, MIGRATIONS)
     @classmethod
     def _read(cls, dsn: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if dsn is None:
             return None
-        name = next(name for name in READERS if name == info.field_name)
-        scheme = READERS[name](dsn.get_secret_value()).scheme
+        read = next((READERS[name] for name in READERS if name == info.field_name), read_postgres)
+        scheme = read(dsn.get_secret_value()).scheme
         _, _, rest = dsn.get_secret_value().partition("://")
-        return SecretStr(f"{'postgresql+asyncpg' if name == 'postgres_dsn' else scheme}://{rest}")
+        return SecretStr(f"{'postgresql+asyncpg' if read is read_postgres else scheme}://{rest}")
 
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
@@ -179,6 +182,10 @@ class TristoreSettings(BaseSettings):
             trusted: bool = getattr(self, name.replace("dsn", "trusted_network"))
             found = dsn_problems(read(secret.get_secret_value()), self.known_passwords, trusted=trusted)
             problems += [f"{name.upper()} {problem}" for problem in found]
+        if self.postgres_migrations_dsn:
+            dsn = read_postgres(self.postgres_migrations_dsn.get_secret_value())
+            found = dsn_problems(dsn, self.known_passwords, trusted=self.postgres_trusted_network)
+            problems += [f"{MIGRATIONS.upper()} {problem}" for problem in found]
         if self.cors_allow_credentials:
             problems += [
                 f"CORS_ORIGINS has {told} while CORS_ALLOW_CREDENTIALS is on"
@@ -208,6 +215,17 @@ class TristoreSettings(BaseSettings):
         if dsn is None:
             raise MissingDSN(_missing(name))
         return dsn.get_secret_value()
+
+    def migrations_dsn(self) -> str:
+        """Where migrations connect to: PostgreSQL itself, for their lock belongs to a session. Raises MissingDSN."""
+        if self.postgres_migrations_dsn:
+            return self.postgres_migrations_dsn.get_secret_value()
+        if self.postgres_pooler == "transaction":
+            raise MissingDSN(
+                f"{MIGRATIONS.upper()} is not set, and POSTGRES_POOLER=transaction. Migrations need a session of their "
+                "own: set it to the DSN of PostgreSQL itself."
+            )
+        return self.dsn("postgres_dsn")
 
 
 class MissingDSN(RuntimeError):

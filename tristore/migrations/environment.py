@@ -78,6 +78,6 @@ def _has_a_target() -> bool:
 
 def _dsn(settings: ReadSettings) -> str:
     try:
-        return context.config.attributes.get("dsn") or settings().dsn("postgres_dsn")
+        return context.config.attributes.get("dsn") or settings().migrations_dsn()
     except MissingDSN as error:
         raise SystemExit(str(error)) from None

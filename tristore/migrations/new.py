@@ -86,7 +86,7 @@ def _empty_database(settings: TristoreSettings) -> Iterator[str]:
         with _embedded_server() as dsn:
             yield dsn
         return
-    dsn, name = settings.dsn("postgres_dsn"), f"migration_{os.getpid()}_{secrets.token_hex(4)}"
+    dsn, name = settings.migrations_dsn(), f"migration_{os.getpid()}_{secrets.token_hex(4)}"
     asyncio.run(_administer(dsn, f"CREATE DATABASE {name}"))
     try:
         yield make_url(dsn).set(database=name).render_as_string(hide_password=False)

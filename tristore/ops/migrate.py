@@ -18,7 +18,7 @@ def migrate(settings: TristoreSettings, revisions: History, scripts: Scripts) ->
     # A newer release's schema is left alone: this release may be a rollback.
     if not asyncio.run(_is_current(settings, revisions)):
         with translate_errors():
-            command.upgrade(revisions.config(settings.dsn("postgres_dsn")), "head")
+            command.upgrade(revisions.config(settings.migrations_dsn()), "head")
     asyncio.run(_migrate_mongodb(settings, scripts))
 
 
@@ -28,5 +28,5 @@ async def _is_current(settings: TristoreSettings, revisions: History) -> bool:
 
 
 async def _migrate_mongodb(settings: TristoreSettings, scripts: Scripts) -> None:
-    async with migration_lock(settings.dsn("postgres_dsn")), open_mongodb(settings, **MIGRATING) as mongodb:
+    async with migration_lock(settings.migrations_dsn()), open_mongodb(settings, **MIGRATING) as mongodb:
         await scripts.upgrade(mongodb.database)

@@ -36,6 +36,7 @@ REDIS_TLS_OPTIONS = {
     "ssl_check_hostname": "true|false|True|False",
     **dict.fromkeys(("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"), ANYTHING),
 }
+SENTINEL_OPTIONS = dict.fromkeys(("sentinel_username", "sentinel_password"), ANYTHING)
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,27 @@ def read_postgres(text: str) -> Dsn:
 
 def read_redis(text: str) -> Dsn:
     """Raises ValueError that says what is wrong."""
-    dsn = _read(text, ("redis", "rediss", "unix"))
-    _require_known(dsn.options, REDIS_OPTIONS | (REDIS_TLS_OPTIONS if dsn.scheme == "rediss" else {}))
+    dsn = _read(text, ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"))
+    tls = REDIS_TLS_OPTIONS if dsn.scheme.startswith("rediss") else {}
+    _require_known(dsn.options, REDIS_OPTIONS | tls | (SENTINEL_OPTIONS if is_sentinel(dsn) else {}))
     try:
         urlsplit(text)  # as redis-py does
     except ValueError:
         raise ValueError("has a bare [ or ]: write it as %5B or %5D") from None
+    if is_sentinel(dsn):
+        if not re.fullmatch(r"[^/]+(/\d+)?", dsn.path):
+            raise ValueError("has no name of a primary, such as /mymaster or /mymaster/0, after its hosts")
+        return dsn
     if "," in dsn.hosts:
-        raise ValueError("names several hosts, and can lead to one only")
+        raise ValueError("names several hosts, and can lead to one only: only redis+sentinel:// takes more")
     if dsn.scheme != "unix" and not re.fullmatch(r"\d*", dsn.path):
         raise ValueError("has something else than a database's number, such as /0, after its host")
     return dsn
+
+
+def is_sentinel(dsn: Dsn) -> bool:
+    """Whether its hosts are Sentinels, which know where Redis is."""
+    return dsn.scheme.endswith("+sentinel")
 
 
 def read_mongodb(text: str) -> Dsn:

@@ -18,6 +18,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from tristore.errors import StoreUnavailable
 from tristore.settings import TristoreSettings
+from tristore.stores.dsn import CACHE_SIZES
 from tristore.stores.hosts import Connection, Hosts
 from tristore.stores.postgres_errors import translate_errors as translate_errors
 from tristore.stores.write_gate import WriteGate
@@ -91,17 +92,31 @@ def _engine(
             "connection_class": _Connection,
             "timeout": settings.postgres_connect_timeout,
             "command_timeout": settings.postgres_statement_timeout,
-            "server_settings": {
-                "application_name": f"{settings.app_name}-{role}",
-                "statement_timeout": _milliseconds(settings.postgres_statement_timeout),
-                "lock_timeout": _milliseconds(settings.postgres_lock_timeout),
-                "idle_in_transaction_session_timeout": _milliseconds(settings.postgres_idle_in_transaction_timeout),
-            },
+            "server_settings": {"application_name": f"{settings.app_name}-{role}", **_limits(settings)},
+            **_caches(settings),
         },
     )
     event.listen(engine.sync_engine, "connect", partial(_note_generation, gate))
     event.listen(engine.sync_engine, "checkout", partial(_replace_dead_connection, gate))
     return engine
+
+
+def _limits(settings: TristoreSettings) -> dict[str, str]:
+    """What the server itself limits. A pooler takes no such thing at the start of a connection, and gives the next
+    client what is set later: there the role must have them."""
+    if settings.postgres_pooler != "none":
+        return {}
+    return {
+        "statement_timeout": _milliseconds(settings.postgres_statement_timeout),
+        "lock_timeout": _milliseconds(settings.postgres_lock_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(settings.postgres_idle_in_transaction_timeout),
+    }
+
+
+def _caches(settings: TristoreSettings) -> dict[str, int]:
+    """A statement that is prepared belongs to one server connection, and the next transaction may get another. Both
+    keep prepared statements: SQLAlchemy, and asyncpg, which HotQuery uses."""
+    return dict.fromkeys(CACHE_SIZES, 0) if settings.postgres_pooler == "transaction" else {}
 
 
 def _milliseconds(seconds: float) -> str:

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tristore.settings import TristoreSettings
 from tristore.stores.redis_errors import translate_errors as translate_errors
+from tristore.stores.redis_pool import pool_for
 
 # A sorted set of who sent a heartbeat, by the server's clock in milliseconds. It keeps five seconds.
 CLOCK = """
@@ -67,7 +68,8 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
         identity.history = told["master_replid"]
 
     def client(role: str, max_connections: int) -> Redis:
-        pool = BlockingConnectionPool(
+        pool = pool_for(
+            settings.dsn("redis_dsn"),
             max_connections=max_connections,
             timeout=settings.redis_timeout * 0.6,  # shorter than the whole, so that an empty pool can say so
             socket_timeout=settings.redis_timeout * (1 + TIMES_MORE),  # `within_timeout` is stricter
@@ -77,7 +79,6 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
             retry=Retry(NoBackoff(), 1, (exceptions.ConnectionError,)),
             client_name=f"{settings.app_name}-{role}",
             redis_connect_func=on_connect,
-            **parse_url(settings.dsn("redis_dsn")),
         )
         return Redis.from_pool(pool)
 
@@ -92,9 +93,8 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
     try:
         yield store
     finally:
-        await store.client.aclose()
-        await store.probe.aclose()
-        await store.subscriber.aclose()
+        for redis in (store.client, store.probe, store.subscriber):
+            await redis.aclose()
 
 
 def _told(info: object) -> dict[str, str]:

@@ -20,10 +20,11 @@ from pymongo import MongoClient
 from tristore.embedded.passwords import APP_ROLE
 from tristore.embedded.servers import Server, Store
 from tristore.migrations.history import OWN
-from tristore.settings import TristoreSettings
+from tristore.settings import MIGRATIONS, TristoreSettings
 from tristore.stores.mongodb import MongoStore, open_mongodb
 from tristore.stores.redis import RedisStore, ServerIdentity, open_redis
 from tristore.testing.log_of_run import HOOKS
+from tristore.testing.pooler import settings_through
 
 Servers = dict[Store, Server]
 S = TypeVar("S", bound=TristoreSettings)
@@ -81,6 +82,7 @@ def settings_on(servers: Servers, kind: type[S], **values: Any) -> S:
         "postgres_dsn": servers["postgresql"].dsn,
         "redis_dsn": servers["redis"].dsn,
         "mongodb_dsn": servers["mongodb"].dsn,
+        **settings_through(servers["postgresql"]),
     }
     return kind(_env_file=None, **{"environment": "test", **dsns, **values})
 
@@ -93,7 +95,7 @@ async def fresh_databases(settings: S, migrate: Callable[[S], Awaitable[None]]) 
     template makes it, and the others wait: they may be in other processes."""
     name = f"test_{secrets.token_hex(4)}"
     template = f"template_{migrate.__module__}_{migrate.__qualname__}".replace(".", "_")
-    dsn = settings.dsn("postgres_dsn").replace("+asyncpg", "")
+    dsn = settings.migrations_dsn().replace("+asyncpg", "")
     administrator = await asyncpg.connect(dsn)
     try:
         await administrator.execute("SELECT pg_advisory_lock(hashtext($1))", template)
@@ -125,13 +127,17 @@ def own_databases(servers: Servers, **values: object) -> AbstractAsyncContextMan
 
 
 async def _migrate_own(settings: TristoreSettings) -> None:
-    config = OWN.config(settings.dsn("postgres_dsn"))
+    config = OWN.config(settings.migrations_dsn())
     await to_thread.run_sync(lambda: command.upgrade(config, "head"))
 
 
 def _with_databases(settings: S, name: str) -> S:
-    dsn = urlsplit(settings.dsn("postgres_dsn"))._replace(path=f"/{name}").geturl()
-    return settings.model_copy(update={"postgres_dsn": SecretStr(dsn), "mongodb_database": name})
+    own = {
+        field: SecretStr(urlsplit(dsn.get_secret_value())._replace(path=f"/{name}").geturl())
+        for field in ("postgres_dsn", MIGRATIONS)
+        if (dsn := getattr(settings, field))
+    }
+    return settings.model_copy(update={**own, "mongodb_database": name})
 
 
 @asynccontextmanager

@@ -1,0 +1,31 @@
+"""What a DSN with Sentinels tells redis-py."""
+
+import pytest
+from redis.asyncio.sentinel import SentinelManagedSSLConnection
+
+from tristore.stores.redis_pool import SentinelPool, pool_for
+
+TIMES = {"socket_timeout": 0.4, "socket_connect_timeout": 0.4, "max_connections": 3, "timeout": 0.1}
+
+
+def test_the_primary_is_asked_of_each_sentinel_with_its_own_credentials() -> None:
+    dsn = "redis+sentinel://app:p%2Fw@a,b:26380,[::1]:5/main/2?sentinel_username=s&sentinel_password=x%40"
+    pool = pool_for(dsn, **TIMES)
+    assert isinstance(pool, SentinelPool)
+    assert (pool.service_name, pool.max_connections) == ("main", 3)
+    own = pool.connection_kwargs
+    assert (own["username"], own["password"], own["db"], "host" in own) == ("app", "p/w", 2, False)
+    asked = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
+    assert [(one["host"], one["port"]) for one in asked] == [("a", 26379), ("b", 26380), ("::1", 5)]
+    assert [(one["username"], one["password"], one["socket_timeout"]) for one in asked] == [("s", "x@", 0.2)] * 3
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_with_tls_both_are_asked_with_tls(scheme: str) -> None:
+    options = "?ssl_cert_reqs=none" if scheme == "rediss" else ""
+    pool = pool_for(f"{scheme}+sentinel://a/main{options}", **TIMES)
+    assert isinstance(pool, SentinelPool)
+    assert (pool.connection_class is SentinelManagedSSLConnection) == (scheme == "rediss")
+    [asked] = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
+    assert asked.connection_kwargs.get("ssl_cert_reqs") == ("none" if scheme == "rediss" else None)
+    assert pool.connection_kwargs.get("db", 0) == 0

@@ -1,0 +1,54 @@
+"""Connections to Redis: to the host of a DSN, or to the one that its Sentinels name."""
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from redis.asyncio import BlockingConnectionPool, SentinelConnectionPool
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from tristore.stores.dsn import SENTINEL_OPTIONS, Dsn, is_sentinel, read_redis
+
+SENTINELS_PORT = 26379
+
+
+class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Asks the Sentinels at each new connection. That is a part of connecting, so it has no more time than that. Waits
+    for a connection as the other pool does; redis-py's own would refuse at once."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:  # at the end; else there is a new primary
+            await self.sentinel_manager.aclose()
+
+
+def pool_for(text: str, **options: Any) -> BlockingConnectionPool:
+    """For a DSN that `read_redis` accepts. The options are redis-py's."""
+    dsn = read_redis(text)
+    if not is_sentinel(dsn):
+        return BlockingConnectionPool(**options, **parse_url(text))
+    service, _, database = dsn.path.partition("/")
+    own: dict[str, Any] = {**parse_url(_of_one_host(dsn, database))}
+    own["ssl"] = own.pop("connection_class", None) is SSLConnection
+    of_sentinels = {name: value for name, value in own.items() if name.startswith("ssl")}
+    of_sentinels |= {name: options[name] / 2 for name in ("socket_timeout", "socket_connect_timeout")}
+    of_sentinels["retry"] = Retry(NoBackoff(), 0)  # there is another one to ask
+    of_sentinels |= {name[9:]: value for name, value in dsn.options.items() if name in SENTINEL_OPTIONS}
+    sentinels = Sentinel([_address(host) for host in dsn.hosts.split(",")], sentinel_kwargs=of_sentinels)
+    return SentinelPool(  # type: ignore[no-untyped-call]
+        service, sentinels, **options, **{name: own[name] for name in own if name != "host"}
+    )
+
+
+def _of_one_host(dsn: Dsn, database: str) -> str:
+    """A DSN that says all but where Redis is."""
+    options = {name: value for name, value in dsn.options.items() if name not in SENTINEL_OPTIONS}
+    credentials = f"{quote(dsn.user, safe='')}:{quote(dsn.password, safe='')}@" if dsn.user or dsn.password else ""
+    return f"{dsn.scheme.partition('+')[0]}://{credentials}host/{database}?{urlencode(options, quote_via=quote)}"
+
+
+def _address(host: str) -> tuple[str, int]:
+    name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
+    return name.strip("[]"), int(port or SENTINELS_PORT)
