@@ -1,9 +1,9 @@
 """What a person may ask of whoever keeps data about them: a copy of all of it, and the end of all of it."""
 
 import uuid
+import weakref
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from weakref import WeakValueDictionary
+from functools import partial
 
 from database.unit_of_work import UnitOfWork
 from models.activity import ActivityPage
@@ -37,7 +37,7 @@ class PrivacyService:
         self._outbox = outbox
         self._invalidation = invalidation
         self._purge_seconds = purge_seconds
-        self._exports = WeakValueDictionary[uuid.UUID, _Export]()
+        self._exporting: set[uuid.UUID] = set()
 
     async def erase(self, user_id: uuid.UUID) -> None:
         """Erase a user: from PostgreSQL at once, but for the id and the time, and for what `PERSONAL` says. MongoDB and
@@ -62,21 +62,35 @@ class PrivacyService:
         """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""
         return ActivityPage(**vars(await self._activity.page(user_id, limit, cursor)))
 
-    async def export(self, who: SignedIn) -> AsyncGenerator[bytes, None]:
+    async def export(self, who: SignedIn) -> "Pieces":
         """All that the three stores hold of a user, as one JSON document in pieces; `services.personal.Export` is its
         shape. Every entity is read once before the first piece. Each process makes one of a user at a time. Raises
         InProgress, NotFound, StoreUnavailable."""
-        if who.user_id in self._exports:
+        user_id = who.user_id
+        if user_id in self._exporting:
             raise InProgress("Another export of yours is being made. Ask again.")  # perhaps for one who has hung up
-        export = self._exports[who.user_id] = _Export()
-        return _closing(export, await personal.export(PERSONAL, self._sources, who))
+        self._exporting.add(user_id)
+        try:
+            pieces = await personal.export(PERSONAL, self._sources, who)
+        except BaseException:
+            self._exporting.discard(user_id)
+            raise
+        return Pieces(pieces, partial(self._exporting.discard, user_id))
 
 
-class _Export:
-    """One that goes on while its pieces are held by somebody, also by whoever never asked for the first one."""
+class Pieces:
+    """Of an export. It goes on until it is closed, also by whoever never asked for the first piece."""
 
+    def __init__(self, pieces: AsyncGenerator[bytes, None], end: Callable[[], object]) -> None:
+        self._pieces = pieces
+        self._end = weakref.finalize(self, end)  # or given up, which the garbage collector may see late
 
-async def _closing(export: _Export, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(pieces):
-        async for piece in pieces:
-            yield piece
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        self._end()
+        await self._pieces.aclose()

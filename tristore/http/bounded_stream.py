@@ -1,12 +1,24 @@
 """Answers that come in pieces, for clients that may be slow."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from typing import Protocol
 
 import structlog
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
+
+
+class Pieces(Protocol):
+    """What an asynchronous generator has, too."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
 
 log = structlog.get_logger("tristore.http")
 
@@ -15,9 +27,7 @@ class BoundedStream(StreamingResponse):
     """Ends early, and so closes the connection, when the client takes nothing for LIVE_SEND_SECONDS. A piece is made
     only when the client has taken most of those before: what waits in memory is some pieces, so make them small."""
 
-    def __init__(
-        self, pieces: AsyncGenerator[bytes, None], media_type: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, pieces: Pieces, media_type: str, headers: Mapping[str, str] | None = None) -> None:
         """`pieces` is closed at the end, whichever way that comes."""
         self._pieces = pieces
         super().__init__(pieces, headers=headers, media_type=media_type)

@@ -25,9 +25,9 @@ async def app(lab: Lab) -> AsyncIterator[App]:
 
 
 @pytest.fixture
-async def users(lab: Lab, app: App) -> list[dict[str, str]]:
+async def users(lab: Lab, app: App, request: pytest.FixtureRequest) -> list[dict[str, str]]:
     """Each has much to export."""
-    users = [await register(app.client) for _ in range(READERS)]
+    users = [await register(app.client) for _ in range(getattr(request, "param", READERS))]
     # While they have little: this fills pools, which are not what an export costs.
     await asyncio.gather(*(app.client.get("/users/me/export", headers=user) for user in users))
     async with open_stores(lab.settings.model_copy(update={"mongodb_timeout": 30})) as stores:
@@ -65,3 +65,21 @@ async def test_twenty_who_read_nothing_are_cut_off_and_cost_little_until_then(
     for store in ("postgresql", "mongodb"):
         assert value(samples, "store_pool_connections", store=store, state="in_use") == 0
     assert (most - before) / MEGABYTE < 20
+
+
+@pytest.mark.parametrize("users", [1], indirect=True)
+@pytest.mark.parametrize("bytes_read", [0, 1000])
+async def test_who_is_cut_off_may_ask_again(app: App, users: list[dict[str, str]], bytes_read: int) -> None:
+    """Soon, whatever the garbage collector does: it is seldom asked."""
+    with ExitStack() as exits:
+        reader = await ask(exits, app.client.base_url, users[0])
+        if bytes_read:
+            await asyncio.get_running_loop().sock_recv(reader, bytes_read)
+    statuses = []
+
+    async def is_made() -> bool:
+        statuses.append((await app.client.get("/users/me/export", headers=users[0])).status_code)
+        return statuses[-1] == 200
+
+    assert await until(is_made, 5) < 5
+    assert {*statuses} <= {200, 409}
