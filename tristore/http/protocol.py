@@ -64,7 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
     _waits_since = math.inf
     """When the head that is awaited began, or the silence before it. In seconds of the loop."""
     _body_until = math.inf
-    """When more of the body that is awaited must have come."""
+    """When more of the body that is awaited must have come. The sweep sets it until some has."""
     _held = 0
     """Bytes of bodies since no request was under way."""
 
@@ -122,14 +122,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._waits_since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_room >= 0:  # what comes beyond is forgotten: SizeBounds refuses the sum of what came before
-            self._head_room -= len(name) + len(value)
-            super().on_header(name, value)
+        if self._head_room < 0:  # what comes beyond is forgotten: SizeBounds refuses the sum of what came before
+            return
+        self._head_room -= len(name) + len(value)
+        name = name.lower()  # as super() does; to call it costs each header more than all of this
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self._in_head, self._waits_since = False, math.inf
-        self._body_until = self.loop.time() + BODY_SECONDS
+        self._in_head, self._waits_since, self._body_until = False, math.inf, math.inf
         if not self.parser.should_upgrade():
             self.cycle.transport = self._ending  # type: ignore[assignment]  # has what a cycle calls
             self.headers = _NOTHING  # takes the trailers: the list so far belongs to the running request
@@ -165,7 +168,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._is_answering():
+        if self._held and not self._is_answering():
             self._let_go()
         if self._running is self.cycle and self.cycle.more_body:
             self._discarded = 0
@@ -198,7 +201,9 @@ class HttpProtocol(HttpToolsProtocol):
             if self._waits_since < math.inf:
                 self._waits_since = now
         elif self._awaits_body():
-            if now > self._body_until:
+            if self._body_until == math.inf:
+                self._body_until = now + BODY_SECONDS
+            elif now > self._body_until:
                 self._refuse(408, f"A body must bring {BODY_RATE} bytes a second.")
         elif self._waits_since == math.inf:
             pass
