@@ -86,7 +86,7 @@ async def take(settings: Settings) -> Snapshot:
 async def _cache(settings: Settings) -> list[Entry]:
     entries = []
     async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
-        history = (await redis.info("replication"))["master_replid"]
+        history = (await redis.info("server"))["run_id"]
         async for key in redis.scan_iter("cache:*", count=1000):
             match = CACHE_KEY.fullmatch(key.decode())
             value: Any = await redis.get(key) if match else None

@@ -36,8 +36,9 @@ LATE_SECONDS, TIMES_MORE = 0.02, 4
 
 @dataclass
 class ServerIdentity:
-    """Which history of data the newest connection leads to (`master_replid`). A primary and its replicas share it. A
-    promotion changes it, and so does a restart: what is brought back may be old."""
+    """Which history of data the newest connection leads to: that of one Redis process (`run_id`). A restart begins
+    another one, because what is brought back may be old; so does a failover. `master_replid`, which replicas share,
+    would not do: a server that is demoted and promoted again changes it, and open connections do not learn that."""
 
     history: str = ""
 
@@ -61,11 +62,13 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
 
     async def on_connect(connection: AbstractConnection) -> None:
         await connection.on_connect()
-        await connection.send_command("INFO", "replication")
-        told = _told(await connection.read_response())
+        told: dict[str, str] = {}
+        for section in ("server", "replication"):
+            await connection.send_command("INFO", section)
+            told |= _told(await connection.read_response())
         if told["role"] != "master":
             raise exceptions.ReadOnlyError(f"READONLY its role is {told['role']}")
-        identity.history = told["master_replid"]
+        identity.history = told["run_id"]
 
     def client(role: str, max_connections: int) -> Redis:
         pool = pool_for(
