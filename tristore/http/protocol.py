@@ -2,22 +2,19 @@
 
 import asyncio
 import math
-import random
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import httptools
 import structlog
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from tristore.http.descriptors import most_connections
-from tristore.http.middleware import MAX_HEADER_BYTES, MAX_TARGET_BYTES, with_ours
-from tristore.http.problems import RETRY_AFTER, problem
+from tristore.http.middleware import MAX_HEADER_BYTES, MAX_TARGET_BYTES
+from tristore.http.refusals import Refusal, Refused
 
 DISCARD_SECONDS, DISCARD_BYTES = 2, 32 * 2**20
 """So much of a body is still read after its request was answered. Most clients send all of it before they read the
@@ -93,7 +90,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 self._decline_upgrades(memoryview(data)[offer.args[0] :])
-        except _Refused as refused:
+        except Refused as refused:
             self._refuse(*refused.args)
         except httptools.HttpParserError as error:
             self._refuse(400, "This is not a request of HTTP/1.1.", reason=str(error))
@@ -257,9 +254,9 @@ class HttpProtocol(HttpToolsProtocol):
         while True:
             method, version = self.parser.get_method(), self.parser.get_http_version().encode()
             if method == b"CONNECT":
-                raise _Refused(501, "This server is no proxy: it does not know CONNECT.")
+                raise Refused(501, "This server is no proxy: it does not know CONNECT.")
             if self._head_room < 0:  # without its offer the head might seem small enough
-                raise _Refused(431, HEAD_TOO_LARGE)
+                raise Refused(431, HEAD_TOO_LARGE)
             lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
             lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
@@ -278,7 +275,7 @@ class HttpProtocol(HttpToolsProtocol):
         if broken and broken.response_started:
             self.transport.abort()  # a second answer would become a part of the first
             return
-        refusal: Any = _Refusal(status, detail)
+        refusal: Any = Refusal(status, detail)
         log.info("request_refused", status=status, reason=reason, request_id=refusal.request_id)
         self.cycle = self._cycle_of(refusal)
         if broken:
@@ -291,7 +288,7 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._start_asgi_task(self.cycle, refusal)
 
-    def _cycle_of(self, refusal: "_Refusal") -> RequestResponseCycle:
+    def _cycle_of(self, refusal: Refusal) -> RequestResponseCycle:
         scope: Any = {
             "type": "http",
             "http_version": "1.1",
@@ -353,10 +350,6 @@ def _sweep(loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
         _servers[state].is_swept = False
 
 
-class _Refused(Exception):
-    """Status, and why."""
-
-
 class _Ending:
     """The transport that cycles see: its close leaves the client time to read."""
 
@@ -383,16 +376,3 @@ class _Discard:
 
     def feed_data(self, data: bytes) -> None:
         self._protocol._discard(len(data))
-
-
-class _Refusal:
-    """An application with one answer."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        self.request_id = f"{random.getrandbits(128):032x}"
-        self._status, self._detail = status, detail
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = problem(Request(scope), self._status, self._detail, RETRY_AFTER if self._status == 503 else None)
-        answer.raw_headers = with_ours(answer.raw_headers, self.request_id)
-        await answer(scope, receive, send)
