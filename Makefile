@@ -22,9 +22,9 @@ format: $(VENV)/installed ## Mend what the linters and the formatter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=4 at a time; 0: in this process)
+test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=5 at a time; 0: in this process)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
-WORKERS ?= 4
+WORKERS ?= 5
 
 test-faults: $(VENV)/installed ## All tests in their long form: a kill at every call to a store, 10,000 effects (ARGS=tests/product/faults: only those)
 	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

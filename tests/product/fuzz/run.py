@@ -77,7 +77,7 @@ def takes_input(operation: Operation) -> bool:
 
 
 # An operation without input has only a few different cases.
-CASES = max(8, 2 * math.ceil(TOTAL / 2 / len(ROLES) / sum(map(takes_input, OPERATIONS))))
+CASES = max(6, 2 * math.ceil(TOTAL / 2 / len(ROLES) / sum(map(takes_input, OPERATIONS))))
 
 
 @SCHEMA.hook

@@ -35,7 +35,7 @@ def found(folder: Path, pattern: str) -> list[Path]:
 WAYS = [(2, signal.SIGKILL), (0, signal.SIGKILL), (0, signal.SIGINT)]
 
 
-@pytest.mark.parametrize(("workers", "end"), WAYS if LONG else WAYS[:1])
+@pytest.mark.parametrize(("workers", "end"), WAYS if LONG else [(1, signal.SIGKILL)])
 async def test_of_a_run_that_is_killed_or_interrupted_nothing_is_left(
     tmp_path: Path, workers: int, end: signal.Signals
 ) -> None:
