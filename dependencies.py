@@ -1,6 +1,7 @@
 """How a request gets its user, its key, and the services that several routers use. A router gets its own by itself."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -101,6 +102,15 @@ class CallerOfToken(_OfToken):
     async def __call__(self, request: Request) -> Caller:
         services, session = await self.session(request)
         return CALLER.validate_json(await services.users.own_profile(session))
+
+
+async def note_caller(request: Request) -> None:
+    """Of a route for anyone: who asks, if that is known. Whoever has just written is then not shown older data by a
+    replica."""
+    if token := bearer_token(request):
+        with suppress(NotAuthenticated):
+            session = await services_of(request).auth.authenticate(token)
+            mark_who(request, session.user_id, session.session_id)
 
 
 CurrentSession = Annotated[SignedIn, Depends(SessionOfToken())]

@@ -23,3 +23,4 @@ class UnitOfWork(PostgresUnitOfWork):
         query = select(User.id).where(User.id == user_id, User.erased_at.is_(None))
         if await self.session.scalar(query.with_for_update(read=not alone, key_share=True)) is None:
             raise NotFound("There is no such user.")
+        self.writers.add(user_id)

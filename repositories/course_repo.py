@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from database.postgres import Postgres, connect
+from database.postgres import Postgres, connect, read_anywhere
 from models.course import Course, CourseIn, CourseRow
 from tristore.models import new_id
 from tristore.tags import Tags, tag_of_version, update_tagged
@@ -44,8 +44,7 @@ class CourseRepository:
         total = select(func.count().label("total")).where(LIVING).subquery()
         page = select(*COURSE).where(LIVING).order_by(CourseRow.id.desc()).offset(skip).limit(limit).subquery()
         query = select(total.c.total, page).select_from(total.outerjoin(page, true())).order_by(page.c.id.desc())
-        async with connect(self._postgres.reads) as connection:
-            rows = (await connection.execute(query)).all()
+        rows = (await read_anywhere(self._postgres, lambda connection: connection.execute(query))).all()
         return [Course(**row._mapping) for row in rows if row.id], rows[0].total
 
     async def add_many(self, session: AsyncSession, courses: Sequence[CourseIn]) -> list[Course]:

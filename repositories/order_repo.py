@@ -4,10 +4,10 @@ import uuid
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, Select, cast, func, insert, literal, select, true, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import contains_eager, selectinload
 
-from database.postgres import Postgres, connect
+from database.postgres import Postgres, connect, read_anywhere
 from models.course import CourseBrief, CourseRow
 from models.order import CENTS_PER_POINT, CancelReason, LedgerEntry, Order, OrderIn, OrderRow
 from models.user import User
@@ -76,13 +76,15 @@ class OrderRepository:
         return order.model_copy(update={"status": row.status, "reason": row.reason, "points": points})
 
     async def get(self, user_id: uuid.UUID, order_id: uuid.UUID) -> Order | None:
-        found = await self._read(_orders(user_id).where(OrderRow.id == order_id))
+        async with connect(self._postgres.reads) as connection:
+            found = await _read(connection, _orders(user_id).where(OrderRow.id == order_id))
         return found[0] if found else None
 
     async def page(self, user_id: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[Order]:
         """As many statements for one as for a hundred."""
         query = _orders(user_id).order_by(OrderRow.id.desc()).limit(limit + 1)
-        return cursor_page(await self._read(query.where(OrderRow.id < cursor) if cursor else query), limit)
+        query = query.where(OrderRow.id < cursor) if cursor else query
+        return cursor_page(await read_anywhere(self._postgres, lambda connection: _read(connection, query)), limit)
 
     async def points(self, user_id: uuid.UUID) -> int:
         """What the user's orders have earned, less what was taken back."""
@@ -143,9 +145,10 @@ class OrderRepository:
         )
         await session.execute(insert(LedgerEntry).from_select(["user_id", "order_id", "kind", "points"], earned))
 
-    async def _read(self, query: Select[OrderRow]) -> list[Order]:
-        async with connect(self._postgres.reads) as connection, AsyncSession(connection) as session:
-            return [_as_order(row) for row in await session.scalars(query)]
+
+async def _read(connection: AsyncConnection, query: Select[OrderRow]) -> list[Order]:
+    async with AsyncSession(connection) as session:
+        return [_as_order(row) for row in await session.scalars(query)]
 
 
 def _orders(user_id: uuid.UUID) -> Select[OrderRow]:

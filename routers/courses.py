@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from dependencies import Admin, KeyOfCaller, services_of
+from dependencies import Admin, KeyOfCaller, note_caller, services_of
 from models.course import Course, CourseBatch, CourseIn, CourseList, CoursePage, CourseUpdate
 from services.course_service import CourseService
 from tristore.http.anonymous import BY_ADDRESS
@@ -26,7 +26,9 @@ Skip = Annotated[int, Query(ge=0, le=100_000)]
 Courses = Annotated[CourseService, Depends(get_courses)]
 
 
-@router.get("", summary="Courses, newest first", responses=problems(429, 503), dependencies=[BY_ADDRESS])
+@router.get(
+    "", summary="Courses, newest first", responses=problems(429, 503), dependencies=[BY_ADDRESS, Depends(note_caller)]
+)
 async def list_courses(courses: Courses, skip: Skip = 0, limit: PageSize = 20) -> CoursePage:
     return await courses.page(skip, limit)
 

@@ -30,7 +30,8 @@ READERS: dict[DsnField, Callable[[str], Dsn]] = {
     "redis_dsn": read_redis,
     "mongodb_dsn": read_mongodb,
 }
-MIGRATIONS = "postgres_migrations_dsn"
+MORE_OF_POSTGRES = ("postgres_migrations_dsn", "postgres_replica_dsn")
+MIGRATIONS, REPLICA = MORE_OF_POSTGRES
 
 
 class TristoreSettings(BaseSettings):
@@ -62,6 +63,8 @@ class TristoreSettings(BaseSettings):
 
     postgres_dsn: SecretStr | None = None
     postgres_migrations_dsn: SecretStr | None = None
+    postgres_replica_dsn: SecretStr | None = None
+    postgres_replica_max_lag: float = Field(10, ge=2, le=60)
     postgres_trusted_network: bool = False
     postgres_pooler: Literal["none", "session", "transaction"] = "none"
     postgres_pool_size: int = Field(20, ge=1)
@@ -117,7 +120,7 @@ class TristoreSettings(BaseSettings):
         # A secret's file counts for more than .env: a copy of .env.example has an empty line for each.
         return init_settings, env_settings, file_secret_settings, dotenv_settings
 
-    @field_validator(*READERS, MIGRATIONS, "metrics_token", "password_breach_url", mode="before")
+    @field_validator(*READERS, *MORE_OF_POSTGRES, "metrics_token", "password_breach_url", mode="before")
     @classmethod
     def _empty_is_unset(cls, secret: object) -> object:
         return None if secret == "" else secret
@@ -155,15 +158,17 @@ class TristoreSettings(BaseSettings):
                 raise ValueError("must list addresses or networks such as 10.0.0.0/8") from None
         return proxies
 
-    @field_validator(*READERS, MIGRATIONS)
+    @field_validator(*READERS, *MORE_OF_POSTGRES)
     @classmethod
     def _read(cls, dsn: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if dsn is None:
             return None
         read = next((READERS[name] for name in READERS if name == info.field_name), read_postgres)
-        scheme = read(dsn.get_secret_value()).scheme
+        known = read(dsn.get_secret_value())
+        if known.options.get("target_session_attrs") == "standby" and info.field_name != REPLICA:
+            raise ValueError("leads to a server without writes: target_session_attrs takes any, read-write, primary")
         _, _, rest = dsn.get_secret_value().partition("://")
-        return SecretStr(f"{'postgresql+asyncpg' if read is read_postgres else scheme}://{rest}")
+        return SecretStr(f"{'postgresql+asyncpg' if read is read_postgres else known.scheme}://{rest}")
 
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
@@ -182,10 +187,11 @@ class TristoreSettings(BaseSettings):
             trusted: bool = getattr(self, name.replace("dsn", "trusted_network"))
             found = dsn_problems(read(secret.get_secret_value()), self.known_passwords, trusted=trusted)
             problems += [f"{name.upper()} {problem}" for problem in found]
-        if self.postgres_migrations_dsn:
-            dsn = read_postgres(self.postgres_migrations_dsn.get_secret_value())
-            found = dsn_problems(dsn, self.known_passwords, trusted=self.postgres_trusted_network)
-            problems += [f"{MIGRATIONS.upper()} {problem}" for problem in found]
+        for more in MORE_OF_POSTGRES:
+            if secret := getattr(self, more):
+                dsn = read_postgres(secret.get_secret_value())
+                found = dsn_problems(dsn, self.known_passwords, trusted=self.postgres_trusted_network)
+                problems += [f"{more.upper()} {problem}" for problem in found]
         if self.cors_allow_credentials:
             problems += [
                 f"CORS_ORIGINS has {told} while CORS_ALLOW_CREDENTIALS is on"

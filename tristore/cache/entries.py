@@ -16,8 +16,8 @@ class Versioned:
 
 
 def keys_of(key: str, format_number: int, history: str) -> list[str]:
-    """The key of the entry and the key of its lease, in one hash slot. `history` is that of Redis' data: what a
-    restarted one brings back from disk has other keys."""
+    """The key of the entry and the key of its lease, in one hash slot. `history` is that of Redis' data and of
+    PostgreSQL's: what a restarted Redis brings back from disk has other keys, and what a failover lost."""
     name = f"cache:{format_number}:{history}:{{{key}}}"
     return [name, f"{name}:lease"]
 

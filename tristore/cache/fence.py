@@ -11,6 +11,7 @@ from tristore.cache.announcement import Announcement
 from tristore.cache.batch import Batch
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.entries import Versioned, entry_of, keys_of
+from tristore.stores.lineage import Lineage
 from tristore.stores.redis import RedisStore, within_timeout
 
 T = TypeVar("T")
@@ -68,10 +69,17 @@ class Fence:
     to Redis together."""
 
     def __init__(
-        self, redis: RedisStore, breaker: CircuitBreaker, format_number: int = 1, lease_seconds: float = 3
+        self,
+        redis: RedisStore,
+        breaker: CircuitBreaker,
+        format_number: int = 1,
+        lease_seconds: float = 3,
+        lineage: Lineage | None = None,
     ) -> None:
-        """`format_number` is part of each key. Raise it when the bytes of the entries get another shape."""
+        """`format_number` is part of each key. Raise it when the bytes of the entries get another shape. `lineage` is
+        that of what is cached."""
         self._redis = redis
+        self._lineage = lineage or Lineage()
         self.breaker = breaker
         self._format_number = format_number
         self._lease_milliseconds = _milliseconds(lease_seconds)
@@ -152,17 +160,21 @@ class Fence:
             await self._on_server(lambda client, history: operation(client, self._keys_of(history, key)))
 
     async def _on_server(self, operation: Callable[[Redis, str], Awaitable[T]]) -> T:
-        """The operation gets the history of the server's data."""
-        identity = self._redis.identity
+        """The operation gets the history of the server's data, and of PostgreSQL's."""
         async with within_timeout(self._redis):
-            if not identity.history:
+            if not self._redis.identity.history:
                 await self._redis.client.ping()  # connects, and so learns it
             while True:
-                history = identity.history
+                history = self._history
                 result = await operation(self._redis.client, history)
-                if history == identity.history:
+                if history == self._history:
                     return result
-                # Redis was restarted in between. What it brought back from disk is not ours: ask again.
+                # Redis was restarted in between, and what it brought back from disk is not ours; or PostgreSQL failed
+                # over, and may have lost what was read. Ask again.
+
+    @property
+    def _history(self) -> str:
+        return f"{self._redis.identity.history}.{self._lineage.name}"
 
     def _keys_of(self, history: str, key: str) -> list[str]:
         return keys_of(key, self._format_number, history)

@@ -22,6 +22,7 @@ from tristore.http.headers import HEADERS as TOLD
 from tristore.http.problems import internal_error, problem
 from tristore.settings import TristoreSettings
 from tristore.stores.postgres import start_budget
+from tristore.stores.replica import NOBODY, caller
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
@@ -97,6 +98,8 @@ class RequestContext:
         scope["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
         start_budget(self._postgres_deadline)
+        if not any(name == b"authorization" for name, _ in scope["headers"]):
+            caller.set(NOBODY)
         started = time.monotonic()
         status = 500
         started_response = False

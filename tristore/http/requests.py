@@ -4,6 +4,8 @@ import uuid
 
 from starlette.requests import HTTPConnection
 
+from tristore.stores.replica import caller
+
 WHO = "who"
 
 
@@ -19,8 +21,9 @@ def bearer_token(request: HTTPConnection) -> str:
 
 
 def mark_who(request: HTTPConnection, user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    """Let the log say who sent the request, and with which session."""
+    """Let the log say who sent the request, and with which session, and PostgreSQL's replica who reads."""
     request.scope[WHO] = {"actor": user_id, "session": session_id}
+    caller.set(user_id)
 
 
 def mark_replayed(request: HTTPConnection) -> None:

@@ -12,6 +12,7 @@ from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import JITTER, FencedCache
 from tristore.cache.invalidation import Invalidation
 from tristore.cache.near import NearCache
+from tristore.cache.pins import RedisPins
 from tristore.errors import StoreName
 from tristore.live.hints import HintService, HintSource
 from tristore.live.listeners import E, LiveService, LiveSettings
@@ -29,6 +30,7 @@ from tristore.saga.repository import SagaRepository
 from tristore.settings import TristoreSettings
 from tristore.stores import mongodb, postgres, redis
 from tristore.stores.stores import Stores
+from tristore.stores.watch import PostgresWatch
 
 LONGEST = 1 + JITTER
 """How many times its lifetime an entry stays in Redis at most."""
@@ -69,6 +71,9 @@ class Components:
         self._owed = OutboxRepository(stores.postgres, facts.queues, settings.outbox_max_attempts)
         self._ping_mongodb = partial(mongodb.ping, stores.mongodb)
         self._entry_seconds = LONGEST * facts.longest_ttl
+        self._watch = PostgresWatch(stores.postgres, settings.health_timeout)
+        if stores.postgres.replica:
+            stores.postgres.replica.pins = RedisPins(stores.redis, self._breaker)
 
     def targets(self) -> object:
         """What the effects' `apply` is given."""
@@ -88,6 +93,7 @@ class Components:
             "outbox_events": self.outbox.counts,
             "wake_ups": self.feed.counts,
             "sagas": self.sagas.counts,
+            **({"replica_reads": replica.counts} if (replica := self._stores.postgres.replica) else {}),
         }
 
     def gauges(self) -> dict[str, tuple[str, Callable[[], int]]]:
@@ -99,6 +105,7 @@ class Components:
 
     def start(self) -> None:
         """Start what runs beside the requests."""
+        self._watch.start()
         self.feed.start()
         self.outbox.start()
         self.metrics.start()
@@ -111,6 +118,7 @@ class Components:
         await self.close_own()
         await self.feed.close()
         await self.health.close()
+        await self._watch.close()
 
     @cached_property
     def feed(self) -> Feed:
@@ -118,10 +126,13 @@ class Components:
 
     @cached_property
     def cache(self) -> FencedCache:
-        settings = self._settings
+        settings, lineage = self._settings, self._stores.postgres.lineage
+        near = NearCache(settings.near_cache_entries, self.feed.is_alive) if settings.near_cache else None
+        if near:
+            lineage.listen(near.clear)
         return FencedCache(
-            Fence(self._stores.redis, self._breaker, self._facts.cache_format, settings.cache_load_lease),
-            near=NearCache(settings.near_cache_entries, self.feed.is_alive) if settings.near_cache else None,
+            Fence(self._stores.redis, self._breaker, self._facts.cache_format, settings.cache_load_lease, lineage),
+            near=near,
             feed=self.feed,
             entry_seconds=self._entry_seconds,
             absent_seconds=settings.cache_absent_ttl,

@@ -35,9 +35,17 @@ class Check(BaseModel):
     latency_ms: float
 
 
+class ReplicaCheck(BaseModel):
+    serves: bool
+    lag_seconds: float | None
+    """How far it is behind at most. None while it is left out."""
+
+
 class PostgresCheck(Check):
     pool_in_use: int
     pool_size: int
+    replica: ReplicaCheck | None
+    """None without POSTGRES_REPLICA_DSN."""
 
 
 class RedisCheck(Check):
@@ -140,12 +148,20 @@ class HealthService:
             status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",
             databases={"postgresql": pg_state, "redis": redis_state, "mongodb": mongo_state},
             checks=Checks(
-                postgresql=PostgresCheck(latency_ms=pg_latency, pool_in_use=in_use, pool_size=size),
+                postgresql=PostgresCheck(
+                    latency_ms=pg_latency, pool_in_use=in_use, pool_size=size, replica=self._replica()
+                ),
                 redis=RedisCheck(latency_ms=redis_latency, breaker="open" if self._breaker.is_open else "closed"),
                 mongodb=Check(latency_ms=mongo_latency),
                 outbox=outbox,
             ),
         )
+
+    def _replica(self) -> ReplicaCheck | None:
+        if (replica := self._postgres.replica) is None:
+            return None
+        lag = replica.lag
+        return ReplicaCheck(serves=replica.serves, lag_seconds=round(lag, 1) if math.isfinite(lag) else None)
 
     async def _backlog(self) -> dict[str, float] | None:
         try:

@@ -75,6 +75,7 @@ class Metrics:
         self._breakers = gauge("cache_breakers_open", "Processes that leave Redis alone for the moment")
         self._gauges = [(gauge(name, text), read) for name, (text, read) in gauges.items()]
         self._up = gauge("store_up", "Whether the store answers", ("store",), of_all=True)
+        self._lag = gauge("postgres_replica_lag_seconds", "How far the replica is behind at most", of_all=True)
         self._outbox = {name: gauge(f"outbox_{name}", text, of_all=True) for name, text in OUTBOX.items()}
         self._task: asyncio.Task[None] | None = None
 
@@ -135,6 +136,8 @@ class Metrics:
     def _tell(self, health: Health) -> None:
         for store, state in health.databases.items():
             self._up.labels(store).set(state == "connected")
+        if replica := health.checks.postgresql.replica:
+            self._lag.set(float("inf") if replica.lag_seconds is None else replica.lag_seconds)
         outbox = health.checks.outbox or {}
         for name, of_outbox in self._outbox.items():
             # Not a number where it is not known: an alert on an old value would be a false one.

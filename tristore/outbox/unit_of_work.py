@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -32,6 +33,8 @@ class PostgresUnitOfWork:
         self.effects: list[Effect] = []
         self.owed: Sequence[Owed] = ()
         """The effects as `commit` recorded them, for the outbox to deliver."""
+        self.writers: set[UUID] = set()
+        """Whose rows it changes: after the commit they, and the caller, must find that. See `read_anywhere`."""
 
     async def __aenter__(self) -> Self:
         connection = await self._exits.enter_async_context(connect(self._postgres.engine))
@@ -41,6 +44,8 @@ class PostgresUnitOfWork:
     async def commit(self) -> None:
         """Make the changes true, together with what they owe. Only services call this."""
         await self.record()
+        if replica := self._postgres.replica:
+            await replica.pin(self.writers)
         await self.session.commit()
         self._uncommitted = []
 

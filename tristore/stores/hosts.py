@@ -1,6 +1,6 @@
 """The hosts of a PostgreSQL DSN, of which one takes writes."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -22,14 +22,21 @@ class Hosts:
     """Connects to one that takes writes (or to any, as the DSN says): the last good one first. asyncpg has one time for
     all hosts, so a hung one in front would leave none for the next."""
 
-    def __init__(self, dsn: str, moved: Callable[[], object] = lambda: None) -> None:
-        """`moved` is called when a connection leads to another host than the one before."""
+    def __init__(
+        self,
+        dsn: str,
+        moved: Callable[[], object] = lambda: None,
+        connected: Callable[[Connection], Awaitable[object]] | None = None,
+    ) -> None:
+        """`moved` is called when a connection leads to another host than the one before, `connected` with each new
+        connection. One for which it raises is not used."""
         self._hosts = asyncpg_arguments(dsn)
         self.of_sqlalchemy = {
             name: arguments.pop(name) for arguments in self._hosts for name in OF_SQLALCHEMY & arguments.keys()
         }
         """Arguments that SQLAlchemy takes for itself."""
         self._moved = moved
+        self._connected = connected
         self._next = 0
         self._good: int | None = None
 
@@ -47,6 +54,8 @@ class Hosts:
     async def _connect_to(self, number: int, arguments: dict[str, Any]) -> Connection:
         try:
             connection: Connection = await asyncpg.connect(**self._hosts[number], **arguments)
+            if self._connected:
+                await self._told(connection)
         except BaseException:  # also a request that has no time left
             if self._next == number:  # nobody else has moved on meanwhile
                 self._next = (number + 1) % len(self._hosts)
@@ -55,3 +64,11 @@ class Hosts:
             self._moved()
         self._good = self._next = number
         return connection
+
+    async def _told(self, connection: Connection) -> None:
+        assert self._connected
+        try:
+            await self._connected(connection)
+        except BaseException:
+            connection.terminate()
+            raise

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 import asyncpg
 from sqlalchemy import AdaptedConnection, SelectBase, event, make_url, text
@@ -20,11 +20,17 @@ from tristore.errors import StoreUnavailable
 from tristore.settings import TristoreSettings
 from tristore.stores.dsn import CACHE_SIZES
 from tristore.stores.hosts import Connection, Hosts
+from tristore.stores.lineage import Lineage
 from tristore.stores.postgres_errors import translate_errors as translate_errors
+from tristore.stores.replica import Replica
 from tristore.stores.write_gate import WriteGate
+
+T = TypeVar("T")
 
 URL = "postgresql+asyncpg://"
 GATE = "write_gate"
+REPLICA_SECONDS = 0.3
+"""So long a request waits for the replica. The primary must have time for it as well."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class Postgres:
     probe_engine: AsyncEngine
     """One connection for health checks: a busy pool must not make the service look dead."""
     gate: WriteGate
+    lineage: Lineage
+    replica: Replica | None
+    """See `read_anywhere`."""
 
 
 class Budget:
@@ -66,28 +75,40 @@ class _Connection(Connection):
 
 
 def engine_for(
-    dsn: str, connect_args: dict[str, object], moved: Callable[[], object] = lambda: None, **options: object
+    dsn: str,
+    connect_args: dict[str, object],
+    moved: Callable[[], object] = lambda: None,
+    connected: Callable[[Connection], Awaitable[object]] | None = None,
+    **options: object,
 ) -> AsyncEngine:
     """The one way to an engine: asyncpg reads the DSN, so that it may say what libpq's URIs may. No error, and no repr,
-    shows values or the DSN. `moved`: see Hosts."""
-    hosts = Hosts(dsn, moved)
+    shows values or the DSN. `moved` and `connected`: see Hosts."""
+    hosts = Hosts(dsn, moved, connected)
     arguments = hosts.of_sqlalchemy | connect_args | {"async_creator_fn": hosts.connect}
     return create_async_engine(URL, connect_args=arguments, hide_parameters=True, **options)
 
 
 def _engine(
-    settings: TristoreSettings, gate: WriteGate, role: str, pool_size: int, max_overflow: int = 0
+    settings: TristoreSettings,
+    gate: WriteGate,
+    lineage: Lineage | None,
+    role: str,
+    pool_size: int,
+    max_overflow: int = 0,
+    dsn: str = "",
 ) -> AsyncEngine:
+    """Without a lineage it leads to where nobody writes, so its gate never closes."""
     engine = engine_for(
-        settings.dsn("postgres_dsn"),
+        dsn or settings.dsn("postgres_dsn"),
         echo=settings.sql_echo,
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=settings.postgres_request_deadline * 0.8,  # shorter, so that an empty pool can say so
         pool_recycle=settings.postgres_pool_recycle,
         pool_use_lifo=True,
-        execution_options={GATE: gate},
+        execution_options={GATE: gate if lineage else None},
         moved=gate.replace_connections,
+        connected=lineage.learn if lineage else None,
         connect_args={
             "connection_class": _Connection,
             "timeout": settings.postgres_connect_timeout,
@@ -139,14 +160,17 @@ def _replace_dead_connection(
 @asynccontextmanager
 async def open_postgres(settings: TristoreSettings) -> AsyncIterator[Postgres]:
     """Open the engines; connects on first use. Closes every connection at the end."""
-    gate = WriteGate()
-    engine = _engine(settings, gate, "app", settings.postgres_pool_size, settings.postgres_max_overflow)
+    gate, lineage = WriteGate(), Lineage()
+    opened = partial(_engine, settings, gate, lineage)
+    engine = opened("app", settings.postgres_pool_size, settings.postgres_max_overflow)
     postgres = Postgres(
         engine=engine,
         reads=engine.execution_options(isolation_level="AUTOCOMMIT"),
-        background=_engine(settings, gate, "relay", 3).execution_options(isolation_level="AUTOCOMMIT"),
-        probe_engine=_engine(settings, gate, "probe", 1),
+        background=opened("relay", 3).execution_options(isolation_level="AUTOCOMMIT"),
+        probe_engine=opened("probe", 1),
         gate=gate,
+        lineage=lineage,
+        replica=_replica(settings),
     )
     gate.probe = partial(ping, postgres)
     try:
@@ -155,6 +179,17 @@ async def open_postgres(settings: TristoreSettings) -> AsyncIterator[Postgres]:
         await gate.stop()
         for engine in (postgres.engine, postgres.background, postgres.probe_engine):
             await engine.dispose()
+        if postgres.replica:
+            await postgres.replica.close()
+
+
+def _replica(settings: TristoreSettings) -> Replica | None:
+    if settings.postgres_replica_dsn is None:
+        return None
+    dsn = settings.postgres_replica_dsn.get_secret_value()
+    opened = partial(_engine, settings, WriteGate(), None, dsn=dsn)
+    reads = opened("replica", settings.postgres_pool_size).execution_options(isolation_level="AUTOCOMMIT")
+    return Replica(reads, opened("replica-probe", 1), settings.postgres_replica_max_lag)
 
 
 async def ping(postgres: Postgres) -> None:
@@ -167,6 +202,8 @@ async def ping(postgres: Postgres) -> None:
                 await connection.invalidate()  # it may lead to a server that was demoted: the next probe looks anew
                 postgres.gate.close(generation, "transaction_read_only")
                 raise StoreUnavailable("postgresql", "read only", "transaction_read_only")
+            raw = await connection.get_raw_connection()
+            await postgres.lineage.learn(cast(Connection, raw.driver_connection))
     postgres.gate.open()
 
 
@@ -182,6 +219,27 @@ async def connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A pooled connection within the request's budget; uncommitted work is rolled back. Raises StoreUnavailable."""
     async with within_budget(engine.sync_engine.get_execution_options()[GATE]), engine.connect() as connection:
         yield connection
+
+
+async def read_anywhere(postgres: Postgres, read: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """What `read` finds. It is called on the replica if one is there and not too far behind, and if it is known that
+    the caller has not just written; else, and when that fails, on the primary. A repository declares with this that it
+    may find what was true some seconds ago. Nothing read so may be cached, or decide about a write. Raises
+    StoreUnavailable."""
+    replica = postgres.replica
+    if replica and await replica.may_serve():
+        try:
+            async with asyncio.timeout(REPLICA_SECONDS), connect(replica.engine) as connection:
+                found = await read(connection)
+        except (StoreUnavailable, TimeoutError) as error:
+            replica.leave_out(error)
+        else:
+            replica.counts["replica"] += 1
+            return found
+    if replica:
+        replica.counts["primary"] += 1
+    async with connect(postgres.reads) as connection:
+        return await read(connection)
 
 
 class HotQuery:

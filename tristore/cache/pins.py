@@ -1,0 +1,48 @@
+"""Who has just written, in Redis: all processes let them read from PostgreSQL's primary."""
+
+import time
+from collections.abc import Iterable
+from uuid import UUID
+
+from tristore.cache.breaker import CircuitBreaker
+from tristore.errors import StoreUnavailable
+from tristore.stores.redis import RedisStore, within_timeout
+
+
+class RedisPins:
+    """A Redis that was restarted has forgotten who was pinned, so everybody is until their pins would have ended.
+    Without Redis everybody is."""
+
+    def __init__(self, redis: RedisStore, breaker: CircuitBreaker) -> None:
+        self._redis = redis
+        self._breaker = breaker
+        self._history = ""
+        self._since = 0.0
+
+    async def pin(self, users: Iterable[UUID], seconds: float) -> None:
+        """Never raises. Where Redis does not take it, no process that reaches Redis later knows it."""
+        try:
+            with self._breaker:
+                async with within_timeout(self._redis), self._redis.client.pipeline(transaction=False) as pipeline:
+                    for user in users:
+                        pipeline.set(_key(user), b"1", px=round(seconds * 1000))
+                    await pipeline.execute()
+        except StoreUnavailable:
+            pass
+
+    async def is_pinned(self, user: UUID, seconds: float) -> bool:
+        """`seconds`: how long pins last."""
+        try:
+            with self._breaker:
+                async with within_timeout(self._redis):
+                    # Asked also for NOBODY: the answer shows that Redis is there, and which one.
+                    pinned = await self._redis.client.exists(_key(user))
+        except StoreUnavailable:
+            return True
+        if self._history != self._redis.identity.history:
+            self._history, self._since = self._redis.identity.history, time.monotonic()
+        return bool(pinned) or time.monotonic() < self._since + seconds
+
+
+def _key(user: UUID) -> str:
+    return f"pin:{user}"
