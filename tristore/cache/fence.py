@@ -174,7 +174,7 @@ class Fence:
 
     @property
     def _history(self) -> str:
-        return f"{self._redis.identity.history}.{self._lineage.name}"
+        return ".".join(filter(None, (self._redis.identity.history, self._lineage.name)))
 
     def _keys_of(self, history: str, key: str) -> list[str]:
         return keys_of(key, self._format_number, history)
