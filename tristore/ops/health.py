@@ -38,7 +38,7 @@ class Check(BaseModel):
 class ReplicaCheck(BaseModel):
     serves: bool
     lag_seconds: float | None
-    """How far it is behind at most. None while it is left out."""
+    """How far it is behind at most. None while that is not known."""
 
 
 class PostgresCheck(Check):
