@@ -11,8 +11,9 @@ from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from config import Settings
+from tristore.stores.lineage import NAME
 
-CACHE_KEY = re.compile(r"cache:\d+:(?P<history>[0-9a-f]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}")
+CACHE_KEY = re.compile(r"cache:\d+:(?P<history>[0-9a-f.]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}(?P<lease>:lease)?")
 PROFILES = """
 SELECT CAST(u.id AS text) AS id, username, email, role, version, language_preference AS language, cefr_level AS level,
        display_name, bio, erased_at, password_hash
@@ -84,13 +85,17 @@ async def take(settings: Settings) -> Snapshot:
 
 
 async def _cache(settings: Settings) -> list[Entry]:
+    """What the apps may read. Raises ValueError for a key that it cannot read: it would be checked no more."""
     entries = []
+    [lineage] = await query(settings, NAME)
     async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
-        history = (await redis.info("server"))["run_id"]
+        history = f"{(await redis.info('server'))['run_id']}.{next(iter(lineage.values()))}"
         async for key in redis.scan_iter("cache:*", count=1000):
             match = CACHE_KEY.fullmatch(key.decode())
-            value: Any = await redis.get(key) if match else None
-            if match and value and match["history"] == history:
+            if match is None:
+                raise ValueError(f"no key of the cache: {key!r}")
+            value: Any = await redis.get(key)
+            if value and not match["lease"] and match["history"] == history:
                 head, _, body = value.partition(b":")
                 entries.append(Entry(match["kind"], match["id"], head[:1].decode(), int(head[1:]), body))
     return entries
