@@ -29,8 +29,8 @@ WORKERS ?= 5
 test-faults: $(VENV)/installed ## All tests in their long form: a kill at every call to a store, 10,000 effects (ARGS=tests/product/faults: only those)
 	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone)
-	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos
+chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone, STORES=replicated: failovers)
+	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) STORES=$(STORES) $(BIN)/python -m tests.chaos
 
 attack: $(VENV)/installed ## Attackers of every kind at once on a fresh app, and what each could take (ATTACKERS=50; SMOKE=1: a few, for the bounds alone)
 	@$(BIN)/python -m tests.attack

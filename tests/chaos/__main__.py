@@ -1,5 +1,5 @@
 """`make chaos`; docs/proof.md shows a run. SEED, MINUTES and BREAK come from the environment, and so does PLAN. It
-names a broken variant whose faults and habits the app as it is must stand."""
+names a broken variant whose faults and habits the app as it is must stand. STORES=replicated: stores that fail over."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.chaos.broken import VARIANTS
-from tests.chaos.plans import Course, course
+from tests.chaos.plans import Course, course, replicated
 from tests.chaos.run import Run, prepared
 from tests.chaos.schedule import NO_KILLED_APPS, rounds
 from tests.chaos.summary import Summary
@@ -19,10 +19,10 @@ from tristore.testing.guarded import guarded_folder
 RESULTS = Path(".data/chaos")
 
 
-async def main(seed: int, minutes: float, variant: str, plan: str) -> bool:
+async def main(seed: int, minutes: float, variant: str, plan: str, stores: str) -> bool:
     """Run, report, and return whether it went as it should."""
-    this = course(minutes, plan)
-    result = RESULTS / f"{variant or 'seed'}-{seed}.json"
+    this = replicated(minutes) if stores else course(minutes, plan)
+    result = RESULTS / f"{variant or stores or 'seed'}-{seed}.json"
     with guarded_folder("tristore-chaos-") as folder:
         async with prepared(seed, folder, variant, this) as run:
             await go_through(run, seed, this)
@@ -39,7 +39,7 @@ async def main(seed: int, minutes: float, variant: str, plan: str) -> bool:
 
 
 async def go_through(run: Run, seed: int, this: Course) -> None:
-    for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds), 1):
+    for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds - this.settling), 1):
         await run.round(faults, this.seconds)
         print(f"round {number} of {this.rounds}: {len(run.tally.violations)} violations", flush=True)
         if run.tally.violations:
@@ -58,6 +58,7 @@ def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
     for blow in run.arena.blows:
         faults.setdefault(blow.fault.kind, Counter())[blow.fault.target] += 1
     tally = run.tally
+    failovers = run.judge_failovers()
     return Summary(
         seed=seed,
         variant=variant,
@@ -74,6 +75,7 @@ def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
         load=round(run.machine.load, 1),
         spared=run.machine.spared,
         violations=tally.violations,
+        failovers=failovers,
     )
 
 
@@ -82,5 +84,8 @@ if __name__ == "__main__":
     plan = variant or os.environ.get("PLAN", "")
     if plan and plan not in VARIANTS:
         sys.exit(f"BREAK and PLAN must be one of {', '.join(VARIANTS)}")
+    stores = os.environ.get("STORES", "")
+    if stores and (stores != "replicated" or plan):
+        sys.exit("STORES must be replicated, and goes with neither BREAK nor PLAN")
     seed = int(os.environ.get("SEED") or random.randrange(10**6))
-    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant, plan)))
+    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant, plan, stores)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from config import Settings
+from tests.chaos.failovers import Failovers, failovers_in
 from tests.chaos.replica_set import ReplicaSet, three_nodes_in
 from tests.chaos.schedule import APPS, TAKES_AWAY, AppName, Fault, Kind, Target
 from tests.chaos.strikes import strike
@@ -133,19 +134,22 @@ class Arena:
         proxies: dict[Store, Proxy],
         apps: Sequence[AppProcess],
         replica_set: ReplicaSet | None = None,
+        failovers: Failovers | None = None,
     ) -> None:
         self.lab = lab
         self.proxies = proxies
         self.apps = apps
         self._replica_set = replica_set
+        self.failovers = failovers
         self.blows: list[Blow] = []
         self._struck: dict[Target, asyncio.Lock] = defaultdict(asyncio.Lock)
         """A server that was killed needs its time to start: what strikes it next waits."""
 
     @property
     def settings(self) -> Settings:
-        """Of the servers themselves, without a proxy between."""
-        return self.lab.settings
+        """Of the servers themselves, without a proxy or a Sentinel between."""
+        failovers = self.failovers
+        return failovers.settings(self.lab.settings, failovers.redis_now) if failovers else self.lab.settings
 
     def struck_between(self, start: float, end: float, target: Target | None = None) -> bool:
         """Whether any fault, or any of this target, was active at any time in between."""
@@ -214,6 +218,10 @@ class Arena:
         return app.process.returncode is not None
 
     async def _strike_store(self, blow: Blow, store: Store) -> None:
+        if self.failovers:
+            async with self.failovers.strike(blow.fault.kind, store):
+                await asyncio.sleep(blow.fault.seconds)
+            return
         async with self._block(blow.fault, store):
             blow.in_force = time.monotonic()
             await asyncio.sleep(blow.fault.seconds)
@@ -228,7 +236,7 @@ class Arena:
 
 @asynccontextmanager
 async def arena_in(
-    folder: Path, variant: str, seed: int, more: Mapping[str, str], *, three_nodes: bool
+    folder: Path, variant: str, seed: int, more: Mapping[str, str], *, three_nodes: bool, replicated: bool
 ) -> AsyncIterator[Arena]:
     """Start everything, and stop it at the end. `variant` names the broken variant, or is empty;
     `more` is environment of the apps."""
@@ -240,9 +248,11 @@ async def arena_in(
         share = partial(random.Random(seed).uniform, 0, 1)
         ports = {store: lab.servers[store].port for store in STORES}
         proxies = {store: await exits.enter_async_context(proxy_to(ports[store], share)) for store in STORES}
+        failovers = await exits.enter_async_context(failovers_in(folder, lab.settings)) if replicated else None
         own = {"PYTHONPATH": str(PROJECT), "BREAK": variant}
-        env = environment(_behind(lab, proxies), **LAB_SETTINGS, **more, **own)
-        arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set)
+        settings = failovers.settings(lab.settings, failovers.redis.dsn) if failovers else _behind(lab, proxies)
+        env = environment(settings, **LAB_SETTINGS, **more, **own)
+        arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set, failovers)
         for app in arena.apps:
             exits.push_async_callback(app.stop)
         await asyncio.gather(*(app.start() for app in arena.apps))

@@ -95,6 +95,8 @@ class Tally:
     refused: int = 0
     unanswered: int = 0
     violations: list[Violation] = field(default_factory=list)
+    refusals: list[tuple[float, str]] = field(default_factory=list)
+    """When a client was answered 503, and which store was not there."""
 
     def violation(self, what: str, history: list[str]) -> None:
         self.violations.append(Violation(what, tuple(history)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tests.chaos.client import Habits
 from tests.chaos.guests import guests
-from tests.chaos.schedule import APPS, EVERYTHING, Card, Plan
+from tests.chaos.schedule import APPS, EVERYTHING, Card, Kind, Plan
 from tristore.embedded.servers import STORES
 
 ROUND_SECONDS = 30.0
@@ -28,6 +28,10 @@ class Course:
     habits: Habits = ORDINARY
     three_nodes: bool = False
     """Whether MongoDB has them, without a proxy."""
+    replicated: bool = False
+    """Whether each store has its own form of failover, without a proxy."""
+    settling: float = 0
+    """Seconds at the end of a round in which no fault begins: a failover takes its time."""
 
 
 KILLED_AT_CALLS = Plan([("doom", app) for app in APPS], (1.0, 3.0))
@@ -63,6 +67,20 @@ for guest in guests():
 SECONDS = {"supersede-as-it-was": 12.0}
 """Of a round, where the ordinary ones of a broken variant are too short: none is erased at the end of one."""
 THREE_NODES = {"local-reads"}
+GOES: tuple[Kind, ...] = ("kill", "hang", "switch-over")
+FAILOVERS = Plan(
+    [*((kind, store) for kind in GOES for store in STORES), ("failover", "mongodb"), *(("kill", app) for app in APPS)],
+    (2.0, 4.0),
+    lasting=(0.5, 2.0),
+)
+SETTLING_SECONDS = 15.0
+
+
+def replicated(minutes: float) -> Course:
+    """As `course`, on stores that fail over."""
+    seconds = minutes * 60
+    number = max(1, round(seconds / ROUND_SECONDS))
+    return Course(FAILOVERS, number, seconds / number, replicated=True, settling=SETTLING_SECONDS)
 
 
 def course(minutes: float, variant: str) -> Course:

@@ -45,6 +45,10 @@ class Node:
             self.process.wait()
             self.process = None
 
+    def signal(self, number: signal.Signals) -> None:
+        if self.process:
+            self.process.send_signal(number)
+
     async def says(self, command: str, **more: Any) -> dict[str, Any]:
         """Nothing when it does not answer."""
         member = f"__system:{self.key}@{self.address}/?authSource=local&authMechanism=SCRAM-SHA-256"
@@ -75,7 +79,7 @@ class ReplicaSet:
     @asynccontextmanager
     async def failover(self) -> AsyncIterator[None]:
         """The primary is alone while the block lasts. Then it dies, the others go on without it, and it comes back."""
-        primary = await self._primary()
+        primary = await self.primary()
         others = [node for node in self.nodes if node is not primary]
         try:
             for node in others:
@@ -85,16 +89,16 @@ class ReplicaSet:
             primary.kill()
             for node in others:
                 node.start()
-            await until(lambda: self._has_primary(others), PATIENCE)
+            await until(lambda: self.has_primary(others), PATIENCE)
             primary.start()
             await until(lambda: primary.is_("secondary"), PATIENCE)
 
-    async def _primary(self) -> Node:
-        await until(lambda: self._has_primary(self.nodes), PATIENCE)
+    async def primary(self) -> Node:
+        await until(lambda: self.has_primary(self.nodes), PATIENCE)
         [primary] = [node for node in self.nodes if await node.is_("isWritablePrimary")]
         return primary
 
-    async def _has_primary(self, nodes: list[Node]) -> bool:
+    async def has_primary(self, nodes: list[Node]) -> bool:
         return any([await node.is_("isWritablePrimary") for node in nodes])
 
     async def begin(self) -> None:
@@ -105,11 +109,11 @@ class ReplicaSet:
         settings = {"electionTimeoutMillis": ELECTION_MS, "heartbeatIntervalMillis": ELECTION_MS // 4}
         config = {"_id": REPLICA_SET, "members": members, "settings": settings}
         assert await self.nodes[0].says("replSetInitiate", value=config)
-        await until(self._is_whole, PATIENCE)
-        primary = await self._primary()
+        await until(self.is_whole, PATIENCE)
+        primary = await self.primary()
         assert await primary.says("createUser", value=APP_ROLE, pwd=primary.key, roles=ROLES[APP_ROLE])
 
-    async def _is_whole(self) -> bool:
+    async def is_whole(self) -> bool:
         states = [await node.says("hello") for node in self.nodes]
         return sum(bool(state.get("isWritablePrimary")) for state in states) == 1 and all(
             state.get("isWritablePrimary") or state.get("secondary") for state in states

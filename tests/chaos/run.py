@@ -14,6 +14,7 @@ from tests.chaos.arena import POLL_SECONDS, PURGE_SECONDS, Arena, arena_in
 from tests.chaos.checks import Checks
 from tests.chaos.client import Client
 from tests.chaos.curator import CAPACITIES, Catalogue
+from tests.chaos.failovers import SOON
 from tests.chaos.guests import Guest, guests
 from tests.chaos.health import HealthWatch
 from tests.chaos.leaks import holdings, leaks
@@ -114,6 +115,21 @@ class Run:
         await self._rest()
         self.tally.violations += await leaks(self.arena, before, await holdings(self.arena))
 
+    def judge_failovers(self) -> list[str]:
+        """What each took. Seconds for which clients are refused although the store serves must be few."""
+        if (failovers := self.arena.failovers) is None:
+            return []
+        told = []
+        for outage, refused in failovers.refused(self.tally.refusals):
+            took = outage.serves - outage.away
+            told.append(f"{outage.store} {outage.kind}: {took:.1f} s without a primary, {refused:.1f} s more refused")
+            late = refused - self.machine.lost_between(outage.serves, outage.serves + refused)
+            if late > SOON:
+                self.tally.violation(f"refused for too long: {told[-1]}", [])
+            else:
+                self.machine.spared += refused > SOON
+        return sorted(told)
+
     async def _rest(self) -> None:
         for client in self.clients:
             await client.rest()
@@ -145,7 +161,8 @@ class Run:
 async def prepared(seed: int, folder: Path, variant: str, course: Course) -> AsyncIterator[Run]:
     present = guests()
     more = {name: value for guest in present for name, value in guest.settings.items()}
-    starting = arena_in(folder, variant, seed, more, three_nodes=course.three_nodes)
+    kinds = {"three_nodes": course.three_nodes, "replicated": course.replicated}
+    starting = arena_in(folder, variant, seed, more, **kinds)
     async with starting as arena, Machine(lambda: [app.pid for app in arena.apps]).watched() as machine:
         tally = Tally()
         catalogue = Catalogue(Learner(History(tally.began)))

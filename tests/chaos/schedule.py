@@ -9,7 +9,18 @@ from typing import Literal, get_args
 from tristore.embedded.servers import STORES, Store
 
 Kind = Literal[
-    "hang", "kill", "doom", "latency", "reset", "black hole", "late", "lost answer", "refuses", "demoted", "failover"
+    "hang",
+    "kill",
+    "doom",
+    "latency",
+    "reset",
+    "black hole",
+    "late",
+    "lost answer",
+    "refuses",
+    "demoted",
+    "failover",
+    "switch-over",
 ]
 AppName = Literal["app 1", "app 2"]
 Target = Store | AppName
@@ -35,6 +46,7 @@ SECONDS: dict[Kind, tuple[float, float]] = {
     "refuses": OUTLASTS,
     "demoted": OUTLASTS,
     "failover": (1.2, 1.8),
+    "switch-over": (0.5, 2),
 }
 TAKES_AWAY: dict[Kind, str] = {
     "hang": "hangs",

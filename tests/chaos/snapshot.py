@@ -89,7 +89,7 @@ async def _cache(settings: Settings) -> list[Entry]:
     entries = []
     [lineage] = await query(settings, NAME)
     async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
-        history = f"{(await redis.info('server'))['run_id']}.{next(iter(lineage.values()))}"
+        history = f"{(await redis.info('replication'))['master_replid']}.{next(iter(lineage.values()))}"
         async for key in redis.scan_iter("cache:*", count=1000):
             match = CACHE_KEY.fullmatch(key.decode())
             if match is None:

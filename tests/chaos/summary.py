@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Summary:
     load: float
     spared: int
     violations: list[Violation]
+    failovers: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -45,6 +46,7 @@ class Summary:
             f"faults             {sum(sum(targets.values()) for targets in self.faults.values())}",
             *(f"  {kind:<17}{_counted(targets)}" for kind, targets in sorted(self.faults.items())),
             f"killed at calls    {sum(self.kills_by_call.values())}: {_counted(self.kills_by_call)}",
+            *(f"failover           {failover}" for failover in self.failovers),
             f"time to converge   {', '.join(f'{seconds:.1f}' for seconds in self.seconds_to_converge)} s",
             f"machine            {self._starved}load {self.load:.1f} of each core",
             f"violations         {len(self.violations)}",

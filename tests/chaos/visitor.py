@@ -60,7 +60,9 @@ class Visitor:
             f"{method} {path}{session} {body or ''} -> {answer.status or 'no answer'} {_short(answer.body)}"
             f" ({self.arena.apps[app].name}, {time.monotonic() - sent_at:.3f} s)"
         )
-        if answer.status >= 500 and answer.status != 503:
+        if answer.status == 503:
+            self.tally.refusals.append((time.monotonic(), answer.body.get("store", "")))
+        elif answer.status >= 500:
             self.violation(learner, f"{method} {path} is answered {answer.status}", path)
         return answer
 

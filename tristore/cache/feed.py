@@ -19,7 +19,16 @@ from redis.asyncio.client import PubSub
 from tristore.cache.announcement import Announcement
 from tristore.cache.breaker import CircuitBreaker
 from tristore.errors import Reason, StoreUnavailable
-from tristore.stores.redis import RedisStore, beat, beating, ping, translate_errors, within_timeout
+from tristore.stores.redis import (
+    RedisStore,
+    beat,
+    beating,
+    is_of_primary,
+    learn_history,
+    ping,
+    translate_errors,
+    within_timeout,
+)
 
 CHANNEL = "wake-ups:1"
 """It ends with the number of the format. Raise it when the format changes: a rolling deploy uses both."""
@@ -77,6 +86,7 @@ class Feed:
         self._heard_at = -ALIVE_SECONDS
         self._was_subscribed = False
         self._may_be_new_until = 0.0
+        self._history = ""
         self._refusal: StoreUnavailable | None = None
         self._unsent: defaultdict[str, set[str]] = defaultdict(set)
         self._announced: dict[str, Announcement] = {}
@@ -131,6 +141,7 @@ class Feed:
                 with suppress(StoreUnavailable):
                     async with within_timeout(self._redis):
                         processes = await beating(self._redis.client, ALIVE_KEY, 2 * ALIVE_SECONDS)
+                    self._note_history()
                     if time.monotonic() >= self._may_be_new_until:
                         return await announcement.wait_for(processes | {self._me})
                 await asyncio.sleep(HEARD_SECONDS)
@@ -218,20 +229,35 @@ class Feed:
             pass
         self._is_trusted = True
 
+    def _note_history(self) -> None:
+        """Another process learns of a new history with its next heartbeat, or believes Redis no more."""
+        before, self._history = self._history, self._redis.identity.history
+        if before not in {"", self._history}:
+            self._may_be_new_until = time.monotonic() + 2 * ALIVE_SECONDS
+
     async def _sends_beat(self) -> bool:
         """False when Redis answers but refuses it. Raises StoreUnavailable when Redis does not answer."""
         self._beat += 1
         try:
             with translate_errors():
                 async with asyncio.timeout(ALIVE_SECONDS):
-                    text = f"{self._me} beat:{self._beat}"
-                    await beat(self._redis.subscriber, ALIVE_KEY, self._me, self._own_channel(self._me), text)
+                    await self._send_beat()
         except StoreUnavailable as error:
             if error.reason not in ANSWERING:
                 raise
             self._note(error)
             return False
         return True
+
+    async def _send_beat(self) -> None:
+        """To the primary alone, and to the history that this process knows."""
+        if not await is_of_primary(self._redis):
+            await learn_history(self._redis)
+            raise StoreUnavailable("redis", "unreachable", "failover")
+        channel = self._own_channel(self._me)
+        sent = (ALIVE_KEY, self._me, channel, f"{self._me} beat:{self._beat}")
+        while not await beat(self._redis.subscriber, *sent, self._redis.identity.history):
+            await learn_history(self._redis)
 
     async def _hear(self, pubsub: PubSub, until: float) -> bool:
         """Handle what comes until this process's last heartbeat comes, or until that time. Returns whether it came."""

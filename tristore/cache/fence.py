@@ -11,12 +11,15 @@ from tristore.cache.announcement import Announcement
 from tristore.cache.batch import Batch
 from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.entries import Versioned, entry_of, keys_of
+from tristore.errors import StoreUnavailable
 from tristore.stores.lineage import Lineage
-from tristore.stores.redis import RedisStore, within_timeout
+from tristore.stores.redis import SAME_HISTORY, RedisStore, learn_history, within_timeout
 
 T = TypeVar("T")
 
 TOMBSTONE_SECONDS = 60.0
+ATTEMPTS = 3
+"""At a write to a Redis that begins another history again and again."""
 
 # For each pair of keys: the entry; or 1 when the caller now holds the load lease; or 0 while somebody else holds it.
 LEASE = """
@@ -53,9 +56,11 @@ if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 0
 """
 # Tells the processes also when the entry is new enough: a near cache may have an older one. Returns how many heard.
-INVALIDATE = """
+# -1 when nothing was done, because the data is of another history by now: readers look under other keys.
+INVALIDATE = f"""{SAME_HISTORY}
+if not is_same(ARGV[3]) then return -1 end
 redis.call('DEL', KEYS[2])
-local told = ARGV[3] and redis.call('PUBLISH', ARGV[3], ARGV[4]) or 0
+local told = ARGV[4] and redis.call('PUBLISH', ARGV[4], ARGV[5]) or 0
 local entry = redis.call('GET', KEYS[1])
 if not entry or tonumber(string.match(entry, '^%a(%d+):')) < tonumber(ARGV[1]) then
   redis.call('SET', KEYS[1], 't' .. ARGV[1] .. ':', 'PX', ARGV[2])
@@ -109,12 +114,19 @@ class Fence:
         """Put a tombstone and publish the announcement. Returns how many processes Redis told. The breaker does not
         refuse it, but learns from it."""
         told = (announcement.channel, announcement.text) if announcement else ()
-        arguments = [version, _milliseconds(TOMBSTONE_SECONDS), *told]
+        arguments = [version, _milliseconds(TOMBSTONE_SECONDS)]
+
+        def invalidate(_: Redis, history: str) -> Awaitable[int]:
+            of_redis = history.partition(".")[0]
+            return self._invalidating(keys=self._keys_of(history, key), args=[*arguments, of_redis, *told])
+
         with self.breaker.watching():
-            count: int = await self._on_server(
-                lambda _, history: self._invalidating(keys=self._keys_of(history, key), args=arguments)
-            )
-        return count
+            for _ in range(ATTEMPTS):
+                if (count := await self._on_server(invalidate)) >= 0:
+                    return count
+                async with within_timeout(self._redis):
+                    await learn_history(self._redis)
+            raise StoreUnavailable("redis", "read only", "its connections lead to several histories")
 
     async def delete(self, key: str) -> None:
         """Delete the entry and its lease."""

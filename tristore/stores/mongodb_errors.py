@@ -14,9 +14,10 @@ from tristore.stores.translation import Verdict, by_code, translating
 # fault. What is not here is unknown: codes of commands that we do not send, and numbers that have no name.
 CODES: dict[str, Reason | None] = by_code(
     {
-        # No primary, stepping or shutting down, a router that cannot reach a shard, or the DSN is wrong (18).
-        "unreachable": "6 7 11 18 70 71 74 91 94 101 133 141 145 149 172 173 174 188 189 190 199 214 230 231 240 279 "
-        "303 334 354 391 398 404 9001 10058 10107 11600 11602 13435 13436 56846 91331",
+        # No primary, stepping or shutting down, one that is new and has not read its keys yet (211), a router that
+        # cannot reach a shard, or the DSN is wrong (18).
+        "unreachable": "6 7 11 18 70 71 74 91 94 101 133 141 145 149 172 173 174 188 189 190 199 211 214 230 231 240 "
+        "279 303 334 354 391 398 404 9001 10058 10107 11600 11602 13435 13436 56846 91331",
         # The operation's time, or that for which a majority was waited for: it may be written. Asked again, it shows.
         "timeout": "50 64 89 202 262 290 407",
         # Conflicts, overload, an operation or cursor that was killed, stale routing, no majority snapshot yet.

@@ -13,14 +13,23 @@ from redis.backoff import NoBackoff
 
 from tristore.settings import TristoreSettings
 from tristore.stores.redis_errors import translate_errors as translate_errors
-from tristore.stores.redis_pool import pool_for
+from tristore.stores.redis_pool import SentinelPool, pool_for, replace_connections
 
 # A sorted set of who sent a heartbeat, by the server's clock in milliseconds. It keeps five seconds.
 CLOCK = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
-HEARTBEAT = f"""{CLOCK}
+# Whether the data is still of the history that the caller knows: a server that is demoted and promoted begins another
+# one, and may keep its connections. It may have come back with what it had when it was the primary before.
+SAME_HISTORY = """
+local function is_same(history)
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) ~= 'string' or string.find(info, 'master_replid:' .. history, 1, true)
+end
+"""
+HEARTBEAT = f"""{CLOCK}{SAME_HISTORY}
+if not is_same(ARGV[4]) then return -1 end
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 5000)
 redis.call('PEXPIRE', KEYS[1], 5000)
@@ -36,9 +45,10 @@ LATE_SECONDS, TIMES_MORE = 0.02, 4
 
 @dataclass
 class ServerIdentity:
-    """Which history of data the newest connection leads to: that of one Redis process (`run_id`). A restart begins
-    another one, because what is brought back may be old; so does a failover. `master_replid`, which replicas share,
-    would not do: a server that is demoted and promoted again changes it, and open connections do not learn that."""
+    """Which history of data the newest connection leads to: `master_replid`. A restart begins another one, because what
+    is brought back may be old; so does each promotion. Open connections do not learn that, so scripts that must not
+    miss it compare it. `run_id` would not do: a server that is promoted a second time has it still, and
+    what it held in its first time."""
 
     history: str = ""
 
@@ -62,13 +72,11 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
 
     async def on_connect(connection: AbstractConnection) -> None:
         await connection.on_connect()
-        told: dict[str, str] = {}
-        for section in ("server", "replication"):
-            await connection.send_command("INFO", section)
-            told |= _told(await connection.read_response())
+        await connection.send_command("INFO", "replication")
+        told = _told(await connection.read_response())
         if told["role"] != "master":
             raise exceptions.ReadOnlyError(f"READONLY its role is {told['role']}")
-        identity.history = told["run_id"]
+        identity.history = told["master_replid"]
 
     def client(role: str, max_connections: int) -> Redis:
         pool = pool_for(
@@ -105,10 +113,25 @@ def _told(info: object) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
-async def beat(client: Redis, key: str, sender: str, channel: str, message: str) -> None:
-    """Note the sender in that key and publish, in one step: what a Redis that serves us must take. Raises the driver's
+async def beat(client: Redis, key: str, sender: str, channel: str, message: str, history: str = "") -> bool:
+    """Note the sender in that key and publish, in one step: what a Redis that serves us must take. False, and nothing
+    done, when it has another history by now. Raises the driver's errors."""
+    heard: int = await client.register_script(HEARTBEAT)(keys=[key], args=[sender, channel, message, history])
+    return heard >= 0
+
+
+async def learn_history(redis: RedisStore) -> None:
+    """Leave the connections from before, and ask on a new one. Raises the driver's errors."""
+    for client in (redis.client, redis.probe, redis.subscriber):
+        await replace_connections(client.connection_pool)
+    await redis.client.ping()
+
+
+async def is_of_primary(redis: RedisStore) -> bool:
+    """Whether the Sentinels, if there are any, still name the server that heartbeats go to. Raises the driver's
     errors."""
-    await client.register_script(HEARTBEAT)(keys=[key], args=[sender, channel, message])
+    pool = redis.subscriber.connection_pool
+    return not isinstance(pool, SentinelPool) or await pool.is_of_primary()
 
 
 async def beating(client: Redis, key: str, seconds: float) -> set[str]:

@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from redis.asyncio import BlockingConnectionPool, SentinelConnectionPool
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, SentinelConnectionPool
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -22,6 +22,19 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         await super().disconnect(inuse_connections)
         if inuse_connections:  # at the end; else there is a new primary
             await self.sentinel_manager.aclose()
+
+    async def is_of_primary(self) -> bool:
+        """Whether its connections lead where the Sentinels say now. After a failover by hand the old primary takes
+        writes for some eight seconds more. Raises the driver's errors, also when no Sentinel answers."""
+        before = self.master_address
+        return before in {None, await self.get_master_address()}  # type: ignore[no-untyped-call]
+
+
+async def replace_connections(pool: ConnectionPool) -> None:
+    """Those in use are replaced when they come back."""
+    for connection in pool._in_use_connections:
+        connection.mark_for_reconnect()
+    await pool.disconnect(inuse_connections=False)
 
 
 def pool_for(text: str, **options: Any) -> BlockingConnectionPool:

@@ -13,7 +13,8 @@ from tristore.cache.entries import Versioned, entry_of
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import FencedCache
 from tristore.errors import StoreUnavailable
-from tristore.stores.redis import RedisStore, ServerIdentity
+from tristore.stores.lineage import Lineage
+from tristore.stores.redis import RedisStore
 from tristore.testing.cache import Rows
 
 
@@ -149,20 +150,21 @@ async def test_a_redis_that_was_restarted_is_an_empty_cache(
     assert await cache.get_or_load("a", rows.loader("a"), 60) == b"2"
 
 
-async def test_a_write_during_which_redis_was_restarted_reaches_the_new_one(
+async def test_a_write_during_which_postgresql_failed_over_reaches_the_new_history(
     redis_store: RedisStore, rows: Rows
 ) -> None:
-    identity = ServerIdentity("old")
-    cache = make_cache(replace(redis_store, timeout=2, identity=identity))
-    new = make_cache(replace(redis_store, timeout=2, identity=ServerIdentity("new")))
+    old, new = Lineage(), Lineage()
+    old.name, new.name = "old", "new"
+    breaker = CircuitBreaker("redis", 3, 1)
+    writer, reader = (FencedCache(Fence(replace(redis_store, timeout=2), breaker, lineage=of)) for of in (old, new))
     rows.versions["a"] = 1
-    await new.get_or_load("a", rows.loader("a"), 60)
+    await reader.get_or_load("a", rows.loader("a"), 60)
     rows.versions["a"] = 2
-    write = asyncio.ensure_future(cache.invalidate("a", 2))
-    await asyncio.sleep(0)  # the command is on its way with the key of the old server
-    identity.history = "new"
+    write = asyncio.ensure_future(writer.invalidate("a", 2))
+    await asyncio.sleep(0)  # the command is on its way with the key of the old history
+    old.name = "new"
     await write
-    assert await new.get_or_load("a", rows.loader("a"), 60) == b"2"
+    assert await reader.get_or_load("a", rows.loader("a"), 60) == b"2"
 
 
 class ToldLate(Fence):

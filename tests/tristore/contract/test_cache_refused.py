@@ -19,8 +19,14 @@ from tristore.cache.fenced_cache import FencedCache
 from tristore.embedded.servers import Server
 from tristore.errors import Reason, StoreUnavailable
 from tristore.settings import TristoreSettings
-from tristore.stores.redis import RedisStore, open_redis
+from tristore.stores.redis import RedisStore, learn_history, open_redis
+from tristore.testing.cache import Rows
 from tristore.testing.stores import Servers, real_redis, settings_on
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return Rows()
 
 
 @asynccontextmanager
@@ -163,3 +169,26 @@ async def test_a_reply_that_no_table_has_is_done_without_and_raises_in_tests(ser
 
 def cache_on(redis: RedisStore) -> FencedCache:
     return FencedCache(Fence(redis, CircuitBreaker("redis", 1000, 1)))
+
+
+async def test_a_write_after_a_promotion_that_open_connections_did_not_see_reaches_all_processes(
+    servers: Servers, rows: Rows
+) -> None:
+    server = servers["redis"]
+    settings = settings_on(servers, TristoreSettings, redis_timeout=2)
+    async with open_redis(settings) as here, open_redis(settings) as there, Redis.from_url(server.dsn) as admin:
+        caches = [FencedCache(Fence(redis, CircuitBreaker("redis", 1000, 1))) for redis in (here, there)]
+        rows.versions["p"] = 1
+        for cache in caches:
+            await cache.get_or_load("p", rows.loader("p"), 60)
+        before = here.identity.history
+        async with demoted(admin, server):
+            pass
+        assert here.identity.history == before  # its connection is still open
+        await learn_history(there)
+        assert there.identity.history != before
+        assert await caches[1].get_or_load("p", rows.loader("p"), 60) == b"1"
+        rows.versions["p"] = 2
+        await caches[0].invalidate("p", 2)
+        assert here.identity.history == there.identity.history
+        assert [await cache.get_or_load("p", rows.loader("p"), 60) for cache in caches] == [b"2", b"2"]

@@ -260,9 +260,9 @@ async def test_entries_outlive_the_time_in_which_redis_must_answer_also_while_th
 async def test_entries_outlive_heartbeats_that_a_busy_loop_sends_late(
     there: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def late(*arguments: Any) -> None:
+    async def late(*arguments: Any) -> bool:
         await asyncio.sleep(0.35)
-        await beat(*arguments)
+        return await beat(*arguments)
 
     await there.warm("a")
     monkeypatch.setattr(feed, "beat", late)
