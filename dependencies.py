@@ -16,7 +16,7 @@ from services.auth_service import AuthService
 from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
-from tristore.errors import NotAllowed, NotAuthenticated
+from tristore.errors import NotAllowed, NotAuthenticated, StoreUnavailable
 from tristore.http.anonymous import CountedByAddress
 from tristore.http.requests import address_of, bearer_token, mark_replayed, mark_who
 from tristore.idempotency import PATTERN, IdempotencyKey, unquoted
@@ -107,9 +107,10 @@ class CallerOfToken(_OfToken):
 async def note_caller(request: Request) -> None:
     """Of a route for anyone: who asks, if that is known. Whoever has just written is then not shown older data by a
     replica."""
-    if token := bearer_token(request):
-        with suppress(NotAuthenticated):
-            session = await services_of(request).auth.authenticate(token)
+    services, token = services_of(request), bearer_token(request)
+    if token and services.has_replica:
+        with suppress(NotAuthenticated, StoreUnavailable):  # then the primary is asked
+            session = await services.auth.authenticate(token)
             mark_who(request, session.user_id, session.session_id)
 
 

@@ -165,8 +165,8 @@ class TristoreSettings(BaseSettings):
             return None
         read = next((READERS[name] for name in READERS if name == info.field_name), read_postgres)
         known = read(dsn.get_secret_value())
-        if known.options.get("target_session_attrs") == "standby" and info.field_name != REPLICA:
-            raise ValueError("leads to a server without writes: target_session_attrs takes any, read-write, primary")
+        if info.field_name == REPLICA and "," in (known.options.get("host") or known.hosts):
+            raise ValueError("names several hosts: how far it is behind can be told of one only")
         _, _, rest = dsn.get_secret_value().partition("://")
         return SecretStr(f"{'postgresql+asyncpg' if read is read_postgres else known.scheme}://{rest}")
 

@@ -13,7 +13,9 @@ from redis.asyncio import Redis
 from config import Settings
 from tristore.stores.lineage import NAME
 
-CACHE_KEY = re.compile(r"cache:\d+:(?P<history>[0-9a-f.]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}(?P<lease>:lease)?")
+CACHE_KEY = re.compile(
+    r"cache:\d+:(?P<history>[0-9A-Fa-f.]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}(?P<lease>:lease)?"
+)
 PROFILES = """
 SELECT CAST(u.id AS text) AS id, username, email, role, version, language_preference AS language, cefr_level AS level,
        display_name, bio, erased_at, password_hash

@@ -258,6 +258,7 @@ class Feed:
         sent = (ALIVE_KEY, self._me, channel, f"{self._me} beat:{self._beat}")
         while not await beat(self._redis.subscriber, *sent, self._redis.identity.history):
             await learn_history(self._redis)
+        self._note_history()
 
     async def _hear(self, pubsub: PubSub, until: float) -> bool:
         """Handle what comes until this process's last heartbeat comes, or until that time. Returns whether it came."""

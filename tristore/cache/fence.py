@@ -123,10 +123,19 @@ class Fence:
         with self.breaker.watching():
             for _ in range(ATTEMPTS):
                 if (count := await self._on_server(invalidate)) >= 0:
+                    if before := self._lineage.recently:
+                        await self._invalidate_before(key, arguments, before)
                     return count
                 async with within_timeout(self._redis):
                     await learn_history(self._redis)
             raise StoreUnavailable("redis", "read only", "its connections lead to several histories")
+
+    async def _invalidate_before(self, key: str, arguments: list[int], lineage: str) -> None:
+        """For processes that have not learned of PostgreSQL's failover yet: they read under the old name."""
+        of_redis = self._redis.identity.history
+        keys = self._keys_of(f"{of_redis}.{lineage}", key)
+        async with within_timeout(self._redis):
+            await self._invalidating(keys=keys, args=[*arguments, of_redis])
 
     async def delete(self, key: str) -> None:
         """Delete the entry and its lease."""

@@ -73,7 +73,12 @@ class Components:
         self._entry_seconds = LONGEST * facts.longest_ttl
         self._watch = PostgresWatch(stores.postgres, settings.health_timeout)
         if stores.postgres.replica:
-            stores.postgres.replica.pins = RedisPins(stores.redis, self._breaker)
+            stores.postgres.replica.pins = RedisPins(stores.redis, self._breaker, self.feed.is_alive)
+
+    @property
+    def has_replica(self) -> bool:
+        """Whether reads may come from a replica of PostgreSQL."""
+        return self._stores.postgres.replica is not None
 
     def targets(self) -> object:
         """What the effects' `apply` is given."""

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tristore.outbox.effects import Effect, Owed
+from tristore.stores.hosts import Connection
 from tristore.stores.postgres import Postgres, connect
 
 RecordEffects = Callable[[AsyncSession, Sequence[Effect]], Awaitable[Sequence[Owed]]]
@@ -44,6 +45,9 @@ class PostgresUnitOfWork:
     async def commit(self) -> None:
         """Make the changes true, together with what they owe. Only services call this."""
         await self.record()
+        if self._postgres.lineage.asks_at_commit:
+            raw = await (await self.session.connection()).get_raw_connection()
+            await self._postgres.lineage.confirm(cast(Connection, raw.driver_connection))
         if replica := self._postgres.replica:
             await replica.pin(self.writers)
         await self.session.commit()

@@ -18,7 +18,7 @@ POSTGRES_OPTIONS = {
     "sslmode": MODES,
     "ssl": MODES,  # asyncpg's own name of it
     **dict.fromkeys(("sslrootcert", "sslcert", "sslkey"), ANYTHING),
-    "target_session_attrs": "any|read-write|primary|standby",
+    "target_session_attrs": "any|read-write|primary",
     "channel_binding": "disable|prefer|require",
     "connect_timeout": NUMBER,
     "port": rf"{NUMBER}(,{NUMBER})*",

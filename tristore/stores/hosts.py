@@ -1,5 +1,6 @@
 """The hosts of a PostgreSQL DSN, of which one takes writes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,14 @@ import asyncpg
 
 from tristore.stores.dsn import asyncpg_arguments
 
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 """Another host may do better. What a server says of user, password or database is the same on all."""
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -53,9 +61,10 @@ class Hosts:
 
     async def _connect_to(self, number: int, arguments: dict[str, Any]) -> Connection:
         try:
-            connection: Connection = await asyncpg.connect(**self._hosts[number], **arguments)
-            if self._connected:
-                await self._told(connection)
+            async with asyncio.timeout(arguments.get("timeout")):
+                connection: Connection = await asyncpg.connect(**self._hosts[number], **arguments)
+                if self._connected:
+                    await self._told(connection)
         except BaseException:  # also a request that has no time left
             if self._next == number:  # nobody else has moved on meanwhile
                 self._next = (number + 1) % len(self._hosts)
@@ -69,6 +78,8 @@ class Hosts:
         assert self._connected
         try:
             await self._connected(connection)
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # it was closed underneath
+            raise ConnectionError(type(error).__name__) from error
         except BaseException:
             connection.terminate()
             raise

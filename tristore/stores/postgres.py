@@ -22,7 +22,7 @@ from tristore.stores.dsn import CACHE_SIZES
 from tristore.stores.hosts import Connection, Hosts
 from tristore.stores.lineage import Lineage
 from tristore.stores.postgres_errors import translate_errors as translate_errors
-from tristore.stores.replica import Replica
+from tristore.stores.replica import MARGIN_SECONDS, Replica
 from tristore.stores.write_gate import WriteGate
 
 T = TypeVar("T")
@@ -160,7 +160,7 @@ def _replace_dead_connection(
 @asynccontextmanager
 async def open_postgres(settings: TristoreSettings) -> AsyncIterator[Postgres]:
     """Open the engines; connects on first use. Closes every connection at the end."""
-    gate, lineage = WriteGate(), Lineage()
+    gate, lineage = WriteGate(), Lineage(asks_at_commit=settings.postgres_pooler != "none")
     opened = partial(_engine, settings, gate, lineage)
     engine = opened("app", settings.postgres_pool_size, settings.postgres_max_overflow)
     postgres = Postgres(
@@ -189,7 +189,8 @@ def _replica(settings: TristoreSettings) -> Replica | None:
     dsn = settings.postgres_replica_dsn.get_secret_value()
     opened = partial(_engine, settings, WriteGate(), None, dsn=dsn)
     reads = opened("replica", settings.postgres_pool_size).execution_options(isolation_level="AUTOCOMMIT")
-    return Replica(reads, opened("replica-probe", 1), settings.postgres_replica_max_lag)
+    margin = settings.postgres_request_deadline + MARGIN_SECONDS
+    return Replica(reads, opened("replica-probe", 1), settings.postgres_replica_max_lag, margin)
 
 
 async def ping(postgres: Postgres) -> None:
@@ -228,11 +229,16 @@ async def read_anywhere(postgres: Postgres, read: Callable[[AsyncConnection], Aw
     StoreUnavailable."""
     replica = postgres.replica
     if replica and await replica.may_serve():
+        budget = _budget.get()
+        seconds = min(REPLICA_SECONDS, budget.remaining / 3) if budget else REPLICA_SECONDS
         try:
-            async with asyncio.timeout(REPLICA_SECONDS), connect(replica.engine) as connection:
+            async with asyncio.timeout(seconds), connect(replica.engine) as connection:
                 found = await read(connection)
-        except (StoreUnavailable, TimeoutError) as error:
-            replica.leave_out(error)
+        except TimeoutError:
+            replica.counts["late"] += 1  # the statement may be slow everywhere; if not, the next look will show it
+        except StoreUnavailable as error:
+            if error.reason != "busy":
+                replica.leave_out(error.cause)
         else:
             replica.counts["replica"] += 1
             return found

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextvars import ContextVar
 from typing import Protocol
 from uuid import UUID
@@ -14,10 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 log = structlog.get_logger()
 
-POSITION = text("SELECT (pg_current_wal_lsn() - '0/0')::bigint")
-REPLAYED = text("SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END")
-MARGIN_SECONDS = 3.0
-"""A pin is set before its COMMIT, and a COMMIT may take as long as a request has."""
+POSITION = text("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+REPLAYED = text("""
+SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint AS position,
+       system_identifier || '.' || lpad(upper(to_hex(min_recovery_end_timeline)), 8, '0') AS lineage
+FROM pg_control_system(), pg_control_recovery() WHERE pg_is_in_recovery()
+""")
+MARGIN_SECONDS = 2.0
+"""A pin is set before its COMMIT, and a COMMIT may take as long as a request has, and a moment."""
 
 NOBODY = UUID(int=0)
 caller: ContextVar[UUID | None] = ContextVar("caller", default=None)
@@ -27,7 +31,7 @@ caller: ContextVar[UUID | None] = ContextVar("caller", default=None)
 class Pins(Protocol):
     """Who has just written: see tristore/cache/pins.py."""
 
-    async def pin(self, users: Iterable[UUID], seconds: float) -> None: ...
+    async def pin(self, users: Collection[UUID], seconds: float) -> None: ...
 
     async def is_pinned(self, user: UUID, seconds: float) -> bool: ...
 
@@ -39,8 +43,9 @@ class Replica:
     pins: Pins | None = None
     """Without them nobody reads there: who has just written could not be told from others."""
 
-    def __init__(self, engine: AsyncEngine, probe_engine: AsyncEngine, max_lag: float) -> None:
-        """`max_lag`: seconds. What is further behind is left out."""
+    def __init__(self, engine: AsyncEngine, probe_engine: AsyncEngine, max_lag: float, margin: float) -> None:
+        """Seconds. What is further behind than `max_lag` is left out. A COMMIT takes no longer than `margin`."""
+        self._margin = margin
         self.engine = engine
         self._probe_engine = probe_engine
         self._max_lag = max_lag
@@ -48,6 +53,7 @@ class Replica:
         """The primary's positions, one a second."""
         self._complete_until = -math.inf
         """It has what was committed before this moment, by the monotonic clock."""
+        self._lineage = ""
         self._serves = False
         self.counts: Counter[str] = Counter()
         """Of the reads that it may serve, which server was asked."""
@@ -68,15 +74,19 @@ class Replica:
             self._serves = False
             log.warning("replica_left_out", cause=str(cause))
 
-    async def look(self, position: int, at: float) -> None:
-        """Compare it with what the primary had written at that moment. Raises what SQLAlchemy and asyncpg raise."""
+    async def look(self, position: int, at: float, lineage: str) -> None:
+        """Compare it with what the primary of that lineage had written at that moment. Raises what SQLAlchemy and
+        asyncpg raise."""
+        if lineage != self._lineage:
+            self._lineage = lineage
+            self._samples.clear()
         self._samples.append((at, position))
         async with self._probe_engine.connect() as connection:
-            replayed = await connection.scalar(REPLAYED)
-        if replayed is None:
-            self.leave_out("it is no standby")
+            replayed = (await connection.execute(REPLAYED)).one_or_none()
+        if replayed is None or replayed.lineage != lineage:
+            self.leave_out("it is no standby" if replayed is None else "it does not follow this primary")
             return
-        replayed_at = [at for at, position in self._samples if position <= replayed]
+        replayed_at = [at for at, position in self._samples if position <= replayed.position]
         self._complete_until = replayed_at[-1] if replayed_at else -math.inf
         if self.serves and not self._serves:
             self._serves = True
@@ -98,7 +108,7 @@ class Replica:
     @property
     def _pin_seconds(self) -> float:
         """Whoever reads here later finds what was written: what is further behind does not serve."""
-        return self._max_lag + MARGIN_SECONDS
+        return self._max_lag + self._margin
 
     async def close(self) -> None:
         for engine in (self.engine, self._probe_engine):

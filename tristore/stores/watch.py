@@ -55,9 +55,9 @@ class PostgresWatch:
         try:
             async with asyncio.timeout(self._timeout):
                 with translate_errors():
-                    await replica.look(position, at)
+                    await replica.look(position, at, self._postgres.lineage.name)
         except (StoreUnavailable, TimeoutError) as error:
-            replica.leave_out(error)
+            replica.leave_out(repr(error))
 
     async def _run(self) -> None:
         while True:

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ async def test_a_day_of_a_replica(shop: Shop) -> None:
 
 
 async def writers_find_what_they_have_written(shop: Shop) -> None:
+    for app in shop.apps:  # or nobody is served by the replica, and so the writers are not either
+        await until(partial(shop.is_served_by_replica, app, shop.reader), 60)
+
     async def add_and_look(admin: dict[str, str]) -> None:
         for _ in range(ROUNDS):
             new = await new_course(random.choice(shop.apps).client, admin)
@@ -124,13 +128,19 @@ async def others_read_from_the_replica(shop: Shop) -> None:
     app, reader = shop.apps[1], shop.reader
     await until(lambda: shop.is_served_by_replica(app, reader), 60)
     admin = shop.admins[0]
-    new = (await new_course(shop.apps[0].client, admin))["id"]
-    assert new not in await courses(app, reader)  # so it was the replica, and it is behind
-    assert new in await courses(app, admin)
+    new: list[str] = []
+
+    async def is_behind() -> bool:
+        new.append((await new_course(shop.apps[0].client, admin))["id"])
+        assert new[-1] in await courses(app, admin)
+        before = await shop.read_at()
+        seen = await courses(app, reader)
+        return (await shop.read_at())["replica"] > before["replica"] and new[-1] not in seen
 
     async def has_come() -> bool:
-        return new in await courses(app, reader)
+        return new[-1] in await courses(app, reader)
 
+    await until(is_behind, 60)
     await until(has_come, 30)
 
 
