@@ -120,7 +120,9 @@ class Replication:
         """The standby, with whatever it had, follows the primary anew."""
         await to_thread.run_sync(self.standby.copy, self.primary)
         await to_thread.run_sync(self.standby.start)
-        await until(lambda: self.primary.answers("SELECT count(*) > 0 FROM pg_stat_replication"), PATIENCE)
+        # Who waits for a standby that has not caught up yet refuses all writes meanwhile.
+        caught_up = "SELECT bool_or(state = 'streaming') FROM pg_stat_replication"
+        await until(lambda: self.primary.answers(caught_up), PATIENCE)
         if self.synchronous:
             await self._wait_for("*")
             state = "SELECT bool_or(sync_state = 'sync') FROM pg_stat_replication"
