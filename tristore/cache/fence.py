@@ -121,10 +121,10 @@ class Fence:
             return self._invalidating(keys=self._keys_of(history, key), args=[*arguments, of_redis, *told])
 
         with self.breaker.watching():
+            if before := self._lineage.recently:  # first: who hears the announcement must find this tombstone
+                await self._invalidate_before(key, arguments, before)
             for _ in range(ATTEMPTS):
                 if (count := await self._on_server(invalidate)) >= 0:
-                    if before := self._lineage.recently:
-                        await self._invalidate_before(key, arguments, before)
                     return count
                 async with within_timeout(self._redis):
                     await learn_history(self._redis)

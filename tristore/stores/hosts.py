@@ -78,8 +78,8 @@ class Hosts:
         assert self._connected
         try:
             await self._connected(connection)
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # it was closed underneath
-            raise ConnectionError(type(error).__name__) from error
-        except BaseException:
+        except BaseException as error:
             connection.terminate()
+            if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):  # it was closed underneath
+                raise ConnectionError(type(error).__name__) from error
             raise

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from tristore.cache.entries import Versioned, entry_of
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import FencedCache
 from tristore.errors import StoreUnavailable
+from tristore.stores.hosts import Connection
 from tristore.stores.lineage import Lineage
 from tristore.stores.redis import RedisStore
 from tristore.testing.cache import Rows
@@ -165,6 +167,31 @@ async def test_a_write_during_which_postgresql_failed_over_reaches_the_new_histo
     old.name = "new"
     await write
     assert await reader.get_or_load("a", rows.loader("a"), 60) == b"2"
+
+
+async def test_for_a_while_after_a_failover_a_write_also_reaches_who_has_not_learned_of_it(
+    redis_store: RedisStore, rows: Rows
+) -> None:
+    told, untold = Lineage(), Lineage()
+    told.name = untold.name = "old"
+    breaker = CircuitBreaker("redis", 3, 1)
+    writer, reader = (FencedCache(Fence(redis_store, breaker, lineage=of)) for of in (told, untold))
+    rows.versions["a"] = 1
+    await reader.get_or_load("a", rows.loader("a"), 60)
+    await told.learn(cast(Connection, Answering("new")))
+    rows.versions["a"] = 2
+    await writer.invalidate("a", 2)
+    assert await reader.get_or_load("a", rows.loader("a"), 60) == b"2"
+
+
+class Answering:
+    """Stands for a connection to PostgreSQL."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def fetchval(self, _: str) -> str:
+        return self._name
 
 
 class ToldLate(Fence):
