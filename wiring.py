@@ -5,8 +5,9 @@ To add a service, add a property to `Services`. The machinery that it may use is
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property, partial
+from pathlib import Path
 
 from config import NAME, Settings
 from database.stores import Stores, open_stores
@@ -14,6 +15,7 @@ from database.unit_of_work import UnitOfWork
 from migrations import REVISIONS
 from models.base import FORMAT
 from models.idempotency import IdempotencyRecord
+from models.link import EmailLink
 from repositories.activity_repo import ActivityRepository
 from repositories.cache_repo import CacheRepository
 from repositories.conversation_repo import ConversationRepository
@@ -30,15 +32,18 @@ from services.rate_limit_service import RateLimitService
 from services.user_service import UserService
 from tristore.cache.copies import Lifetime
 from tristore.idempotency import IdempotencyRepository
+from tristore.links import LinkRepository
 from tristore.ops.components import LONGEST, Components, Facts
 from tristore.personal import erase_documents
+from tristore.recovery import Recovery
 
 # begin part live
 # isort: split
 from models.conversation import Message
-from services.live_conversations import LiveConversations
+from repositories.conversation_repo import message_of
 from tristore.live.hints import HintService
 from tristore.live.listeners import LiveService
+from tristore.live.logged import LoggedSource
 
 # end part live
 # begin part orders
@@ -52,18 +57,24 @@ from services.order_service import OrderService
 # end part orders
 
 
+TEMPLATES = Path(__file__).parent / "templates"
+
+
 class Services(Components):
     """All that routers, commands and the lifespan ask for."""
 
     _settings: Settings
     _unit_of_work: Callable[[], UnitOfWork]
+    queues: Sequence[str] = QUEUES
 
     def __init__(self, settings: Settings, stores: Stores) -> None:
         longest = max(settings.cache_profile_ttl, settings.cache_session_ttl)
-        super().__init__(settings, stores, Facts(settings.app_name, NAME, QUEUES, FORMAT, longest, REVISIONS))
+        facts = Facts(settings.app_name, NAME, self.queues, FORMAT, longest, REVISIONS, TEMPLATES)
+        super().__init__(settings, stores, facts)
         self._unit_of_work = partial(UnitOfWork, stores.postgres, self._owed.record)
         self._users = UserRepository(stores.postgres)
         self._idempotency = IdempotencyRepository(IdempotencyRecord)
+        self._links = LinkRepository(stores.postgres, EmailLink)
         self._activity = ActivityRepository(stores.mongodb)
         # begin part orders
         self._orders = OrderRepository(stores.postgres)
@@ -82,6 +93,9 @@ class Services(Components):
             self.sagas,
             self._sessions,
             partial(erase_documents, PERSONAL, self._personal),
+            self._users.recipient,
+            self._links,
+            self.mailer,
         )
 
     # begin part orders
@@ -149,7 +163,9 @@ class Services(Components):
 
     @cached_property
     def _messages(self) -> ConversationRepository:
-        return ConversationRepository(self._stores.mongodb, self.feed.send)
+        messages = ConversationRepository(self._stores.mongodb, self.feed.send)
+        self.feed.listen(messages.hear, messages.hear_of_all)
+        return messages
 
     @cached_property
     def _copies(self) -> CacheRepository:
@@ -159,6 +175,10 @@ class Services(Components):
             profiles=Lifetime(settings.cache_profile_ttl, settings.near_profile_seconds),
             sessions=Lifetime(settings.cache_session_ttl, settings.near_session_seconds),
         )
+
+    @property
+    def verified_since(self) -> date | None:
+        return self._settings.verified_email_since
 
     # The services
 
@@ -187,6 +207,21 @@ class Services(Components):
             invalidation=self.invalidation,
             hasher=self._hasher,
             auth=self.auth,
+            sessions=self._sessions,
+            links=self._links,
+            has_mail=self.mailer is not None,
+            may_mail=self.rate_limits.may_mail if self._settings.registration_privacy else None,
+        )
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        return Recovery(
+            unit_of_work=self._unit_of_work,
+            accounts=self._sessions,
+            links=self._links,
+            hasher=self._hasher,
+            prove=self.users.prove,
+            has_mail=self.mailer is not None,
         )
 
     @cached_property
@@ -246,11 +281,11 @@ class Services(Components):
     # begin part live
     @cached_property
     def live(self) -> LiveService[Message]:
-        return self.live_service(LiveConversations(self._messages))
+        return self.live_service(LoggedSource(self._messages.log, message_of))
 
     @cached_property
     def hints(self) -> HintService:
-        return self.hint_service(LiveConversations(self._messages))
+        return self.hint_service(LoggedSource(self._messages.log, message_of))
 
     # end part live
 

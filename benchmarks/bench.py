@@ -26,7 +26,22 @@ import asyncpg
 import httpx
 import psutil
 
-from benchmarks.comparison import Bar, Comparisons, Contestant, load_some, ratios_of, send
+from benchmarks.comparison import (
+    BARE,
+    HASH,
+    RAW,
+    RAW_ROW,
+    REDIS_GET,
+    SPARED,
+    WIRING,
+    Bar,
+    Comparisons,
+    Contestant,
+    load_some,
+    ratios_of,
+    send,
+)
+from benchmarks.conversations import conversations, messages
 from benchmarks.load import OTHER_CORES, SERVER_CORES, Request, load, pin, require_wrk, write_requests
 from benchmarks.users import User, add_users, draw, fill_caches
 from tests.under_test import Lab, own_lab
@@ -45,10 +60,6 @@ NOBODY = "redis://127.0.0.1:1"
 REST = 2
 """Seconds after which what a load has left behind is done, on the core that all servers share: registrations to hash,
 probes for those who have left. Beside the next contestant's load it would be a fifth of the core."""
-BARE, REDIS_GET, RAW_ROW, HASH, RAW = "bare route", "one Redis GET", "one raw row", "only hashing", "raw drivers"
-WIRING = "straightforward"
-SPARED = ", GC spared"
-"""A ceiling with the app's settings for garbage collection, which others could make too. The bars are of plain ones."""
 QUIET = {"LOG_LEVEL": "WARNING", "ACCESS_LOG": "false"}
 OTHERS = ("benchmarks.ceilings", "benchmarks.straightforward")
 """These have uvicorn's own protocol; the app has the one that it ships with."""
@@ -65,11 +76,22 @@ class Size:
     crowds: tuple[int, ...] = (256, 1000)
     memory: tuple[int, int] = (20_000, 200_000)
     shapes: tuple[str, ...] = ("uniform", "Zipf")
+    conversation: tuple[int, int] = (20, 10_000)
+    """Messages of a conversation, and conversations of a user."""
     together: bool = False
     """Whether contestants send at the same time: quicker, and good for nothing but finding errors."""
 
 
-SMOKE = Size(50, rounds=1, seconds=1, crowds=(256,), memory=(500, 1000), shapes=("uniform",), together=True)
+SMOKE = Size(
+    50,
+    rounds=1,
+    seconds=1,
+    crowds=(256,),
+    memory=(500, 1000),
+    shapes=("uniform",),
+    conversation=(20, 100),
+    together=True,
+)
 
 
 @dataclass(frozen=True)
@@ -101,13 +123,14 @@ class Server:
 
 SERVERS = (
     Server("app"),
-    Server("second"),
+    Server("second app"),
     Server("near cache off", environment=(("NEAR_CACHE", "false"),)),
     Server("Redis off", environment=(("REDIS_DSN", NOBODY),)),
     Server("trivial hashing", "benchmarks.trivial_hashing:app"),
     Server("ceilings", "benchmarks.ceilings:app"),
     Server(f"ceilings{SPARED}", "benchmarks.ceilings:app", (("SPARED", "yes"),)),
     Server(WIRING, "benchmarks.straightforward:app"),
+    Server(f"second {WIRING}", "benchmarks.straightforward:app"),
     Server("straightforward, less", "benchmarks.straightforward:app", (("CACHED", "no"), ("HASHED", "no"))),
 )
 
@@ -154,7 +177,9 @@ async def count_statements(postgres: Served) -> None:
 async def serving(lab: Lab, server: Server) -> AsyncIterator[App]:
     uvicorn = ("uvicorn", "--app-dir", str(PROJECT), server.module, "--no-access-log", "--log-level", "warning")
     http = "httptools" if server.module.startswith(OTHERS) else PROTOCOL
-    how = ("--loop", os.environ.get("LOOP") or "auto", "--http", http, "--timeout-keep-alive", "75")
+    # A request of another contestant may wait for ever, once its pool was empty: its process must end all the same.
+    ends = ("--timeout-graceful-shutdown", "10")
+    how = ("--loop", os.environ.get("LOOP") or "auto", "--http", http, "--timeout-keep-alive", "75", *ends)
     async with lab.running(*uvicorn, *how, "--port", **QUIET, **dict(server.environment)) as app:
         pin(app.process.pid, SERVER_CORES)
         yield app
@@ -238,29 +263,6 @@ async def registration(bench: Bench) -> None:
     )
 
 
-async def messages(bench: Bench) -> None:
-    body = json.dumps({"content": "Combien ça coûte ?"}, ensure_ascii=False)
-
-    def post(user: User) -> Request:
-        return Request(f"/conversations/{user.conversation_id}/messages", user.token, body)
-
-    def post_raw(user: User) -> Request:
-        return Request(f"/users/{user.id}{post(user).path}", body=body)
-
-    posts, raw_posts = bench.requests("posts", post), bench.requests("raw posts", post_raw)
-    all_mine = bench.requests("all mine", _me, bench.users)
-    await bench.compare.run(
-        "POST a message",
-        {
-            "app": Contestant(bench.apps["app"], posts, warm=all_mine, prepare=bench.fill_caches, ours=True),
-            RAW: Contestant(bench.apps["ceilings"], raw_posts),
-            WIRING: Contestant(bench.apps[WIRING], posts),
-        },
-        against=(RAW, WIRING),
-        bars=(Bar("app", RAW, 0.6),),
-    )
-
-
 async def health(bench: Bench) -> None:
     check = bench.requests("health", lambda user: Request("/health"), bench.users[:1])
     fixed = bench.requests("fixed", lambda user: Request("/health/live"), bench.users[:1])
@@ -311,7 +313,7 @@ async def first_reads(bench: Bench) -> None:
     """Of one user, by a thousand at once, half of them in each of two processes."""
     crowd = bench.size.crowds[-1] // 2
     newcomers = await add_users(bench.lab.settings, bench.compare.rounds)
-    apps = [bench.apps["app"], bench.apps["second"]]
+    apps = [bench.apps["app"], bench.apps["second app"]]
     async with open_stores(bench.lab.settings) as stores:
         for newcomer in newcomers:
             mine = bench.requests("newcomer", _me, [newcomer])
@@ -385,7 +387,18 @@ async def seconds_to_ready(data: Path) -> float:
 
 
 Row = Callable[[Bench], Awaitable[None]]
-ROWS: tuple[Row, ...] = (profiles, without_redis, registration, messages, health, first_reads, crowds, memory, start)
+ROWS: tuple[Row, ...] = (
+    profiles,
+    without_redis,
+    registration,
+    messages,
+    conversations,
+    health,
+    first_reads,
+    crowds,
+    memory,
+    start,
+)
 
 
 def _me(user: User) -> Request:

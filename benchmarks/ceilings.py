@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ import asyncpg
 from fastapi import FastAPI, Request, Response
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
-from pymongo.errors import BulkWriteError
+from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects import postgresql
@@ -24,7 +25,6 @@ from sqlalchemy.dialects import postgresql
 from benchmarks.users import User as BenchmarkUser
 from benchmarks.users import profile_of
 from config import get_settings
-from repositories.conversation_repo import LIVING
 from repositories.user_repo import ADD
 from services.user_service import WELCOME_TITLE
 from tristore.cache.fence import FILL, LEASE
@@ -37,8 +37,10 @@ from tristore.passwords import PasswordHasher
 
 ANSWER = profile_of(BenchmarkUser(new_id(), "", new_id(), new_id()))
 CONNECTIONS = 64
+MESSAGE = ("id", "seq", "role", "content", "timestamp", "metadata")
 
 
+CLIENTS: dict[str, Any] = {"motor": AsyncIOMotorClient, "pymongo": AsyncMongoClient}
 asyncpg_dialect: Any = postgresql.asyncpg.dialect
 
 
@@ -63,6 +65,7 @@ class Drivers:
         self.postgres, self.redis, self.mongodb = postgres, redis, mongodb
         self.lease, self.fill = redis.register_script(LEASE), redis.register_script(FILL)
         self.hasher = PasswordHasher("chatlingo")
+        self.numbers: Counter[str] = Counter()
         self.unsettled: asyncio.Queue[tuple[str, uuid.UUID, list[int]]] = asyncio.Queue()
 
     async def settle(self) -> None:
@@ -98,8 +101,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as exits:
         pool = await exits.enter_async_context(asyncpg.create_pool(dsn, min_size=20, max_size=20, reset=_leave_as_is))
         redis = await exits.enter_async_context(Redis.from_url(settings.dsn("redis_dsn"), max_connections=CONNECTIONS))
-        client: Any = AsyncIOMotorClient(settings.dsn("mongodb_dsn"), w="majority", journal=True, tz_aware=True)
-        exits.callback(client.close)
+        client: Any = CLIENTS[settings.mongodb_driver](
+            settings.dsn("mongodb_dsn"), w="majority", journal=True, tz_aware=True
+        )
         app.state.drivers = Drivers(pool, redis, client[settings.mongodb_database])
         settling = asyncio.create_task(app.state.drivers.settle())
         if os.environ.get("SPARED"):
@@ -157,6 +161,7 @@ async def register(request: Request) -> Response:
         "names": ["CreateConversation", "RecordActivity"],
         "payloads": [json.dumps(welcome, default=str), json.dumps(activity, default=str)],
         "delays": [0, 0],
+        "traceparent": None,
         "token": token,
         "lease": LEASE_TIME,
     }
@@ -174,22 +179,31 @@ async def register(request: Request) -> Response:
 
 @app.post("/users/{user_id}/conversations/{id}/messages")
 async def post_message(request: Request) -> Response:
-    sent = json.loads(await request.body())
-    database = request.app.state.drivers.mongodb
-    id_ = request.path_params["id"]
-    this = {"_id": id_, "user_id": request.path_params["user_id"], **LIVING}
-    if not await database.conversations.find_one(this, {"_id": 1}):
-        return Response(status_code=404)
+    """One insert: nobody asks whose the conversation is, and this process alone counts."""
+    sent, drivers, id_ = json.loads(await request.body()), request.app.state.drivers, request.path_params["id"]
     message_id = str(new_id())
-    while True:
-        last = await database.messages.find_one({"conversation_id": id_}, {"seq": 1}, sort=[("seq", -1)])
-        document = {"_id": f"{id_}/{message_id}", "conversation_id": id_, "seq": last["seq"] + 1 if last else 1}
-        document |= {"timestamp": now(), "id": message_id, "role": "user", "metadata": {}, **sent}
-        touch = {"$max": {"updated_at": document["timestamp"], "last_seq": document["seq"]}}
-        await database.conversations.update_one({"_id": id_}, touch)
-        try:
-            await database.messages.insert_many([document])
-        except BulkWriteError:
-            continue
-        answer = {name: document[name] for name in ("id", "seq", "role", "content", "timestamp", "metadata")}
-        return Response(json.dumps(answer, default=str), status_code=201, media_type="application/json")
+    drivers.numbers[id_] += 1
+    document = {"_id": f"raw:{id_}/{message_id}", "conversation_id": f"raw:{id_}", "seq": drivers.numbers[id_]}
+    document |= {"timestamp": now(), "id": message_id, "role": "user", "metadata": {}, **sent}
+    await drivers.mongodb.messages.insert_one(document)
+    return _answer({name: document[name] for name in MESSAGE}, 201)
+
+
+@app.get("/users/{user_id}/conversations/{id}")
+async def read_conversation(request: Request) -> Response:
+    """One query: the messages alone."""
+    this = {"conversation_id": request.path_params["id"]}
+    found = await request.app.state.drivers.mongodb.messages.find(this).sort("seq", -1).limit(20).to_list(None)
+    return _answer([{name: document[name] for name in MESSAGE} for document in found])
+
+
+@app.get("/users/{user_id}/conversations")
+async def list_conversations(request: Request) -> Response:
+    """One query: without their last messages."""
+    mine = {"user_id": request.path_params["user_id"]}
+    found = await request.app.state.drivers.mongodb.conversations.find(mine).sort("_id", -1).limit(20).to_list(None)
+    return _answer(found)
+
+
+def _answer(value: object, status: int = 200) -> Response:
+    return Response(json.dumps(value, default=str), status, media_type="application/json")

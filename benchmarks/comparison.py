@@ -10,6 +10,10 @@ from typing import Any
 from benchmarks.load import Run, count_requests, load
 from tristore.testing.lab import App
 
+BARE, REDIS_GET, RAW_ROW, HASH, RAW = "bare route", "one Redis GET", "one raw row", "only hashing", "raw drivers"
+WIRING = "straightforward"
+SPARED = ", GC spared"
+"""A ceiling with the app's settings for garbage collection, which others could make too."""
 HEADER = f"{'':<26}  good/s  p50 ms  p99 ms errors    503  CPU us  busy  ratios of rates (of CPU times)"
 
 
@@ -24,6 +28,8 @@ class Contestant:
     """Done before that."""
     ours: bool = False
     """Whether its errors are errors of the benchmark."""
+    second: App | None = None
+    """Another process, which has half of the connections. The rates are added."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,14 @@ async def _turn(contestant: Contestant, seconds: int) -> Run:
         await contestant.prepare()
     if contestant.warm:
         await send_all(contestant.app, contestant.warm)
-    return await load_some(contestant.app, contestant.requests, seconds, contestant.connections)
+    if contestant.second is None:
+        return await load_some(contestant.app, contestant.requests, seconds, contestant.connections)
+    halves = [
+        load_some(app, contestant.requests, seconds, contestant.connections // 2)
+        for app in (contestant.app, contestant.second)
+    ]
+    one, other = await asyncio.gather(*halves)
+    return one.beside(other)
 
 
 async def send_all(app: App, requests: Path) -> None:

@@ -12,15 +12,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-from benchmarks.bench import WIRING, Server, serving
-from benchmarks.comparison import Comparisons, Contestant, median
+from benchmarks.bench import Server, serving
+from benchmarks.comparison import WIRING, Comparisons, Contestant, median
 from benchmarks.load import Request, require_wrk, write_requests
-from benchmarks.users import User, add_users
+from benchmarks.users import CONTENT, MOST_INSIDE, User, add_conversations, add_messages, add_users
 from config import Settings
 from tests.under_test import own_lab
-from tristore.models import new_id, now
 from tristore.stores.stores import open_stores
 from tristore.testing import log_of_run
 from tristore.testing.guarded import guarded_folder
@@ -29,13 +27,9 @@ from tristore.testing.lab import App
 SMOKE = bool(os.environ.get("SMOKE"))
 MESSAGES = (0, 20, 1_000) if SMOKE else (0, 20, 1_000, 10_000, 100_000)
 CONVERSATIONS = (10, 20, 100) if SMOKE else (10, 20, 1_000, 10_000)
-MOST_INSIDE = 10_000
-"""Messages that the straightforward wiring's documents take: 100,000 are more than MongoDB changes at once."""
 ROUNDS, SECONDS = (1, 1) if SMOKE else (5, 2)
 AT_MOST = 1.15
 """What the largest size may cost of the smallest."""
-BATCH = 5_000
-CONTENT = "Combien ça coûte ?"
 BODY = json.dumps({"content": CONTENT}, ensure_ascii=False)
 Owners = Mapping[int, Sequence[User]]
 """By size: whose conversations have so many messages, or who has so many conversations."""
@@ -107,35 +101,7 @@ async def add_documents(settings: Settings, talkers: Owners, owners: Owners) -> 
                 await add_messages(database, str(user.conversation_id), size)
         for size, users in owners.items():
             for user in users:
-                more = [_conversation(user) for _ in range(size - 1)]
-                await database.conversations.insert_many(more)
-                await database.chats.insert_many([{**document, "messages": []} for document in more])
-
-
-async def add_messages(database: Any, conversation_id: str, count: int) -> None:
-    inside = []
-    for start in range(0, count, BATCH):
-        texts = {"role": "user", "content": CONTENT, "metadata": {}, "timestamp": now()}
-        messages = [{"id": str(new_id()), **texts} for _ in range(start, min(start + BATCH, count))]
-        documents = [
-            {
-                "_id": f"{conversation_id}/{message['id']}",
-                "conversation_id": conversation_id,
-                "seq": start + number,
-                **message,
-            }
-            for number, message in enumerate(messages, 1)
-        ]
-        await database.messages.insert_many(documents)
-        inside += messages
-    await database.conversations.update_one({"_id": conversation_id}, {"$set": {"last_seq": count}})
-    if count <= MOST_INSIDE:
-        await database.chats.update_one({"_id": conversation_id}, {"$set": {"messages": inside}})
-
-
-def _conversation(user: User) -> dict[str, Any]:
-    times = {"created_at": now(), "updated_at": now()}
-    return {"_id": str(new_id()), "user_id": str(user.id), "title": "A weekend in Lisbon", **times}
+                await add_conversations(database, user, size - 1)
 
 
 def _me(user: User) -> Request:

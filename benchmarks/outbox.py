@@ -113,6 +113,9 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         invalidation=services.users._invalidation,
         hasher=PasswordHasher("chatlingo", CryptContext(schemes=["plaintext"])),
         auth=services.auth,
+        sessions=services.users._sessions,
+        links=services.users._links,
+        has_mail=False,
     )
 
 

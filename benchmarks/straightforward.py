@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException
 from motor.motor_asyncio import AsyncIOMotorClient
 from passlib.context import CryptContext
+from pymongo import AsyncMongoClient
 from redis.asyncio import ConnectionPool, Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -28,7 +29,8 @@ settings = get_settings()
 engine = create_async_engine(settings.dsn("postgres_dsn"), pool_size=20, max_overflow=10, pool_pre_ping=True)
 new_session = async_sessionmaker(engine, expire_on_commit=False)
 pool: Any = ConnectionPool.from_url(settings.dsn("redis_dsn"), max_connections=20)
-client: Any = AsyncIOMotorClient(settings.dsn("mongodb_dsn"), w="majority", journal=True)
+driver: Any = AsyncIOMotorClient if settings.mongodb_driver == "motor" else AsyncMongoClient
+client: Any = driver(settings.dsn("mongodb_dsn"), w="majority", journal=True)
 passwords = CONTEXT if os.environ.get("HASHED") != "no" else CryptContext(schemes=["plaintext"])
 cached = os.environ.get("CACHED") != "no"
 app = FastAPI()

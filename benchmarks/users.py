@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 
@@ -22,6 +23,10 @@ from tristore.models import new_id, now
 from tristore.stores.stores import open_stores
 
 DRAWN = 20_000
+BATCH = 5_000
+CONTENT = "Combien ça coûte ?"
+MOST_INSIDE = 10_000
+"""Messages that the straightforward wiring's documents take: 100,000 are more than MongoDB changes at once."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,37 @@ async def _add_documents(settings: Settings, users: Sequence[User]) -> None:
         await stores.redis.client.mset({f"Bearer {user.token}": profile_of(user) for user in users})
 
 
+async def add_messages(database: Any, conversation_id: str, count: int) -> None:
+    """As documents of their own, and inside the conversation as far as the straightforward wiring can."""
+    inside = []
+    for start in range(0, count, BATCH):
+        texts = {"role": "user", "content": CONTENT, "metadata": {}, "timestamp": now()}
+        messages = [{"id": str(new_id()), **texts} for _ in range(start, min(start + BATCH, count))]
+        documents = [
+            {
+                "_id": f"{conversation_id}/{message['id']}",
+                "conversation_id": conversation_id,
+                "seq": start + number,
+                **message,
+            }
+            for number, message in enumerate(messages, 1)
+        ]
+        await database.messages.insert_many(documents)
+        inside += messages
+    if count <= MOST_INSIDE:
+        await database.chats.update_one({"_id": conversation_id}, {"$set": {"messages": inside}})
+
+
+async def add_conversations(database: Any, user: User, count: int) -> None:
+    """Without messages, in both ways."""
+    times = {"created_at": now(), "updated_at": now()}
+    more = [
+        {"_id": str(new_id()), "user_id": str(user.id), "title": "A weekend in Lisbon", **times} for _ in range(count)
+    ]
+    await database.conversations.insert_many(more)
+    await database.chats.insert_many([{**document, "messages": []} for document in more])
+
+
 def profile_of(user: User) -> bytes:
     """What GET /users/me answers, as the ceilings have it."""
     profile = FullProfile(
@@ -116,7 +152,9 @@ def profile_of(user: User) -> bytes:
         level="A1",
         created_at=now(),
         email=f"{user.name}@example.com",
+        email_verified=False,
         role="learner",
+        disabled=False,
         version=1,
         updated_at=now(),
     )

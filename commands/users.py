@@ -1,7 +1,8 @@
-"""`manage.py create-admin`."""
+"""`manage.py create-admin` and `manage.py erase`."""
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 
 import click
 import structlog
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from config import Settings
 from models.user import Registration
-from tristore.errors import TristoreError
+from tristore.errors import NotFound, TristoreError
 from tristore.ops.cures import told
 from wiring import open_services
 
@@ -33,3 +34,22 @@ async def _create(settings: Settings, registration: Registration) -> uuid.UUID:
         await services.users.set_role(registered.user_id, "admin", None)
     log.info("role_change", outcome="done", actor="operator", user=str(registered.user_id), role="admin")
     return registered.user_id
+
+
+def erase(settings: Settings, user_ids: Sequence[uuid.UUID]) -> None:
+    """Erase users from all stores, whether PostgreSQL knows them or not. Raises click.ClickException."""
+    try:
+        asyncio.run(_erase(settings, user_ids))
+    except TristoreError as error:
+        raise click.ClickException(told(error)) from None
+
+
+async def _erase(settings: Settings, user_ids: Sequence[uuid.UUID]) -> None:
+    async with open_services(settings) as services:
+        for user_id in user_ids:
+            try:
+                await services.privacy.erase(user_id)
+            except NotFound:  # so nothing is under way for this user, and the second pass may follow at once
+                for for_good in (False, True):
+                    await services.targets().erase_documents(user_id, for_good)
+            log.info("erasure", outcome="done", actor="operator", user=str(user_id))

@@ -6,9 +6,8 @@ from config import Settings
 from migrations import SCRIPTS
 from tristore.stores import mongodb
 from tristore.stores.mongodb import Document, MongoStore, ping, translate_errors
-from tristore.stores.mongodb_errors import refusal_in
 
-__all__ = ["Document", "MongoStore", "open_mongodb", "ping", "refusal_in", "translate_errors"]
+__all__ = ["Document", "MongoStore", "open_mongodb", "ping", "translate_errors"]
 
 
 def open_mongodb(settings: Settings, **options: object) -> AbstractAsyncContextManager[MongoStore]:

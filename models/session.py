@@ -1,15 +1,13 @@
-"""Sign-in sessions: the table and what the API takes and gives. A token is shown once and never stored."""
+"""Sign-in sessions: the table and what the API gives. What it takes is in tristore/forms.py."""
 
 import uuid
 from datetime import datetime
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ForeignKey, Index, LargeBinary, func
+from pydantic import BaseModel, Field
+from sqlalchemy import ForeignKey, Index, LargeBinary, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tristore.fields import AccountName, NewPassword, Password
-from tristore.models import Model, Moment, Table, example
+from tristore.models import Moment, Table
 
 
 class Session(Table):
@@ -23,6 +21,10 @@ class Session(Table):
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    confirmed_at: Mapped[datetime | None]
+    """When the password was last shown since the sign-in."""
+    device: Mapped[str] = mapped_column(String(80), server_default="")
+    client: Mapped[str] = mapped_column(String(200), server_default="")
 
     __table_args__ = (
         Index("uq_sessions_token_hash", "token_hash", unique=True),
@@ -30,36 +32,13 @@ class Session(Table):
     )
 
 
-class SignIn(BaseModel):
-    """The OAuth2 password form; its other fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore") | example({"username": "ana", "password": "correct horse 9"})
-
-    username: AccountName = Field(description="username or email")
-    password: Password
-    grant_type: Literal["password"] = "password"
-
-
-class PasswordChange(Model):
-    """Body of POST /users/me/password."""
-
-    model_config = example({"current_password": "correct horse 9", "new_password": "battery staple 7"})
-
-    current_password: Password
-    new_password: NewPassword
-
-
-class Token(BaseModel):
-    access_token: str
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - not a password
-    expires_in: int = Field(description="seconds until it ends at the latest")
-
-
 class SessionInfo(BaseModel):
     id: uuid.UUID
     created_at: Moment
     last_seen_at: Moment
     expires_at: Moment
+    device: str = Field(description="as the sign-in named it")
+    client: str = Field(description="as its `User-Agent` named it")
     current: bool = Field(description="whether this request came with it")
 
 

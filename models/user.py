@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, StrictBool, StringConstraints
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import FORMAT, LEVELS, CefrLevel, Language
 from tristore.fields import Email, NewPassword
-from tristore.models import Model, Moment, OneLine, PartialUpdate, Storable, Table, at_most, example
+from tristore.models import Model, Moment, OneLine, Page, PartialUpdate, Storable, Table, at_most, example
 
 Role = Literal["learner", "admin"]
 TAG = f"{FORMAT}."
 """What stands before the version in a profile's tag."""
+PREFIXES = "text_pattern_ops"
 RESERVED = frozenset("admin administrator api chatlingo help info me moderator null root staff support system".split())
 """Who has one of these names could pass for the service. Dots, dashes and underscores do not make another name."""
 
@@ -45,7 +46,8 @@ class User(Table):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     username: Mapped[str | None] = mapped_column(String(32))
-    email: Mapped[str | None] = mapped_column(String(254))
+    email: Mapped[str | None] = mapped_column(String(254))  # null while none is proved: see REGISTRATION_PRIVACY
+    email_verified_at: Mapped[datetime | None]
     password_hash: Mapped[str | None] = mapped_column(String(255))
     role: Mapped[str] = mapped_column(String(16), server_default="learner")
     language_preference: Mapped[str] = mapped_column(String(12), server_default="en")
@@ -54,14 +56,18 @@ class User(Table):
     """Grows by one with each change of the user or the profile: the cache never replaces a newer by an older one."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    disabled_at: Mapped[datetime | None]
+    """Until it is taken back, nobody signs in."""
     erased_at: Mapped[datetime | None]
     """Of an erased user nothing is left but the id, for what must be kept and refers to it."""
 
     __table_args__ = (
         Index("uq_users_username_lower", func.lower(username), unique=True),
         Index("uq_users_email_lower", func.lower(email), unique=True),
+        Index("ix_users_username_prefix", func.lower(username).label("lower"), postgresql_ops={"lower": PREFIXES}),
+        Index("ix_users_email_prefix", "email", postgresql_ops={"email": PREFIXES}),
         CheckConstraint(
-            "num_nonnulls(username, email, password_hash) = CASE WHEN erased_at IS NULL THEN 3 ELSE 0 END",
+            "num_nonnulls(username, password_hash) = 2 * num_nulls(erased_at) AND num_nonnulls(email, erased_at) < 2",
             name="erased",
         ),
         CheckConstraint("role IN ('learner', 'admin')", name="role"),
@@ -117,6 +123,14 @@ class RoleUpdate(Model):
     role: Role
 
 
+class DisabledUpdate(Model):
+    """Body of PUT /users/{user_id}/disabled."""
+
+    model_config = example({"disabled": False})
+
+    disabled: StrictBool
+
+
 class PublicProfile(BaseModel):
     """What anyone may see of a user."""
 
@@ -133,9 +147,15 @@ class FullProfile(PublicProfile):
     """What the user sees, and an admin."""
 
     email: str
+    email_verified: bool
     role: Role
+    disabled: bool
     version: int
     updated_at: Moment
+
+
+class UserPage(Page[FullProfile]):
+    pass
 
 
 def tag_of(profile: bytes) -> str:
@@ -150,3 +170,5 @@ class Caller:
 
     id: uuid.UUID
     role: Role
+    email_verified: bool
+    created_at: datetime

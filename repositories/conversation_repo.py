@@ -1,8 +1,7 @@
 """Conversations and messages in MongoDB, through either driver."""
 
 import uuid
-from collections.abc import Callable, Collection
-from datetime import datetime
+from collections.abc import Callable
 
 from pydantic import BaseModel
 from pymongo import ReturnDocument
@@ -12,6 +11,7 @@ from models.conversation import (
     PREVIEW,
     Conversation,
     ConversationPage,
+    ConversationWithMessages,
     ExportedConversation,
     LastMessage,
     ListedConversation,
@@ -25,12 +25,13 @@ from tristore.models import Page, now
 from tristore.stores.keyed_documents import FORGET_BODY, has_made, insert_keyed, retire
 from tristore.stores.numbered_log import IdTaken, Names, NumberedLog
 
-MESSAGES = Names(entries="messages", heads="conversations", log="conversation_id", marked="own_seq")
 LIVING: Document = {"deleted": {"$ne": True}}
+MESSAGES = Names(
+    "conversation", "messages", "conversations", log="conversation_id", owner="user_id", living=LIVING, marked="own_seq"
+)
 LAST_MESSAGE = {name: f"${name}" for name in ("seq", "role", "timestamp", "own_seq")} | {
     "preview": {"$substrCP": ["$content", 0, PREVIEW]}
 }
-MOVES = "updated_at"
 
 
 class ConversationRepository:
@@ -40,9 +41,11 @@ class ConversationRepository:
     was under way at that time can still arrive, deletes again and removes the conversation itself."""
 
     def __init__(self, mongodb: MongoStore, wake: Callable[[str], None] = lambda name: None) -> None:
-        """`wake` is told the name of a conversation that has new messages."""
+        """`wake` is told the name of a conversation that has new messages, or is deleted."""
         self._mongodb = mongodb
-        self._log = NumberedLog(mongodb, MESSAGES, lambda message: message["role"] == "user", wake)
+        self._wake = wake
+        self.log = NumberedLog(mongodb, MESSAGES, lambda message: message["role"] == "user", wake)
+        self.hear, self.hear_of_all = self.log.hear, self.log.forget_all
 
     async def add(
         self, new: Conversation, key: IdempotencyKey | None = None, body: BaseModel | None = None
@@ -107,9 +110,13 @@ class ConversationRepository:
             last = ids[-1]
 
     async def _ids(self, which: Document, after: str) -> list[str]:
+        """Of the next ones. All processes are told to ask again whether there is such a conversation."""
         query = {"$and": [which, {"_id": {"$gt": after}}]}
         async with self._mongodb.operation() as database:
-            found = await database.conversations.find(query, {"_id": 1}).sort("_id", 1).limit(500).to_list(500)
+            found = await database.conversations.find(query, {"user_id": 1}).sort("_id", 1).limit(500).to_list(500)
+        for document in found:
+            self.log.forget(document["user_id"], document["_id"])
+            self._wake(MESSAGES.name(document["user_id"], document["_id"]))
         return [document["_id"] for document in found]
 
     async def page(self, owner: uuid.UUID, limit: int, cursor: uuid.UUID | None) -> Page[ExportedConversation]:
@@ -118,9 +125,9 @@ class ConversationRepository:
 
     async def listed(self, owner: uuid.UUID, sort: Sort, limit: int, cursor: str | None) -> ConversationPage:
         """Newest first: by creation, or by the last message or change. Raises InvalidInput."""
-        moves = MOVES if sort == "recent" else ""
+        moves = "updated_at" if sort == "recent" else ""
         heads, following = await self._mongodb.newest("conversations", _of(owner), limit, cursor, moves)
-        last = await self._log.last_entries([head["_id"] for head in heads], LAST_MESSAGE)
+        last = await self.log.last_entries([head["_id"] for head in heads], LAST_MESSAGE)
         items = [_listed(head, last.get(head["_id"], {})) for head in heads]
         return ConversationPage(items=items, next_cursor=following)
 
@@ -128,7 +135,7 @@ class ConversationRepository:
         """All messages up to this number, and never fewer than before. None when the owner has no such conversation.
         Raises InvalidInput when there is no such message yet."""
         id_, this = str(conversation_id), _this(conversation_id, owner)
-        last = (await self._log.last_entries([id_], LAST_MESSAGE)).get(id_, {})
+        last = (await self.log.last_entries([id_], LAST_MESSAGE)).get(id_, {})
         if seq > last.get("seq", 0):
             if await self.get(conversation_id, owner) is None:
                 return None
@@ -150,58 +157,46 @@ class ConversationRepository:
     ) -> list[Message]:
         """Up to `limit` messages in order: those following number `after`, else the last ones preceding `before`.
         Fewer, and at least one, when they have `most_bytes` together."""
-        found = await self._log.read(str(conversation_id), limit, after=after, before=before, most_bytes=most_bytes)
-        return [_message(document) for document in found]
+        found = await self.log.read(str(conversation_id), limit, after=after, before=before, most_bytes=most_bytes)
+        return [message_of(document) for document in found]
 
-    async def last_numbers(self, conversation_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
-        """Of those that exist: a number that no message is above."""
-        found = await self._log.last_numbers([str(id_) for id_ in conversation_ids], LIVING)
-        return {uuid.UUID(id_): number for id_, number in found.items()}
-
-    async def exact_numbers(self, conversation_ids: Collection[str]) -> dict[str, int]:
-        """Of those that have messages: the number of the last one."""
-        found = await self._log.last_entries(conversation_ids, {"seq": "$seq"})
-        return {id_: last["seq"] for id_, last in found.items()}
-
-    async def newest(self, owner: uuid.UUID, limit: int) -> list[str]:
-        """The ids of those with the latest messages or changes, newest first."""
-        heads, _ = await self._mongodb.newest("conversations", _of(owner), limit, None, MOVES)
-        return [head["_id"] for head in heads]
-
-    async def moved(self, owners: Collection[uuid.UUID], since: datetime) -> list[tuple[uuid.UUID, str, int]]:
-        """Owner, id, and a number that no message is above, of those with a message or change since then."""
-        query = {"user_id": {"$in": [str(owner) for owner in owners]}, "updated_at": {"$gt": since}, **LIVING}
-        async with self._mongodb.reading() as database:
-            heads = await database.conversations.find(query, {"user_id": 1, "last_seq": 1}).to_list(None)
-        return [(uuid.UUID(head["user_id"]), head["_id"], head.get("last_seq", 0)) for head in heads]
+    async def read(
+        self,
+        conversation_id: uuid.UUID,
+        owner: uuid.UUID,
+        limit: int,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+    ) -> ConversationWithMessages | None:
+        """With messages as `messages` gives them. None when the owner has no such conversation."""
+        found = await self.log.read_with_head(str(conversation_id), str(owner), limit, after=after, before=before)
+        if found is None:
+            return None
+        head, messages = found
+        newest = max([head["updated_at"], *(message["timestamp"] for message in messages)])
+        told = head | {"id": head["_id"], "updated_at": newest}
+        return ConversationWithMessages(**told | {"messages": [message_of(message) for message in messages]})
 
     async def append(
         self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft
     ) -> tuple[Message, bool] | None:
         """Give the message the next number. Returns it with whether it is new (not a repeat of its id), or None when
         the owner has no such conversation. Raises InvalidInput when the id was used for another message."""
-        async with self._mongodb.operation() as database:
-            if not await database.conversations.find_one(_this(conversation_id, owner), {"_id": 1}):
-                return None
-            try:
-                name = wake_up_name(owner, conversation_id)
-                document, is_new = await self._log.append(str(conversation_id), new.id, new.model_dump(), name)
-            except IdTaken:
-                raise InvalidInput("id", "was already used for another message of this conversation") from None
-        return _message(document), is_new
+        try:
+            appended = await self.log.append(str(conversation_id), str(owner), new.id, vars(new).copy())
+        except IdTaken:
+            raise InvalidInput("id", "was already used for another message of this conversation") from None
+        return (message_of(appended[0]), appended[1]) if appended else None
 
     async def close(self) -> None:
         """Wait for the messages that are under way."""
-        await self._log.close()
+        await self.log.close()
 
 
-def wake_up_name(*owner_and_conversation: uuid.UUID) -> str:
-    """The name by which processes tell each other that a conversation has new messages."""
-    return ":".join(("conversation", *map(str, owner_and_conversation)))
-
-
-def _message(document: Document) -> Message:
-    return Message.model_validate(document)
+def message_of(document: Document) -> Message:
+    """Not validated: only what was is in there."""
+    return Message.model_construct(**{name: document[name] for name in Message.model_fields})
 
 
 def _of(owner: uuid.UUID) -> Document:

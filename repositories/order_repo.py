@@ -123,10 +123,13 @@ class OrderRepository:
         row = (await session.execute(confirmed)).one_or_none()
         if row is None:  # an erasure would have been seen
             return "course deleted"
-        entry = {"user_id": row.user_id, "order_id": order_id, "points": row.price_cents // CENTS_PER_POINT}
-        await session.execute(insert(LedgerEntry).values(kind="earned", **entry))
+        await self.credit(session, order_id, row.user_id, row.price_cents // CENTS_PER_POINT)
         course_id: uuid.UUID = row.course_id
         return course_id
+
+    async def credit(self, session: AsyncSession, order_id: uuid.UUID, user_id: uuid.UUID, points: int) -> None:
+        entry = {"order_id": order_id, "user_id": user_id, "points": points}
+        await session.execute(insert(LedgerEntry).values(kind="earned", **entry))
 
     async def cancel(self, session: AsyncSession, order_id: uuid.UUID, reason: CancelReason) -> None:
         """Unless it is cancelled already: the first reason stays."""

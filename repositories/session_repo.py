@@ -1,7 +1,7 @@
 """Sign-in sessions in PostgreSQL. Time is PostgreSQL's."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -32,7 +32,7 @@ TOUCH_EVERY = timedelta(minutes=1)
 # Built once: what SQLAlchemy makes of a function and its operand refers to itself, and would be garbage to collect.
 IS_NAMED = or_(func.lower(User.username) == bindparam("name"), User.email == bindparam("name"))
 ADD = insert(Session).values(
-    {name: bindparam(name) for name in ("id", "user_id", "token_hash")}
+    {name: bindparam(name) for name in ("id", "user_id", "token_hash", "device", "client")}
     | {"expires_at": func.clock_timestamp() + bindparam("lasts", type_=Interval)}
 )
 NEWEST = (
@@ -55,6 +55,7 @@ class Credentials:
     password_hash: str
     own_names: tuple[str, ...] = field(default=(), repr=False)
     """Of the user. A password must not be made of them."""
+    is_disabled: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ class SessionRepository:
         # PostgreSQL writes the JSON: made here, forty lists of sixty held up everybody else for 40 to 70 ms.
         times = (_shown(column) for column in (Session.created_at, Session.last_seen_at, Session.expires_at))
         of_user = (Session.user_id == bindparam("user_id"), *self._living)
-        shown = select(Session.id, *times, (Session.id == bindparam("current")).label("current")).where(*of_user)
+        described = (Session.device, Session.client)
+        shown = select(Session.id, *times, *described, (Session.id == bindparam("current")).label("current")).where(
+            *of_user
+        )
         listed = func.json_agg(shown.order_by(Session.id.desc()).subquery("shown").table_valued())
         self._list = HotQuery(select(func.coalesce(cast(listed, Text), "[]").label("sessions")))
 
@@ -103,11 +107,12 @@ class SessionRepository:
 
     async def _credentials(self, condition: ColumnElement[bool], **values: str) -> Credentials | None:
         names = (User.username, User.email, Profile.display_name)
-        query = select(User.id, User.password_hash, *names).join(Profile, Profile.user_id == User.id)
+        is_disabled = User.disabled_at.is_not(None)
+        query = select(User.id, User.password_hash, is_disabled, *names).join(Profile, Profile.user_id == User.id)
         query = query.where(condition, User.erased_at.is_(None))
         async with connect(self._postgres.reads) as connection:
             row = (await connection.execute(query, values)).one_or_none()
-        return Credentials(row.id, str(row.password_hash), tuple(map(str, row[2:]))) if row else None
+        return Credentials(row.id, str(row.password_hash), tuple(map(str, row[3:])), row[2]) if row else None
 
     async def find(self, token_hash: bytes) -> SignedIn | None:
         """The living session of a token, with the profile of its user: without Redis both are wanted at once. Notes
@@ -124,12 +129,11 @@ class SessionRepository:
         assert row
         return str(row["sessions"]).encode()
 
-    async def add(
-        self, session: AsyncSession, id_: uuid.UUID, user_id: uuid.UUID, token_hash: bytes, lasts: timedelta
-    ) -> None:
-        """Add a session, and forget those of the user that are over."""
-        await session.execute(delete(Session).where(Session.user_id == user_id, Session.expires_at < func.now()))
-        await session.execute(ADD, {"id": id_, "user_id": user_id, "token_hash": token_hash, "lasts": lasts})
+    async def add(self, session: AsyncSession, new: Mapping[str, object]) -> None:
+        """Add a session, with what `ADD` names, and forget those of the user that are over."""
+        is_over = (Session.user_id == new["user_id"], Session.expires_at < func.now())
+        await session.execute(delete(Session).where(*is_over))
+        await session.execute(ADD, new)
 
     async def revoke(
         self,
@@ -162,6 +166,16 @@ class SessionRepository:
         async with connect(self._postgres.background) as connection:
             await connection.execute(delete(Session).where(Session.user_id == user_id))
 
+    async def is_recent(self, session_id: uuid.UUID, recent: timedelta) -> bool:
+        """Whether it began, or was confirmed, so short a time ago."""
+        shown = func.greatest(Session.created_at, Session.confirmed_at)  # null counts for nothing
+        query = select(Session.id).where(Session.id == session_id, shown > func.now() - recent)
+        async with connect(self._postgres.reads) as connection:
+            return await connection.scalar(query) is not None
+
+    async def confirm(self, session: AsyncSession, session_id: uuid.UUID) -> None:
+        await session.execute(update(Session).where(Session.id == session_id).values(confirmed_at=func.now()))
+
     async def is_living(self, session: AsyncSession, session_id: uuid.UUID) -> bool:
         query = select(Session.id).where(Session.id == session_id, *self._living)
         return await session.scalar(query) is not None
@@ -170,7 +184,8 @@ class SessionRepository:
         """Let nobody else replace the password's hash until the transaction ends. False when it was replaced
         meanwhile: a session must not begin with a password that has just been changed."""
         same = (User.id == credentials.user_id, User.password_hash == credentials.password_hash)
-        query = select(User.id).where(*same, User.erased_at.is_(None)).with_for_update(key_share=True)
+        query = select(User.id).where(*same, User.erased_at.is_(None), User.disabled_at.is_(None))
+        query = query.with_for_update(key_share=True)
         return await session.scalar(query) is not None
 
     async def set_password_hash(self, session: AsyncSession, credentials: Credentials, password_hash: str) -> bool:

@@ -2,27 +2,33 @@
 
 import uuid
 
-from sqlalchemy import Executable, bindparam, delete, func, insert, select, update
+from sqlalchemy import Executable, String, bindparam, delete, func, insert, or_, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from database.postgres import HotQuery, Postgres
+from database.postgres import HotQuery, Postgres, connect
 from models.user import TAG, FullProfile, Profile, Registration, User
+from tristore.links import Recipient
+from tristore.models import Page, cursor_page
 from tristore.stores.postgres_errors import naming_what_is_taken
 from tristore.tags import Tags, tag_of_version, update_tagged
 
 UNIQUE_FIELDS = {"uq_users_username_lower": "username", "uq_users_email_lower": "email"}
 COLUMN_NAMES = {"language": "language_preference", "level": "cefr_level"}
+ADDRESS = func.coalesce(User.email, "")
 USER = (
     User.id,
     User.username,
-    User.email,
+    ADDRESS.label("email"),
+    User.email_verified_at.is_not(None).label("email_verified"),
     User.role,
+    User.disabled_at.is_not(None).label("disabled"),
     User.version,
     User.language_preference.label("language"),
     User.cefr_level.label("level"),
     User.created_at,
     User.updated_at,
 )
+NAME = func.lower(User.username)
 PROFILE = (Profile.display_name, Profile.bio)
 TAG_OF_ROW = tag_of_version(User.version, TAG)
 GET = HotQuery(
@@ -56,11 +62,30 @@ class UserRepository:
         row = await GET.row(self._postgres, user_id=user_id)
         return FullProfile.model_validate(dict(row)) if row else None
 
+    async def page(self, limit: int, cursor: uuid.UUID | None, search: str) -> Page[FullProfile]:
+        """Newest first: all, or those whose name or address begins so."""
+        query = select(*USER, *PROFILE).join(Profile, Profile.user_id == User.id).where(User.erased_at.is_(None))
+        if search:
+            begins = (column.startswith(search.lower(), autoescape=True) for column in (NAME, User.email))
+            query = query.where(or_(*begins))
+        if cursor:
+            query = query.where(User.id < cursor)
+        async with connect(self._postgres.reads) as connection:
+            rows = (await connection.execute(query.order_by(User.id.desc()).limit(limit + 1))).all()
+        return cursor_page([FullProfile(**row._mapping) for row in rows], limit)
+
+    async def recipient(self, user_id: uuid.UUID) -> Recipient | None:
+        """Of mail. Nobody erases the user while the statement runs."""
+        profile = await self.get(user_id)
+        may = (User.id == user_id, User.erased_at.is_(None), User.disabled_at.is_(None))
+        who = select(User.id, type_coerce(ADDRESS, String)).where(*may).with_for_update(read=True, key_share=True)
+        return Recipient(who, profile.language) if profile else None
+
     async def add(
-        self, session: AsyncSession, user_id: uuid.UUID, password_hash: str, new: Registration
+        self, session: AsyncSession, user_id: uuid.UUID, password_hash: str, new: Registration, email: str | None
     ) -> FullProfile:
         """Insert the user with a profile. Raises AlreadyTaken naming the field."""
-        user = {"id": user_id, "password_hash": password_hash, **new.model_dump(exclude={"password"})}
+        user = {**new.model_dump(exclude={"password"}), "id": user_id, "password_hash": password_hash, "email": email}
         with naming_what_is_taken(UNIQUE_FIELDS):
             row = (await session.execute(ADD, user)).one()
         return FullProfile(**row._mapping)
@@ -86,7 +111,8 @@ class UserRepository:
     async def lock_admins(self, session: AsyncSession) -> list[uuid.UUID]:
         """All of them, who stay admins until the end of the transaction. In one order: transactions that lock them meet
         at the first, and each sees what the one before has left."""
-        admins = select(User.id).where(User.role == "admin").order_by(User.id).with_for_update(key_share=True)
+        living = (User.role == "admin", User.disabled_at.is_(None))
+        admins = select(User.id).where(*living).order_by(User.id).with_for_update(key_share=True)
         return list(await session.scalars(admins))
 
     async def erase(self, session: AsyncSession, user_id: uuid.UUID) -> int | None:
@@ -94,6 +120,7 @@ class UserRepository:
         # The update alone takes a lock that does not wait for whoever holds the user.
         await session.execute(select(User.id).where(User.id == user_id).with_for_update())
         gone = {"username": None, "email": None, "password_hash": None, "role": "learner"}
+        gone |= {"email_verified_at": None, "disabled_at": None}
         defaults = {"language_preference": "en", "cefr_level": "A1", "updated_at": func.now()}
         times = {"version": User.version + 1, "erased_at": func.coalesce(User.erased_at, func.now())}
         query = update(User).where(User.id == user_id).values(**gone, **defaults, **times).returning(User.version)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from dependencies import CurrentUser, KeyOfCaller, services_of
+from dependencies import CurrentUser, KeyOfCaller, VerifiedUser, services_of
 from models.conversation import (
     Conversation,
     ConversationPage,
@@ -32,6 +32,7 @@ router = PrefixedRouter(
     max_body_bytes=294_912,  # a message whose 20,000 characters and metadata are all escaped
 )
 
+MADE = problems(403, 409) | {201: sends("Location")}
 ALREADY_THERE: Responses = {200: {"description": "It was there already", "model": Message}}
 
 
@@ -43,9 +44,9 @@ Conversations = Annotated[ConversationService, Depends(get_conversations)]
 LastMessages = Annotated[int, Query(ge=0, le=100)]
 
 
-@router.post("", status_code=201, summary="Start a conversation", responses=problems(409) | {201: sends("Location")})
+@router.post("", status_code=201, summary="Start a conversation", responses=MADE)
 async def create_conversation(
-    conversations: Conversations, caller: CurrentUser, key: KeyOfCaller, new: NewConversation, located: Located
+    conversations: Conversations, caller: VerifiedUser, key: KeyOfCaller, new: NewConversation, located: Located
 ) -> Conversation:
     """The same Idempotency-Key again answers the conversation as it is by then; deleted, it is a conflict."""
     return located.at("/conversations/{id}", await conversations.create(caller.id, new, key))

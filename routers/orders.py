@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
-from dependencies import CurrentUser, KeyOfCaller, services_of
+from dependencies import CurrentUser, KeyOfCaller, VerifiedUser, services_of
 from models.order import Order, OrderIn, OrderPage
 from services.order_service import OrderService
 from tristore.http.headers import Located, sends
@@ -27,9 +27,9 @@ async def get_orders(request: Request) -> OrderService:
 Orders = Annotated[OrderService, Depends(get_orders)]
 
 
-@router.post("", status_code=201, summary="Order seats of a course", responses=PLACED | problems(404, 409))
+@router.post("", status_code=201, summary="Order seats of a course", responses=PLACED | problems(403, 404, 409))
 async def place_order(
-    orders: Orders, caller: CurrentUser, key: KeyOfCaller, order: OrderIn, response: Response, located: Located
+    orders: Orders, caller: VerifiedUser, key: KeyOfCaller, order: OrderIn, response: Response, located: Located
 ) -> Order:
     """Confirmed, or still pending when a database is slow. Sold out is a conflict. The same Idempotency-Key again
     answers what has become of the order."""

@@ -2,8 +2,9 @@
 
 import uuid
 from functools import partial
+from typing import Annotated
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from structlog.contextvars import bind_contextvars
 
 from dependencies import (
@@ -15,12 +16,24 @@ from dependencies import (
     Privacy,
     RateLimits,
     Users,
+    recent,
     services_of,
 )
 from models.activity import ActivityPage
-from models.session import PasswordChange
-from models.user import TAG, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, RoleUpdate, tag_of
+from models.user import (
+    TAG,
+    DisabledUpdate,
+    FullProfile,
+    ProfileUpdate,
+    PublicProfile,
+    Registered,
+    Registration,
+    RoleUpdate,
+    UserPage,
+    tag_of,
+)
 from services.personal import Export
+from tristore.forms import PasswordChange
 from tristore.http.anonymous import BY_ADDRESS
 from tristore.http.bounded_stream import BoundedStream
 from tristore.http.conditional import UNLESS_KNOWN, IfMatch, tagged, unless_known
@@ -32,6 +45,14 @@ from tristore.http.requests import address_of
 from tristore.http.security_log import security_event
 
 router = PrefixedRouter(prefix="/users", tags=["users"], about=__doc__)
+Search = Annotated[str, Query(max_length=254, pattern=r"^[^\s\x00-\x1f]*$")]
+
+
+@router.get("", summary="All users, newest first, or those whose name or address begins so", responses=problems(403))
+async def list_users(
+    users: Users, _: Admin, search: Search = "", limit: PageSize = 20, cursor: uuid.UUID | None = None
+) -> UserPage:
+    return await users.page(limit, cursor, search)
 
 
 @router.get("/me", summary="The caller's profile", response_model=FullProfile, **UNLESS_KNOWN)
@@ -56,24 +77,30 @@ async def register(
     Idempotency-Key again needs the same password, and counts as a sign-in."""
     address = address_of(request)
     await limits.registration(address)
-    guess = partial(limits.guess, address)
-    return located.at("/users/{user_id}", await users.register_user(registration, key, guess))
+    return located.at("/users/{user_id}", await users.register_user(registration, key, partial(limits.guess, address)))
 
 
-@router.patch("/me", summary="Change what is sent, keep the rest", responses=problems(409, 412) | {200: sends("ETag")})
+@router.patch("/me", summary="Change what is sent", responses=problems(403, 409, 412) | {200: sends("ETag")})
 @security_event("profile_change")
 async def update_me(
     users: Users,
+    auth: Auth,
     limits: RateLimits,
     request: Request,
+    who: CurrentSession,
     caller: CurrentUser,
     tags: IfMatch,
     update: ProfileUpdate,
     response: Response,
 ) -> FullProfile:
+    """A new name or address needs a recent sign-in. Where the service sends mail, a new address holds once it is
+    verified."""
     bind_contextvars(changed=sorted(update.sent()))
     if {"username", "email"} & update.sent().keys():  # the answer tells whether it is taken, as that to a registration
+        await auth.require_recent(who)
         await limits.registration(address_of(request))
+    if update.email:  # it is sent a mail
+        await limits.mail(update.email)
     return tagged(response, await users.update_user(caller.id, update, tags), TAG)
 
 
@@ -89,7 +116,7 @@ async def change_password(
     await auth.change_password(who, change)
 
 
-@router.delete("/me", status_code=202, summary="Erase the caller from all stores", response_class=Response)
+@router.delete("/me", status_code=202, summary="Erase the caller from all stores", response_class=Response, **recent())
 @security_event("erasure")
 async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
     """At once from sight; from each store as soon as it answers. What is kept names nobody."""
@@ -115,7 +142,19 @@ async def read_user(users: Users, caller: CurrentUser, user_id: uuid.UUID) -> Fu
     return await users.view_user(user_id, caller)
 
 
-@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", responses=problems(403, 404, 409))
+@router.put("/{user_id}/role", summary="Make a user an admin, or a learner again", **recent(404, 409))
 @security_event("role_change")
 async def set_role(users: Users, admin: Admin, user_id: uuid.UUID, update: RoleUpdate) -> FullProfile:
     return await users.set_role(user_id, update.role, admin.id)
+
+
+@router.put("/{user_id}/disabled", summary="Let a user in no more, or again", responses=problems(403, 404, 409))
+@security_event("disabling")
+async def set_disabled(users: Users, admin: Admin, user_id: uuid.UUID, update: DisabledUpdate) -> FullProfile:
+    return await users.set_disabled(user_id, update.disabled, admin.id)
+
+
+@router.delete("/{user_id}/sessions", status_code=204, summary="Sign a user out", responses=problems(403, 404))
+@security_event("sessions_end")
+async def end_sessions_of(users: Users, admin: Admin, user_id: uuid.UUID) -> None:
+    await users.end_sessions(user_id, admin.id)

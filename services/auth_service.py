@@ -1,8 +1,5 @@
 """Sign-in with opaque tokens: the session is PostgreSQL's, Redis keeps a short-lived copy."""
 
-import hashlib
-import re
-import secrets
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,22 +11,24 @@ from structlog.contextvars import bind_contextvars
 
 from database.unit_of_work import UnitOfWork
 from models.activity import happened
-from models.session import PasswordChange, SignedIn, SignIn, Token
+from models.session import SignedIn
 from repositories.cache_repo import ENDED, CacheRepository
 from repositories.session_repo import Credentials, Revoked, SessionRepository
 from services.effects import InvalidateSession, RecordActivity
 from services.rate_limit_service import NOBODYS, RateLimitService, Turn
 from tristore.bounds.turnstile import Turnstile
 from tristore.cache.invalidation import Invalidation
-from tristore.errors import InvalidInput, NotAuthenticated, NotFound
+from tristore.errors import InvalidInput, NotAuthenticated, NotFound, SignInAgain
+from tristore.forms import PasswordChange, SignIn, Token
 from tristore.models import new_id
 from tristore.outbox.relay import Outbox
 from tristore.passwords import PasswordHasher
+from tristore.tokens import TOKEN, hash_of, new_token
 
-TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 WRONG = "Username or password is wrong."
 PATIENCE = 5.0
 """Seconds that a sign-in may wait for its turn."""
+RECENT = timedelta(minutes=5)
 
 
 class AuthService:
@@ -65,37 +64,40 @@ class AuthService:
         """Sign-ins that wait for their turn."""
         return self._turnstile.waiting
 
-    async def sign_in(self, form: SignIn, address: str) -> Token:
-        """A new session. An unknown user and a wrong password cost the same and say the same. Raises NotAuthenticated,
-        TooManyRequests, StoreUnavailable."""
+    async def sign_in(self, form: SignIn, address: str, client: str = "") -> Token:
+        """A new session, of this client. An unknown user and a wrong password cost the same and say the same. Raises
+        NotAuthenticated, TooManyRequests, StoreUnavailable."""
         found = await self._sessions.credentials(form.username)
         if found:
             bind_contextvars(user=str(found.user_id))
         account = str(found.user_id) if found else form.username  # a name and an e-mail address of one account are one
         async with self._turnstile.turn(*await self._limits.guess(address, account)):
-            token = await self._sign_in(form)
+            token = await self._sign_in(form, client)
         await self._limits.remember(address, account)
         return token
 
-    async def _sign_in(self, form: SignIn) -> Token:
+    async def _sign_in(self, form: SignIn, client: str) -> Token:
         # Where the hash was not the verified one any more, another sign-in may have renewed it: look again.
-        token = await self._begin_session(form) or await self._begin_session(form)
+        token = await self._begin_session(form, client) or await self._begin_session(form, client)
         if token is None:
             raise NotAuthenticated(WRONG)
         return token
 
-    async def _begin_session(self, form: SignIn) -> Token | None:
+    async def _begin_session(self, form: SignIn, client: str) -> Token | None:
         """None when the password's hash was replaced after it was verified."""
         credentials = await self._sessions.credentials(form.username)
         better_hash = await self._verify(form.password, credentials)
         assert credentials
-        token, id_ = secrets.token_urlsafe(32), new_id()
-        token_hash = _hash(token)
+        if credentials.is_disabled:  # told only to whoever knows the password
+            raise NotAuthenticated("This account is disabled.")
+        token, id_ = new_token(), new_id()
+        token_hash = hash_of(token)
         lease = await self._cache.sessions.lease(token_hash)  # before the commit
         async with self._unit_of_work() as uow:
             if not await self._sessions.lock_credentials(uow.session, credentials):
                 return None
-            await self._sessions.add(uow.session, id_, credentials.user_id, token_hash, self._lasts)
+            new = {"id": id_, "user_id": credentials.user_id, "token_hash": token_hash, "lasts": self._lasts}
+            await self._sessions.add(uow.session, {**new, "device": form.device, "client": client})
             if better_hash:
                 await self._sessions.set_password_hash(uow.session, credentials, better_hash)
             oldest = await self._sessions.revoke_oldest(uow.session, credentials.user_id, self._most)
@@ -114,7 +116,7 @@ class AuthService:
         StoreUnavailable when neither can answer."""
         if not TOKEN.fullmatch(token):
             raise NotAuthenticated
-        token_hash = _hash(token)
+        token_hash = hash_of(token)
         found: SignedIn | None = None
 
         async def load() -> SignedIn | None:
@@ -140,16 +142,34 @@ class AuthService:
         """The user's living sessions, newest first, as the JSON of a `SessionList`. Raises StoreUnavailable."""
         return b'{"items":%b}' % await self._sessions.list(who.user_id, who.session_id)
 
-    async def sign_out(self, who: SignedIn, *, everywhere: bool) -> None:
-        """End this session, or all of the user's, and return when no process takes them any more. Asked again, tell all
-        processes again: of what the first call committed nobody may have heard. Raises StoreUnavailable."""
+    async def require_recent(self, who: SignedIn) -> None:
+        """Raises SignInAgain when nobody has shown the password in this session lately."""
+        if not await self._sessions.is_recent(who.session_id, RECENT):
+            raise SignInAgain
+
+    async def confirm(self, who: SignedIn, password: SecretStr, turn: Turn) -> None:
+        """As good as a sign-in for what asks for a recent one. Raises InvalidInput, StoreUnavailable."""
+        if not await self.is_password(who.user_id, password, turn):
+            raise InvalidInput("password", "is not right")
+        async with self._unit_of_work() as uow:
+            await self._sessions.confirm(uow.session, who.session_id)
+            await uow.commit()
+
+    async def end_sessions(
+        self, user_id: uuid.UUID, *, only: uuid.UUID | None = None, keep: uuid.UUID | None = None
+    ) -> None:
+        """End one session, or all but one, or all, and return when no process takes them any more. Asked again, tell
+        all processes again: of what the first call committed nobody may have heard. Raises NotFound when there is no
+        such session, StoreUnavailable."""
         async with self._unit_of_work() as uow:
             with suppress(NotFound):  # what an erasure has ended is ended again
-                await uow.for_user(who.user_id, alone=True)
-            only = None if everywhere else who.session_id
-            uow.effects += revocations(await self._sessions.revoke(uow.session, who.user_id, only=only))
+                await uow.for_user(user_id, alone=True)
+            ended = await self._sessions.revoke(uow.session, user_id, only=only, keep=keep)
+            uow.effects += revocations(ended)
             await uow.commit()
         await self._invalidation.deliver(uow.owed)
+        if only and not ended:
+            raise NotFound
 
     async def change_password(self, who: SignedIn, change: PasswordChange) -> None:
         """Set a new password and end the user's other sessions; asked again, end them again. Raises InvalidInput,
@@ -199,10 +219,6 @@ class AuthService:
             self.counts["wrong"] += 1
             raise NotAuthenticated(WRONG)
         return better_hash
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 def revocations(revoked: Iterable[Revoked]) -> list[InvalidateSession]:

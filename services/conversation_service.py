@@ -92,9 +92,7 @@ class ConversationService:
 
     async def read(self, conversation_id: uuid.UUID, owner: uuid.UUID, messages: int) -> ConversationWithMessages:
         """The conversation with its last messages."""
-        conversation = await self._owned(conversation_id, owner)
-        last = await self._conversations.messages(conversation_id, messages) if messages else []
-        return ConversationWithMessages(**conversation.model_dump(), messages=last)
+        return found(await self._conversations.read(conversation_id, owner, messages))
 
     async def append(self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft) -> tuple[Message, bool]:
         """The message with its number, and whether it is new. Raises InvalidInput for an id used otherwise."""
@@ -106,14 +104,10 @@ class ConversationService:
         """A page forward from `after`, else backward from `before`, else the last ones. Raises InvalidInput."""
         if after is not None and before is not None:
             raise InvalidInput("before_seq", "must not be sent together with after_seq")
-        await self._owned(conversation_id, owner)
-        messages = await self._conversations.messages(conversation_id, limit + 1, after=after, before=before)
-        return MessagePage(**vars(numbered_page(messages, limit, forward=after is not None)))
+        there = found(await self._conversations.read(conversation_id, owner, limit + 1, after=after, before=before))
+        return MessagePage(**vars(numbered_page(there.messages, limit, forward=after is not None)))
 
     async def _note(self, owner: uuid.UUID, action: str) -> None:
         # The write that it tells of is in MongoDB already, and an error would make the client repeat that.
         with suppress(StoreUnavailable):
             await self._activity.add(happened(owner, action))
-
-    async def _owned(self, conversation_id: uuid.UUID, owner: uuid.UUID) -> Conversation:
-        return found(await self._conversations.get(conversation_id, owner))

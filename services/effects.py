@@ -18,11 +18,14 @@ from repositories.session_repo import SessionRepository
 from tristore.cache.feed import Feed
 from tristore.cache.fenced_cache import FencedCache
 from tristore.cache.invalidation import Invalidate
+from tristore.links import LinkRepository, Recipient
+from tristore.mail.effects import MAIL
+from tristore.mail.mailer import Mailer
 from tristore.outbox.effects import Effect, Later
 from tristore.saga import effects as saga_effects
 from tristore.saga.effects import GoOn
 
-QUEUES = ("redis", "mongodb", saga_effects.QUEUE)
+QUEUES = ("redis", "mongodb", saga_effects.QUEUE, MAIL)
 """All that effects may name as their queue."""
 
 
@@ -39,6 +42,9 @@ class Targets:
     sessions: SessionRepository
     erase_documents: Callable[[uuid.UUID, bool], Awaitable[None]]
     """Of a user, and whether for good."""
+    recipient: Callable[[uuid.UUID], Awaitable[Recipient | None]]
+    links: LinkRepository
+    mailer: Mailer | None
 
 
 class OfUser(Effect):

@@ -41,6 +41,9 @@ class PriceChanged(Conflict):
 
 
 class OrderService:
+    saga = OrderSaga.name
+    """By which orders are placed."""
+
     def __init__(
         self,
         *,
@@ -93,7 +96,7 @@ class OrderService:
         price = order.price_cents // order.quantity
         if new.expected_price_cents not in {None, price}:
             raise PriceChanged(price)
-        await self._sagas.begin(uow, OrderSaga.name, order.id)
+        await self._sagas.begin(uow, self.saga, order.id)
         uow.effects.append(RecordActivity(activity=happened(user_id, "order_placed")))
         return order
 

@@ -10,6 +10,7 @@ from functools import partial
 from models.activity import Activity
 from models.conversation import ExportedConversation, Message
 from models.idempotency import IdempotencyRecord
+from models.link import EmailLink
 from models.session import SessionInfo, SignedIn
 from models.user import FullProfile
 from repositories.activity_repo import ActivityRepository
@@ -20,8 +21,9 @@ from services.auth_service import revocations
 from tristore import personal
 from tristore.errors import found
 from tristore.idempotency import IdempotencyRepository
+from tristore.links import LinkRepository, MailedLink
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
-from tristore.personal import PAGE, PAGE_BYTES, Documents, Rows, documents, joined, listed
+from tristore.personal import PAGE, PAGE_BYTES, Documents, Rows, documents, joined, listed, rows
 
 # begin part orders
 # isort: split
@@ -85,6 +87,7 @@ async def _erase_conversations(of: Sources, user_id: uuid.UUID, for_good: bool) 
 PERSONAL: Sequence[Rows[Sources, SignedIn] | Documents[Sources, SignedIn]] = [
     Rows("profile", FullProfile, ["users", "profiles"], _export_profile, _erase_profile, keeps=["users"]),
     Rows("sessions", list[SessionInfo], ["sessions"], _export_sessions, _end_sessions),
+    rows("email_links", MailedLink, lambda postgres: LinkRepository(postgres, EmailLink)),
     Rows("idempotency_keys", None, ["idempotency_keys"], None, _erase_keys),
     # begin part orders
     ORDERS,

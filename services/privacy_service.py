@@ -1,8 +1,7 @@
 """What a person may ask of whoever keeps data about them: a copy of all of it, and the end of all of it."""
 
 import uuid
-import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from functools import partial
 
 from database.unit_of_work import UnitOfWork
@@ -16,6 +15,7 @@ from tristore import personal
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InProgress, found
 from tristore.outbox.relay import Outbox
+from tristore.personal import Pieces
 
 
 class PrivacyService:
@@ -62,7 +62,7 @@ class PrivacyService:
         """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""
         return ActivityPage(**vars(await self._activity.page(user_id, limit, cursor)))
 
-    async def export(self, who: SignedIn) -> "Pieces":
+    async def export(self, who: SignedIn) -> Pieces:
         """All that the three stores hold of a user, as one JSON document in pieces; `services.personal.Export` is its
         shape. Every entity is read once before the first piece. Each process makes one of a user at a time. Raises
         InProgress, NotFound, StoreUnavailable."""
@@ -76,21 +76,3 @@ class PrivacyService:
             self._exporting.discard(user_id)
             raise
         return Pieces(pieces, partial(self._exporting.discard, user_id))
-
-
-class Pieces:
-    """Of an export. It goes on until it is closed, also by whoever never asked for the first piece."""
-
-    def __init__(self, pieces: AsyncGenerator[bytes, None], end: Callable[[], object]) -> None:
-        self._pieces = pieces
-        self._end = weakref.finalize(self, end)  # or given up, which the garbage collector may see late
-
-    def __aiter__(self) -> "Pieces":
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._pieces)
-
-    async def aclose(self) -> None:
-        self._end()
-        await self._pieces.aclose()

@@ -1,9 +1,8 @@
 """How often somebody may ask. Each limit is a setting such as `10/minute`, and empty turns it off."""
 
-import hashlib
 import uuid
 
-from tristore.bounds.limits import Limits, network
+from tristore.bounds.limits import Limits, hashed, network
 
 Turn = tuple[str, bool]
 """Whose turn a guess takes, and whether the account knows the address: `Turnstile.turn(*turn)`."""
@@ -23,16 +22,16 @@ class RateLimitService(Limits):
         """A password of an account, from an address. Never by account alone, or anybody could
         lock the owner out by guessing: an address that has signed in to it goes on, and waits in no stranger's line."""
         whose = network(address)
-        pair = _hashed(account, whose)
+        pair = hashed(account, whose)
         await self.count("sign_in_account", pair)
         is_known = await self._counters.is_noted(pair)
         if is_known is False:  # without Redis nobody is known, and nobody a stranger
-            await self.count("sign_in_strangers", _hashed(account))
+            await self.count("sign_in_strangers", hashed(account))
         return (pair, True) if is_known else (whose, False)
 
     async def remember(self, address: str, account: str) -> None:
         """That somebody has signed in from there."""
-        await self._counters.note(KNOWN_SECONDS, _hashed(account, network(address)))
+        await self._counters.note(KNOWN_SECONDS, hashed(account, network(address)))
 
     async def registration(self, address: str) -> None:
         """Also of a change that would tell whether a name or an e-mail address is taken."""
@@ -41,8 +40,3 @@ class RateLimitService(Limits):
     def request(self, user_id: uuid.UUID) -> None:
         """In this process alone: a round trip to Redis for each request would halve the speed of a cached read."""
         self.count_here("requests", str(user_id))
-
-
-def _hashed(*parts: str) -> str:
-    # What is in a key would outlive its user's erasure.
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -11,23 +11,27 @@ from database.unit_of_work import UnitOfWork
 from models.activity import Activity, happened
 from models.conversation import started
 from models.session import SignedIn
-from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role
+from models.user import Caller, FullProfile, ProfileUpdate, PublicProfile, Registered, Registration, Role, UserPage
 from repositories.cache_repo import CacheRepository
+from repositories.session_repo import SessionRepository
 from repositories.user_repo import UserRepository
-from services.auth_service import AuthService
+from services.auth_service import AuthService, revocations
 from services.effects import CreateConversation, InvalidateProfile, RecordActivity
 from services.rate_limit_service import NOBODYS, Turn
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import Conflict, NotAuthenticated, NotFound, found
 from tristore.idempotency import IdempotencyKey, IdempotencyRepository, KeyUsed
-from tristore.models import new_id
+from tristore.links import LinkRepository, SendLink
+from tristore.models import new_id, now
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
 from tristore.passwords import PasswordHasher
+from tristore.recovery import Take
 from tristore.tags import Tags
 
 WELCOME_TITLE = "Welcome to ChatLingo"
 Attempt = Callable[[str], Awaitable[Turn]]
+Changes = dict[str, object]
 
 
 class LastAdmin(Conflict):
@@ -46,7 +50,12 @@ class UserService:
         invalidation: Invalidation,
         hasher: PasswordHasher,
         auth: AuthService,
+        sessions: SessionRepository,
+        links: LinkRepository,
+        has_mail: bool,
+        may_mail: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
+        """`may_mail`: where no registration tells whose an address is, counts a mail to it."""
         self._unit_of_work = unit_of_work
         self._users = users
         self._idempotency = idempotency
@@ -55,6 +64,10 @@ class UserService:
         self._invalidation = invalidation
         self._hasher = hasher
         self._auth = auth
+        self._sessions = sessions
+        self._links = links
+        self._has_mail = has_mail
+        self._may_mail = may_mail
 
     async def register_user(
         self, registration: Registration, key: IdempotencyKey | None = None, attempt: Attempt | None = None
@@ -62,23 +75,27 @@ class UserService:
         """Create the user in PostgreSQL, then what follows from it elsewhere; with the same key again, the same answer,
         if the password is still right. `attempt` counts that as a sign-in to the account, and says which turn it takes.
         Raises AlreadyTaken, InProgress, InvalidInput, StoreUnavailable, and what `attempt` raises."""
-        own_names = (registration.username, registration.email)
-        await self._hasher.refuse_weak(registration.password, "password", own_names)
+        await self._hasher.refuse_weak(registration.password, "password", (registration.username, registration.email))
         password_hash = await self._hasher.hash(registration.password)
         user_id = new_id()
         welcome = started(user_id, WELCOME_TITLE)
         lease = await self._cache.profiles.lease(user_id)  # before the commit
+        email = None if self._may_mail else registration.email  # until it is proved, and whoever has it by now
+        is_mailed = self._has_mail and (self._may_mail is None or await self._may_mail(registration.email))
         registered = Registered(user_id=user_id, welcome_conversation_id=welcome.id)
         # The address's own, so that strangers who make up the same key do not meet. Hashed as in limits: it is stored.
         key = key and key.of(hashlib.sha256(registration.email.encode()).hexdigest())
         async with self._unit_of_work() as uow:
             replay = await self._idempotency.find(uow.session, key)
             if replay is None:
-                profile = await self._users.add(uow.session, user_id, password_hash, registration)
+                profile = await self._users.add(uow.session, user_id, password_hash, registration, email)
+                if email is None:
+                    await self._links.ask(uow.session, user_id, "verify", registration.email)
                 await self._idempotency.keep(uow.session, key, registration, registered, user_id)
                 uow.effects += [
                     CreateConversation(conversation=welcome),
                     RecordActivity(activity=happened(user_id, "registered")),
+                    *[SendLink(owner_id=user_id, purpose="verify")] * is_mailed,
                 ]
                 await uow.commit()
         if replay is not None:  # verified whatever else is sent: nothing tells more of the password than a sign-in does
@@ -112,40 +129,84 @@ class UserService:
         return (FullProfile if mine else PublicProfile).model_validate_json(body)
 
     async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate, tags: Tags = None) -> FullProfile:
-        """Change what was sent. Raises AlreadyTaken, NotFound, StaleTag, StoreUnavailable."""
-        profile, owed = await self._change(user_id, update.sent(), [happened(user_id, "profile_changed")], tags)
+        """Change what was sent. Where there is mail, a new address holds once it is verified, and the present one is
+        told. Raises AlreadyTaken, NotFound, StaleTag, StoreUnavailable."""
+        changes, activities = update.sent(), [happened(user_id, "profile_changed")]
+        address = str(changes.pop("email", "")) if self._has_mail else ""
+        changes |= {"email_verified_at": None} if "email" in changes else {}
+        profile, owed = await self._change(user_id, changes, activities, tags, address=address)
         await self._outbox.deliver(owed)
         return profile
 
     async def set_role(self, user_id: uuid.UUID, role: Role, admin: uuid.UUID | None) -> FullProfile:
         """By an admin, or by an operator if it is None. Holds in every process when it returns. Raises LastAdmin,
         NotFound, StoreUnavailable."""
-        bind_contextvars(user=str(user_id), role=role)
-        changed = happened(user_id, "role_changed", admin)
-        changes = [changed] if admin is None else [changed, happened(admin, "changed_role", user_id)]
-        profile, owed = await self._change(user_id, {"role": role}, changes, heard=True)
+        bind_contextvars(role=role)
+        return await self._decree(user_id, {"role": role}, admin, "role_changed", "changed_role")
+
+    async def set_disabled(self, user_id: uuid.UUID, disabled: bool, admin: uuid.UUID) -> FullProfile:
+        """Who is disabled has no session, and gets none. Raises LastAdmin, NotFound, StoreUnavailable."""
+        words = ("disabled", "disabled_user") if disabled else ("enabled", "enabled_user")
+        return await self._decree(user_id, {"disabled_at": now() if disabled else None}, admin, *words, out=disabled)
+
+    async def end_sessions(self, user_id: uuid.UUID, admin: uuid.UUID) -> None:
+        """All of them. Raises NotFound, StoreUnavailable."""
+        await self._decree(user_id, {}, admin, "sessions_ended", "ended_sessions", out=True)
+
+    async def page(self, limit: int, cursor: uuid.UUID | None, search: str) -> UserPage:
+        """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""
+        return UserPage(**vars(await self._users.page(limit, cursor, search)))
+
+    async def prove(self, owner: uuid.UUID, take: Take, password_hash: str | None = None) -> None:
+        """See tristore.recovery.Prove. Raises AlreadyTaken, InvalidInput, NotFound, StoreUnavailable."""
+        out = password_hash is not None
+        changes: Changes = {"password_hash": password_hash} if out else {}
+        told = [happened(owner, "password_reset" if out else "email_verified")]
+        _, owed = await self._change(owner, changes, told, heard=out, out=out, take=take)
+        await self._invalidation.deliver(owed)
+
+    async def _decree(
+        self, user_id: uuid.UUID, changes: Changes, admin: uuid.UUID | None, *acts: str, out: bool = False
+    ) -> FullProfile:
+        """What an admin does to a user is told of both. `out`: the user's sessions end."""
+        bind_contextvars(user=str(user_id))
+        told = [happened(user_id, acts[0], admin), *([happened(admin, acts[1], user_id)] if admin else [])]
+        profile, owed = await self._change(user_id, changes, told, heard=True, out=out)
         await self._invalidation.deliver(owed)
         return profile
 
     async def _change(
         self,
         user_id: uuid.UUID,
-        changes: dict[str, object],
+        changes: Changes,
         activities: Sequence[Activity],
         tags: Tags = None,
         *,
         heard: bool = False,
+        out: bool = False,
+        address: str = "",
+        take: Take | None = None,
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
             for activity in activities:
                 if activity.user_id != user_id:
                     await uow.for_user(activity.user_id)
-            if changes.get("role", "admin") != "admin" and await self._users.lock_admins(uow.session) == [user_id]:
+            if take:
+                await uow.for_user(user_id, alone=True)
+                changes |= {"email": await take(uow.session), "email_verified_at": now()}
+            is_less = changes.get("role", "admin") != "admin" or changes.get("disabled_at")
+            if is_less and await self._users.lock_admins(uow.session) == [user_id]:
                 raise LastAdmin
             profile = found(await self._users.update(uow.session, user_id, changes, tags))
             uow.effects += [
                 InvalidateProfile(user_id=user_id, version=profile.version, heard=heard),
                 *(RecordActivity(activity=activity) for activity in activities),
             ]
+            if out:
+                uow.effects += revocations(await self._sessions.revoke(uow.session, user_id))
+            if address:
+                await self._links.ask(uow.session, user_id, "verify", address)
+                await self._links.ask(uow.session, user_id, "notice", profile.email)
+                uow.effects += [SendLink(owner_id=user_id, purpose=purpose) for purpose in ("verify", "notice")]
             await uow.commit()
         return profile, uow.owed

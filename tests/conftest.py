@@ -23,7 +23,8 @@ from tristore.stores.mongodb import MongoStore
 from tristore.stores.redis import RedisStore
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing import log_of_run, pooler
-from tristore.testing.guarded import guarded_folder, hold
+from tristore.testing.cluster import RedisCluster, cluster_in
+from tristore.testing.guarded import guarded_folder, hold, memory
 from tristore.testing.lab import App
 from tristore.testing.stores import MONGODB, REDIS, Servers, allow_faults, client_of
 
@@ -40,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = Path(worker["folder"])
         exits.enter_context(hold(folder))
     else:
-        folder = exits.enter_context(guarded_folder("tristore-tests-"))
+        folder = exits.enter_context(guarded_folder("tristore-tests-", within=memory()))
         config.option.basetemp = config.option.basetemp or folder / "tmp"
     config.stash[FOLDER] = folder
     CONTEXT.update(**QUICK_HASH)  # in this process; app processes hash as production does
@@ -114,9 +115,24 @@ async def client(served: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture(scope="session")
+async def cluster(run_folder: Path, worker_id: str) -> AsyncIterator[RedisCluster]:
+    """Three servers that nobody stops."""
+    async with cluster_in(run_folder / f"cluster-{worker_id}", replicas=0) as cluster:
+        yield cluster
+
+
 @pytest.fixture(params=REDIS)
-async def redis_store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[RedisStore]:
-    async with REDIS[request.param](settings_for(servers, redis_timeout=2)) as store:
+def kind_of_redis(request: pytest.FixtureRequest) -> tuple[str, dict[str, str]]:
+    """One of the table REDIS, and the settings that it needs. What is not asked for is not started."""
+    cluster: RedisCluster | None = request.getfixturevalue("cluster") if request.param == "cluster" else None
+    return request.param, {"redis_dsn": cluster.dsn} if cluster else {}
+
+
+@pytest.fixture
+async def redis_store(kind_of_redis: tuple[str, dict[str, str]], servers: Servers) -> AsyncIterator[RedisStore]:
+    kind, more = kind_of_redis
+    async with REDIS[kind](settings_for(servers, redis_timeout=2, **more)) as store:
         yield store
 
 

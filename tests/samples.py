@@ -37,7 +37,21 @@ SAMPLES = [
     # end part orders
 ]
 QUICK = {name: value for sample in SAMPLES for name, value in sample.quick.items()}
-PARAMETERS = {"user_id", *(sample.parameter for sample in SAMPLES)}
+PARAMETERS = {"user_id", "session_id", *(sample.parameter for sample in SAMPLES)}
+HELD_BACK = {
+    ("patch", "/users/me"),
+    ("delete", "/users/me"),
+    ("post", "/auth/logout-others"),
+    ("delete", "/auth/sessions/{session_id}"),
+    ("post", "/conversations"),
+    # begin part orders
+    ("post", "/orders"),
+    # end part orders
+}
+"""Routes whose 403 is for the moment: they ask for a recent sign-in, or a verified address. All others with a 403 ask
+for a role."""
+ONE_TIME = {("post", "/auth/password-reset/confirm"), ("post", "/auth/email-verification/confirm")}
+"""Routes that take what only a mail has. No example of theirs is accepted."""
 
 
 def with_ids(path: str, ids: Mapping[str, str]) -> str:

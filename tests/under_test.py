@@ -13,6 +13,7 @@ from config import Settings
 from migrations import REVISIONS, SCRIPTS
 from tristore.embedded.servers import EmbeddedServers
 from tristore.stores.mongodb import MongoStore, open_mongodb
+from tristore.stores.stores import Stores, open_stores
 from tristore.testing import lab, stores
 from tristore.testing.lab import App, Apps
 from tristore.testing.stores import MONGODB, Servers
@@ -45,6 +46,11 @@ async def migrate(settings: Settings) -> None:
     await to_thread.run_sync(lambda: command.upgrade(REVISIONS.config(settings.migrations_dsn()), "head"))
     async with open_mongodb(settings.model_copy(update={"mongodb_timeout": 30})) as store:
         await SCRIPTS.upgrade(store.database)
+
+
+def stores_beside(settings: Settings) -> AbstractAsyncContextManager[Stores]:
+    """For a test that looks for itself at what apps with these settings have, on a busy machine too."""
+    return open_stores(settings.model_copy(update={"mongodb_timeout": 5, "postgres_connect_timeout": 5}))
 
 
 @asynccontextmanager

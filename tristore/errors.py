@@ -4,6 +4,8 @@ TristoreError
 ├── InvalidInput              the request is malformed in a named field
 ├── NotAuthenticated          nobody, or nobody known, is asking
 ├── NotAllowed                known, but without the right
+│   ├── NotVerified           known, but not yet by a verified address
+│   └── SignInAgain           known, but not by a recent sign-in
 ├── NotFound                  no such object, or not the caller's
 ├── Conflict                  the request contradicts what is stored
 │   ├── AlreadyTaken          a unique field is in use
@@ -46,6 +48,14 @@ class NotAuthenticated(TristoreError):
 
 class NotAllowed(TristoreError):
     """You may not do this."""
+
+
+class NotVerified(NotAllowed):
+    """Verify your e-mail address first."""
+
+
+class SignInAgain(NotAllowed):
+    """Sign in again, or confirm your password: the last time was more than five minutes ago."""
 
 
 class NotFound(TristoreError):

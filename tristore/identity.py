@@ -20,6 +20,15 @@ def email_address(text: str) -> str:
     return _folded(found.normalized)
 
 
+def for_transport(address: str) -> str:
+    """An address as mail servers want it: the domain in punycode. Raises ValueError."""
+    try:
+        found = validate_email(address, check_deliverability=False)
+    except EmailNotValidError:
+        raise ValueError("is not an email address") from None
+    return f"{found.local_part}@{found.ascii_domain}"
+
+
 def account_name(text: str) -> str:
     """The one form of what somebody signs in with: a username, or an email address. What is neither stays as it is, in
     lower case: it names nobody."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -150,6 +151,24 @@ async def listed(
 
 async def joined(items: Sequence[BaseModel]) -> AsyncIterator[bytes]:
     yield b",".join(item.model_dump_json().encode() for item in items)
+
+
+class Pieces:
+    """Of an export. It goes on until it is closed, also by whoever never asked for the first piece."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], end: Callable[[], object]) -> None:
+        self._pieces = pieces
+        self._end = weakref.finalize(self, end)  # or given up, which the garbage collector may see late
+
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        self._end()
+        await self._pieces.aclose()
 
 
 def export_model(entities: Iterable[Entity[Of, Who]]) -> type[BaseModel]:

@@ -24,6 +24,11 @@ def dsn_problems(dsn: Dsn, known_passwords: Iterable[str], *, trusted: bool) -> 
         yield "has no TLS, and leads to another machine: whoever is between reads all data"
 
 
+def is_in_the_clear(mail: Dsn) -> bool:
+    """Whether mail, and the password of its server, goes to another machine without TLS."""
+    return mail.options.get("starttls") == "never" and not all(map(_is_local, _hosts(mail)))
+
+
 def trusts_everybody(proxies: Iterable[str]) -> bool:
     """Whether networks hold every address of IPv4 or of IPv6, in one piece or in several."""
     networks = [ip_network(proxy) for proxy in proxies]

@@ -3,10 +3,10 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from tristore.errors import StoreName
-from tristore.production import dsn_problems, trusts_everybody
-from tristore.stores.dsn import Dsn, read_mongodb, read_postgres, read_redis
+from tristore.production import dsn_problems, is_in_the_clear, trusts_everybody
+from tristore.stores.dsn import Dsn, read_mongodb, read_postgres, read_redis, read_smtp
 
 S = TypeVar("S", bound="TristoreSettings")
 Names = Annotated[list[str], NoDecode]  # `_split` decodes it
@@ -30,8 +30,12 @@ READERS: dict[DsnField, Callable[[str], Dsn]] = {
     "redis_dsn": read_redis,
     "mongodb_dsn": read_mongodb,
 }
+MAIL_OFF, NOBODY = "off", "no-reply@localhost"
+ONE_ADDRESS = r"^([^<>@,;\"\r\n]+ )?<?[^<>@,;\"\s]+@[^<>@,;\"\s]+>?$"
+"""An address, perhaps with a name before it: `Name <name@domain.example>`."""
 MORE_OF_POSTGRES = ("postgres_migrations_dsn", "postgres_replica_dsn")
 MIGRATIONS, REPLICA = MORE_OF_POSTGRES
+MAY_BE_EMPTY = ("metrics_token", "password_breach_url", "public_url", "mail_dsn")
 
 
 class TristoreSettings(BaseSettings):
@@ -49,6 +53,7 @@ class TristoreSettings(BaseSettings):
     app_name: str = "tristore"
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
+    web_concurrency: int = Field(1, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     access_log: bool = True
     cors_origins: Names = []
@@ -60,6 +65,10 @@ class TristoreSettings(BaseSettings):
     password_breach_url: HttpUrl | None = None
     drain_seconds: float = Field(0, ge=0, le=60)
     data_dir: Path = Path(".data")
+
+    public_url: HttpUrl | None = None
+    mail_dsn: SecretStr | None = None
+    mail_from: str = Field(NOBODY, pattern=ONE_ADDRESS)
 
     postgres_dsn: SecretStr | None = None
     postgres_migrations_dsn: SecretStr | None = None
@@ -88,7 +97,7 @@ class TristoreSettings(BaseSettings):
     mongodb_dsn: SecretStr | None = None
     mongodb_trusted_network: bool = False
     mongodb_database: str = "tristore"
-    mongodb_driver: Literal["motor", "pymongo"] = "motor"
+    mongodb_driver: Literal["motor", "pymongo"] = "pymongo"
     mongodb_max_pool_size: int = Field(32, ge=1)
     mongodb_timeout: float = Field(0.8, gt=0)
 
@@ -120,7 +129,7 @@ class TristoreSettings(BaseSettings):
         # A secret's file counts for more than .env: a copy of .env.example has an empty line for each.
         return init_settings, env_settings, file_secret_settings, dotenv_settings
 
-    @field_validator(*READERS, *MORE_OF_POSTGRES, "metrics_token", "password_breach_url", mode="before")
+    @field_validator(*READERS, *MORE_OF_POSTGRES, *MAY_BE_EMPTY, mode="before")
     @classmethod
     def _empty_is_unset(cls, secret: object) -> object:
         return None if secret == "" else secret
@@ -170,11 +179,35 @@ class TristoreSettings(BaseSettings):
         _, _, rest = dsn.get_secret_value().partition("://")
         return SecretStr(f"{'postgresql+asyncpg' if read is read_postgres else known.scheme}://{rest}")
 
+    @field_validator("mail_dsn")
+    @classmethod
+    def _read_mail(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn and dsn.get_secret_value() != MAIL_OFF:
+            read_smtp(dsn.get_secret_value())
+        return dsn
+
+    @property
+    def mail_server(self) -> Dsn | None:
+        """None where there is none."""
+        dsn = self.mail_dsn.get_secret_value() if self.mail_dsn else MAIL_OFF
+        return None if dsn == MAIL_OFF else read_smtp(dsn)
+
+    @property
+    def mail_folder(self) -> Path | None:
+        """Where a developer's machine keeps mail instead of sending it. None elsewhere."""
+        has_folder = self.mail_server is None and sends_mail(self.mail_dsn, self.environment)
+        return self.data_dir / "mail" if has_folder else None
+
+    @property
+    def link_base(self) -> str:
+        """Where links lead, without a slash at the end."""
+        return str(self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
         problems = list(self._production_problems()) if self.environment == "production" else []
         if problems:
-            raise ValueError("\n    ".join(("refusing to start in production:", *problems)))
+            raise UnsafeInProduction(problems)
         return self
 
     def _production_problems(self) -> list[str]:
@@ -200,6 +233,7 @@ class TristoreSettings(BaseSettings):
             ]
         if trusts_everybody(self.trusted_proxies):
             problems.append("TRUSTED_PROXIES holds every address: any client could name the address it is counted by")
+        problems += self._mail_problems()
         limits = [getattr(self, name) for name in type(self).model_fields if name.startswith("rate_limit_")]
         if limits and not any(limits):
             problems.append("RATE_LIMIT_... are all empty: passwords could be guessed without end")
@@ -208,6 +242,17 @@ class TristoreSettings(BaseSettings):
         if self.metrics_token and len(self.metrics_token.get_secret_value()) < 16:
             problems.append("METRICS_TOKEN is shorter than 16 characters")
         return problems
+
+    def _mail_problems(self) -> Iterator[str]:
+        if self.mail_dsn is None:
+            yield f"MAIL_DSN is not set: MAIL_DSN={MAIL_OFF} sends no mail"
+        elif server := self.mail_server:
+            if is_in_the_clear(server):
+                yield "MAIL_DSN has starttls=never, and leads to another machine: whoever is between reads all mail"
+            if self.mail_from == NOBODY:
+                yield "MAIL_FROM is not set"
+            if not self.public_url or self.public_url.scheme != "https":
+                yield "PUBLIC_URL is not set, or not https: links in mails carry secrets there"
 
     def require_dsns(self) -> None:
         """Raises MissingDSN with a line for each DSN that is not set."""
@@ -234,6 +279,28 @@ class TristoreSettings(BaseSettings):
         return self.dsn("postgres_dsn")
 
 
+def sends_mail(dsn: SecretStr | None, environment: str | None) -> bool:
+    """To a server, or into the folder of a developer's machine."""
+    return dsn.get_secret_value() != MAIL_OFF if dsn else environment == "local"
+
+
+class UnsafeInProduction(ValueError):
+    """Each of `problems` begins with the name of its setting."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class WrongSettings(SystemExit):
+    """Ends the process with a line for each mistake. None tells a value."""
+
+    def __init__(self, mistakes: Sequence[str], *, production: bool = False) -> None:
+        super().__init__("\n  ".join(["The settings are wrong:", *mistakes]))
+        self.mistakes = mistakes
+        self.production = production
+
+
 class MissingDSN(RuntimeError):
     """A store has no address, and only `make run` may start one."""
 
@@ -245,18 +312,51 @@ def _missing(name: DsnField) -> str:
     )
 
 
-def _line(error: ErrorDetails) -> str:
-    name = ".".join(map(str, error["loc"])).upper()
-    return f"{name}{': ' * bool(name)}{error['msg'].removeprefix('Value error, ')}"
-
-
-def load(cls: type[S]) -> S:
-    """Read the settings from the environment, the secrets' files and `.env`. Raises SystemExit with a line for each
-    mistake, without the values."""
+def secrets_folder() -> Path | None:
+    """Where a file may have a setting of its name. None where there is no such folder."""
     folder = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
+    return folder if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else None
+
+
+def load(cls: type[S], *, complete: bool = False) -> S:
+    """Read the settings from the environment, the secrets' files and `.env`. `complete`: a DSN that is not set is a
+    mistake, too. Raises WrongSettings with all mistakes."""
+    wrong: set[str] = set()
+    mistakes: list[str] = []
+    settings = None
+    while settings is None:
+        # The rest is only looked at when each field is right: so what is wrong is left out, and it is read again.
+        settings, errors = _attempt(cls, {name: cls.model_fields[name].get_default() for name in wrong})
+        mistakes += [mistake for error in errors for mistake in _told(error, wrong)]
+        found = {str(error["loc"][0]) for error in errors if error["loc"]}
+        if errors and not found - wrong:
+            raise WrongSettings(mistakes, production=any(map(_unsafe, errors)))
+        wrong |= found
+    if complete:
+        mistakes += [_missing(name) for name in READERS if name not in wrong and getattr(settings, name) is None]
+    if mistakes:
+        raise WrongSettings(mistakes, production=settings.environment == "production")
+    return settings
+
+
+def _attempt(cls: type[S], given: Mapping[str, Any]) -> tuple[S | None, list[ErrorDetails]]:
     try:
-        return cls(_secrets_dir=folder if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else None)
+        return cls(_secrets_dir=secrets_folder(), **given), []
     except ValidationError as error:
-        raise SystemExit("\n  ".join(["The settings are wrong:", *map(_line, error.errors())])) from None
+        return None, error.errors()
     except (SettingsError, OSError, UnicodeDecodeError) as error:
-        raise SystemExit(f"The settings cannot be read from .env or {folder}: {type(error).__name__}") from None
+        files = " or ".join(filter(None, (".env", str(secrets_folder() or ""))))
+        raise WrongSettings([f"They cannot be read from {files}: {type(error).__name__}"]) from None
+
+
+def _unsafe(error: ErrorDetails) -> Sequence[str]:
+    unsafe = error.get("ctx", {}).get("error")
+    return unsafe.problems if isinstance(unsafe, UnsafeInProduction) else ()
+
+
+def _told(error: ErrorDetails, known: Set[str]) -> list[str]:
+    if unsafe := _unsafe(error):
+        told = [problem for problem in unsafe if problem.partition(" ")[0].lower() not in known]
+        return [f"{problem} (production refuses that)" for problem in told]
+    name = ".".join(map(str, error["loc"])).upper()
+    return [f"{name}{': ' * bool(name)}{error['msg'].removeprefix('Value error, ')}"]

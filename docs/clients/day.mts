@@ -46,16 +46,6 @@ for (const content of ["Bonjour !", "Une baguette, s'il vous plaît.", "Merci, a
 }
 
 const told: Record<string, unknown> = { seen };
-// begin part orders
-const [course] = (await good(client.GET("/courses"))).items;
-if (!course) throw new Error("There is no course.");
-let order = await good(client.POST("/orders", { body: { course_id: course.id, expected_price_cents: course.price_cents } }));
-while (order.status === "pending") {
-  await pause(1000);
-  order = await good(client.GET("/orders/{order_id}", { params: { path: { order_id: order.id } } }));
-}
-told.order = order.status;
-// end part orders
 const exported = await good(client.GET("/users/me/export"));
 told.exported = exported.conversations.map(({ messages }) => messages.map(({ content }) => content));
 // Asked again it answers 401, for then nobody is there any more who could ask.

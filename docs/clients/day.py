@@ -17,13 +17,6 @@ from chatlingo_client.api.users import erase_me, export_me, register
 from follow import follow
 from retries import Retry
 
-# begin part orders
-# isort: split
-from chatlingo_client.api.courses import list_courses
-from chatlingo_client.api.orders import place_order, read_order
-
-# end part orders
-
 PASSWORD = "correct horse 9"  # noqa: S105 - an example
 
 
@@ -46,14 +39,6 @@ async def main(api: str) -> dict[str, Any]:
             await asyncio.sleep(0.02)
 
     told: dict[str, Any] = {"seen": seen}
-    # begin part orders
-    course = good(await list_courses.asyncio(client=client)).items[0]
-    order = good(await place_order.asyncio(client=client, body=m.OrderIn(course_id=course.id)))
-    while order.status == "pending":
-        await asyncio.sleep(1)
-        order = good(await read_order.asyncio(client=client, order_id=order.id))
-    told["order"] = order.status
-    # end part orders
     export = good(await export_me.asyncio(client=client))
     told["exported"] = [[message.content for message in talk.messages] for talk in export.conversations]
     # Asked again it answers 401, for then nobody is there any more who could ask.

@@ -8,6 +8,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+phase = "${'contract' if upgrades and ('op.drop_table(' in upgrades or 'op.drop_column(' in upgrades) else 'expand'}"
 
 
 def upgrade() -> None:

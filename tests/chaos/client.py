@@ -9,7 +9,7 @@ from tests.chaos.arena import Arena
 from tests.chaos.curator import Catalogue
 from tests.chaos.guests import Guest, Operation
 from tests.chaos.learner import PASSWORD, Learner
-from tests.chaos.memory import History, Tally
+from tests.chaos.memory import WHILE_ERASED, History, Tally
 from tests.chaos.talker import Talker
 
 THINKING = (0.02, 0.2)
@@ -250,12 +250,12 @@ class Client(Talker):
         for talk in learner.living_talks:
             path = f"/conversations/{talk.id}"
             for _ in range(3):
-                body = {"id": self.word(), "content": "while erased"}
+                body = {"id": self.word(), "content": WHILE_ERASED}
                 yield self.ask(learner, "POST", f"{path}/messages", token, body)
-            yield self.ask(learner, "PATCH", path, token, {"title": "while erased"})
+            yield self.ask(learner, "PATCH", path, token, {"title": WHILE_ERASED})
             if self.chance.random() < DELETED_WHILE_ERASED:
                 yield self.ask(learner, "DELETE", path, token)
-        yield self.ask(learner, "PATCH", "/users/me", token, {"bio": "while erased"})
+        yield self.ask(learner, "PATCH", "/users/me", token, {"bio": WHILE_ERASED})
         yield self.ask(learner, "PATCH", "/users/me", token, {"username": f"u{self.word()}"})
         for guest in self._guests:
             yield from guest.last_requests(self, learner, token)

@@ -41,6 +41,12 @@ class Guest:
         """Of the clients, for each variant that needs others."""
         return {}
 
+    async def arrive(self) -> None:
+        """Begin what the apps will need."""
+
+    async def leave(self) -> None:
+        """End it."""
+
     def operations(self, client: "Client") -> list[tuple[Operation, int]]:
         """What a client does besides, and how often."""
         return []

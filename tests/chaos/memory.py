@@ -8,6 +8,8 @@ from typing import Literal
 LATE_SECONDS = 10.0
 """So long after it was sent, a request without an answer may still take effect: an app may hang, and go on."""
 TOLD = 25
+WHILE_ERASED = "while erased"
+"""What users write at the same time as they delete, or are erased."""
 
 State = Literal["asked for", "living", "ending", "ended"]
 

@@ -161,6 +161,8 @@ class Run:
 async def prepared(seed: int, folder: Path, variant: str, course: Course) -> AsyncIterator[Run]:
     present = guests()
     more = {name: value for guest in present for name, value in guest.settings.items()}
+    for guest in present:
+        await guest.arrive()
     kinds = {"three_nodes": course.three_nodes, "replicated": course.replicated}
     starting = arena_in(folder, variant, seed, more, **kinds)
     async with starting as arena, Machine(lambda: [app.pid for app in arena.apps]).watched() as machine:
@@ -174,3 +176,5 @@ async def prepared(seed: int, folder: Path, variant: str, course: Course) -> Asy
         finally:
             for client in clients:
                 await client.rest()
+            for guest in present:
+                await guest.leave()

@@ -43,10 +43,11 @@ def assert_unavailable(answer: httpx.Response, seconds: float, store: Store) -> 
     assert seconds < Settings.model_fields["postgres_request_deadline"].default + SLACK
 
 
-async def every_route(client: httpx.AsyncClient, headers: dict[str, str]) -> list[httpx.Response]:
+async def refused(client: httpx.AsyncClient, headers: dict[str, str]) -> list[str]:
+    """What did not succeed of a request to every route that people use."""
     created = await client.post("/conversations", headers=headers, json={"title": "t"})
     conversation = f"/conversations/{created.json().get('id')}"
-    return [
+    answers = [
         created,
         await client.post("/users/register", json=account()),
         await client.get("/users/me", headers=headers),
@@ -57,6 +58,7 @@ async def every_route(client: httpx.AsyncClient, headers: dict[str, str]) -> lis
         await client.post(f"{conversation}/messages", headers=headers, json={"content": "x"}),
         await client.get(f"{conversation}/messages", headers=headers),
     ]
+    return [f"{each.request.method} {each.request.url.path}: {each.text}" for each in answers if not each.is_success]
 
 
 def connected_redis(lab: Lab) -> Any:

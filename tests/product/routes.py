@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 
 from tests.product.people import register, register_admin
-from tests.samples import SAMPLES, about, with_ids
+from tests.samples import HELD_BACK, SAMPLES, about, with_ids
 from tristore.stores.stores import Stores
+from tristore.testing.outbox import query
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -24,6 +25,10 @@ class Operation:
     @property
     def name(self) -> tuple[str, str]:
         return self.method, self.path
+
+    @property
+    def is_for_admins(self) -> bool:
+        return "403" in self.document["responses"] and self.name not in HELD_BACK
 
     @property
     def has_no_end(self) -> bool:
@@ -68,7 +73,8 @@ def _examples(operation: dict[str, Any], document: dict[str, Any]) -> list[dict[
 
 async def stock(client: httpx.AsyncClient, headers: dict[str, str], admin: dict[str, str]) -> dict[str, str]:
     """Make one of everything. Returns the ids by the names that paths have for them."""
-    ids = {"user_id": headers["X-User-Id"]}
+    sessions = (await client.get("/auth/sessions", headers=headers)).json()["items"]
+    ids = {"user_id": headers["X-User-Id"], "session_id": sessions[0]["id"]}
     for sample in SAMPLES:
         maker = admin if sample.owner == "admin" else headers
         path, body = with_ids(sample.path, ids), about(ids, sample.body)
@@ -80,4 +86,13 @@ async def stock(client: httpx.AsyncClient, headers: dict[str, str], admin: dict[
 
 async def stocked(client: httpx.AsyncClient, stores: Stores) -> dict[str, str]:
     """The ids of what a user owns, and of what is for everybody."""
-    return await stock(client, await register(client), await register_admin(client, stores))
+    ids = await stock(client, await register(client), await register_admin(client, stores))
+    await keep_link(stores, ids["user_id"])
+    return ids
+
+
+async def keep_link(stores: Stores, user_id: str) -> None:
+    """As if the user had been mailed a link."""
+    link = "'verify', 'somebody@example.com', 'hash', now() + interval '1h'"
+    sql = f"INSERT INTO email_links (owner_id, purpose, address, token_hash, expires_at) VALUES (:id, {link})"
+    await query(stores, sql, id=user_id)

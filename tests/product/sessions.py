@@ -19,6 +19,7 @@ Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]
 PATIENT = {
     "REDIS_TIMEOUT": "0.5",
     "EFFECTS_DEADLINE": "2",
+    "POSTGRES_CONNECT_TIMEOUT": "5",
     "POSTGRES_REQUEST_DEADLINE": "8",
     "POSTGRES_STATEMENT_TIMEOUT": "8",
     "POSTGRES_LOCK_TIMEOUT": "8",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import httpx
 
 from tests.product.sessions import CEILINGS, PATIENT, Clients, Headers, Member
-from tests.under_test import Lab, fresh_databases
-from tristore.stores.stores import Stores, open_stores
+from tests.under_test import Lab, fresh_databases, stores_beside
+from tristore.stores.stores import Stores
 from tristore.testing.proxy import Proxy, proxy_to
 
 # Nobody else delivers what a request has left, nor does any copy end by itself.
@@ -51,7 +51,7 @@ async def town_in(lab: Lab) -> AsyncIterator[Town]:
         fresh_databases(lab.servers) as settings,
         proxy_to(lab.servers["postgresql"].port) as postgresql,
         proxy_to(lab.servers["redis"].port) as redis,
-        open_stores(settings.model_copy(update={"mongodb_timeout": 5})) as stores,
+        stores_beside(settings) as stores,
     ):
         own = replace(lab, settings=settings)
         port = str(lab.servers["postgresql"].port)

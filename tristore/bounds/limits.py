@@ -1,5 +1,6 @@
 """Limits on how often somebody may ask."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -41,6 +42,18 @@ class Limits:
         for limit, who in self._of_address(kind, address):
             self._refuse(kind, await self._counters.count(limit, kind, who))
 
+    async def mail(self, address: str) -> None:
+        """One that somebody asks for, by the address that it goes to."""
+        await self.count("mail", hashed(address))
+
+    async def may_mail(self, address: str) -> bool:
+        """The same, for an answer that must not tell that others have asked."""
+        try:
+            await self.mail(address)
+        except TooManyRequests:
+            return False
+        return True
+
     def anonymous(self, address: str) -> None:
         """Count a request of nobody that we know, in this process alone."""
         for limit, who in self._of_address("anonymous", address):
@@ -55,6 +68,11 @@ class Limits:
         if seconds is not None:
             self.counts[kind] += 1
             raise TooManyRequests(ceil(seconds))
+
+
+def hashed(*parts: str) -> str:
+    """For a key that names somebody: what is in a key would outlive an erasure."""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 @lru_cache(4096)

@@ -25,9 +25,12 @@ class RateCounters:
         self._redis = redis
         self._breaker = breaker
         pool: Any = redis.client.connection_pool  # the option is documented, but not in its type
-        self._shared = SharedLimiter(
-            RedisStorage("redis://", implementation="redispy", key_prefix="limits", connection_pool=pool)
-        )
+        storage = RedisStorage("redis://", implementation="redispy", key_prefix="limits", connection_pool=pool)
+        if redis.cluster:  # the library's own client of a cluster would have other connections and time-outs
+            bridge: Any = storage.bridge
+            bridge.storage = redis.client
+            bridge.register_scripts()
+        self._shared = SharedLimiter(storage)
         self._here: dict[RateLimitItem, tuple[float, Counter[tuple[str, ...]]]] = {}
 
     async def count(self, limit: RateLimitItem, *who: str) -> float | None:

@@ -16,6 +16,8 @@ class Announcement:
     """How many subscribers Redis counted when it took the message."""
     taken_at: float = field(default_factory=time.monotonic)
     """Not before Redis took it."""
+    taken_by: str = ""
+    """Which server of a cluster took it."""
     heard_by: set[str] = field(default_factory=set)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -18,8 +18,13 @@ class Versioned:
 def keys_of(key: str, format_number: int, history: str) -> list[str]:
     """The key of the entry and the key of its lease, in one hash slot. `history` is that of Redis' data and of
     PostgreSQL's: what a restarted Redis brings back from disk has other keys, and what a failover lost."""
-    name = f"cache:{format_number}:{history}:{{{key}}}"
+    name = f"cache:{format_number}:{history}:{hash_tag(key)}"
     return [name, f"{name}:lease"]
+
+
+def hash_tag(key: str) -> str:
+    """What decides in which slot of a cluster the key's entry and lease are."""
+    return f"{{{key}}}"
 
 
 def entry_of(found: Versioned | None) -> bytes:

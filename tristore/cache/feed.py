@@ -118,9 +118,12 @@ class Feed:
         refuses. The caller limits the time."""
         await ping(self._redis)
         while not self._is_heard():
-            if self._refusal:
-                raise StoreUnavailable("redis", self._refusal.reason, self._refusal.cause)
+            if refusal := self._refused():
+                raise StoreUnavailable("redis", refusal.reason, refusal.cause)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _refused(self) -> StoreUnavailable | None:
+        return self._refusal
 
     def announce(self, name: str, *, acknowledged: bool = False) -> Announcement:
         """What a script must publish to tell this name. With `acknowledged`, every process that hears it says so."""
@@ -140,7 +143,8 @@ class Feed:
             async with asyncio.timeout(announcement.taken_at + HEARD_SECONDS - time.monotonic()):
                 with suppress(StoreUnavailable):
                     async with within_timeout(self._redis):
-                        processes = await beating(self._redis.client, ALIVE_KEY, 2 * ALIVE_SECONDS)
+                        alive = self._redis.identity.key(ALIVE_KEY)
+                        processes = await beating(self._redis.client, alive, 2 * ALIVE_SECONDS)
                     self._note_history()
                     if time.monotonic() >= self._may_be_new_until:
                         return await announcement.wait_for(processes | {self._me})
@@ -167,7 +171,7 @@ class Feed:
             self._heard_at = -ALIVE_SECONDS
             with suppress(StoreUnavailable):
                 async with within_timeout(self._redis):
-                    await self._redis.client.zrem(ALIVE_KEY, self._me)
+                    await self._redis.client.zrem(self._redis.identity.key(ALIVE_KEY), self._me)
 
     def _send(self, channel: str, word: str) -> None:
         self._unsent[channel].add(word)
@@ -180,12 +184,15 @@ class Feed:
             try:
                 with self._breaker:
                     async with within_timeout(self._redis):
-                        await self._redis.client.publish(channel, " ".join((self._me, *words)))
+                        await self._publish(channel, " ".join((self._me, *words)))
                 self.counts["sent"] += len(words)
             except StoreUnavailable:
                 self.counts["not_sent"] += len(words)
             except Exception:
                 log.exception("wake_up_failed")
+
+    async def _publish(self, channel: str, text: str) -> None:
+        await self._redis.client.publish(self._redis.identity.channel(channel), text)
 
     async def _subscribe_repeatedly(self) -> None:
         while True:
@@ -201,7 +208,8 @@ class Feed:
     async def _subscribe(self) -> None:
         with translate_errors():
             async with self._redis.subscriber.pubsub() as pubsub:
-                await pubsub.subscribe(CHANNEL, self._own_channel(self._me))
+                channels = (CHANNEL, self._own_channel(self._me))
+                await pubsub.subscribe(*map(self._redis.identity.channel, channels))
                 while True:
                     beat_at = time.monotonic()
                     if await self._sends_beat():
@@ -254,9 +262,10 @@ class Feed:
         if not await is_of_primary(self._redis):
             await learn_history(self._redis)
             raise StoreUnavailable("redis", "unreachable", "failover")
-        channel = self._own_channel(self._me)
-        sent = (ALIVE_KEY, self._me, channel, f"{self._me} beat:{self._beat}")
-        while not await beat(self._redis.subscriber, *sent, self._redis.identity.history):
+        identity = self._redis.identity
+        channel = identity.channel(self._own_channel(self._me))
+        sent = (identity.key(ALIVE_KEY), self._me, channel, f"{self._me} beat:{self._beat}")
+        while not await beat(self._redis.subscriber, *sent, identity.history):
             await learn_history(self._redis)
         self._note_history()
 
@@ -270,7 +279,7 @@ class Feed:
 
     def _handle(self, message: Message) -> bool:
         """Returns whether it was this process's last heartbeat."""
-        channel = message["channel"].decode() if message["channel"] else ""
+        channel = message["channel"].decode().partition("@")[0] if message["channel"] else ""
         if message["type"] == "subscribe" and channel == CHANNEL:  # also when the client has connected anew by itself
             self._may_be_new_until = time.monotonic() + ALIVE_SECONDS if self._was_subscribed else 0
             self._was_subscribed = True

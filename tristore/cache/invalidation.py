@@ -1,6 +1,7 @@
 """Ends what processes have copies of. When the answer goes out, no process still uses an old copy."""
 
 import asyncio
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
@@ -9,7 +10,9 @@ from tristore.outbox.effects import Effect, Owed
 from tristore.outbox.relay import Outbox
 
 PATIENCE_SECONDS = 2.5
-"""The relays of other processes have so long for what this one cannot deliver. Each polls once a second."""
+"""An answer waits so long for what this process could not deliver at once. Each relay polls once a second."""
+AGAIN_SECONDS = 0.3
+"""After what time this process tries again itself."""
 
 
 class Cache(Protocol):
@@ -55,12 +58,33 @@ class Invalidation:
 
     async def deliver(self, owed: Sequence[Owed]) -> None:
         """Deliver, and wait until every process has heard of each invalidation. When this process could not tell Redis,
-        wait until another one has, and until no near cache can still hold what it did not hear of. Never raises."""
+        try again, or wait until another one has, and until no near cache can still hold what it did not hear of. Never
+        raises."""
         keys = {item.id: item.effect.key for item in owed if isinstance(item.effect, Invalidate)}
         invalidations = [item for item in owed if item.id in keys]
         others = [item for item in owed if item.id not in keys]
         undelivered, _ = await asyncio.gather(self._outbox.deliver(invalidations), self._outbox.deliver(others))
-        if not undelivered:
+        if undelivered:
+            await self._wait_for_anybody(invalidations)
+        else:
             await self._cache.wait_until_heard(keys.values())
-        elif await self._outbox.applied_within(invalidations, PATIENCE_SECONDS):
-            await asyncio.sleep(self._near_doubt)
+
+    async def _wait_for_anybody(self, owed: Sequence[Owed]) -> None:
+        """Who tells Redis: a relay, or this process in another attempt. Relays may have to wait longer than an answer
+        may: the stream is leased for seconds to a request that has ended, or its last attempt has just failed."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            if await self._outbox.applied_within(owed, min(left, AGAIN_SECONDS)):
+                return await asyncio.sleep(self._near_doubt)
+            if await self._tell(owed):
+                return None
+        return None
+
+    async def _tell(self, owed: Sequence[Owed]) -> bool:
+        """It stays owed all the same. Told twice, it does no harm."""
+        due = [item.effect for item in owed if isinstance(item.effect, Invalidate) and not item.effect.delay]
+        telling = (self._cache.invalidate(effect.key, effect.version, heard=effect.heard) for effect in due)
+        if any(isinstance(result, BaseException) for result in await asyncio.gather(*telling, return_exceptions=True)):
+            return False
+        await self._cache.wait_until_heard([effect.key for effect in due])
+        return True

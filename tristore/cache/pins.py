@@ -36,10 +36,9 @@ class RedisPins:
             self._own.popitem(last=False)
         try:
             with self._breaker:
-                async with within_timeout(self._redis), self._redis.client.pipeline(transaction=False) as pipeline:
-                    for user in users:
-                        pipeline.set(_key(user), b"1", px=round(seconds * 1000))
-                    await pipeline.execute()
+                async with within_timeout(self._redis):
+                    for user in users:  # one, as a rule
+                        await self._redis.client.set(_key(user), b"1", px=round(seconds * 1000))
         except StoreUnavailable:
             pass
 
@@ -54,8 +53,8 @@ class RedisPins:
                     pinned = await self._redis.client.exists(_key(user))
         except StoreUnavailable:
             return True
-        if self._history != self._redis.identity.history:
-            self._history, self._since = self._redis.identity.history, time.monotonic()
+        if self._history != self._redis.history:
+            self._history, self._since = self._redis.history, time.monotonic()
         return bool(pinned) or time.monotonic() < self._since + seconds
 
 

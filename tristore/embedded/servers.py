@@ -171,7 +171,7 @@ class EmbeddedServers:
     def _clear(self, store: Store) -> bool:
         """End all processes that still work in the store's folder. True if a server was among them."""
         kind, data = self._kinds[store], self._data(store)
-        found = servers_on(data, kind.program)
+        found = servers_on(data, kind.programs)
         servers = [process for process in found if serves(process, data)]
         end(servers, kind.stop_signal)
         end(found, signal.SIGKILL)  # children of a killed postmaster: nobody tells them to stop

@@ -69,6 +69,10 @@ class DocumentedAPI(FastAPI):
         self.add_route(self.openapi_url, self._answer_document, include_in_schema=False)
         _add_page(self)
 
+    def serve_front(self) -> None:
+        """What a browser finds at `/`: the page of the document where it is served, one word where it is not."""
+        self.add_route("/", _to_page if self.openapi_url else _word, include_in_schema=False)
+
     async def _answer_document(self, request: Request) -> Response:
         root_path = request.scope.get("root_path", "")  # what a proxy in front adds to each path
         if root_path not in self._written:  # made once: it takes longer than any other answer
@@ -164,6 +168,15 @@ def _add_page(app: FastAPI) -> None:
 
     app.add_route("/docs", page, include_in_schema=False)
     app.add_route(f"/{files}/{{name}}", file, include_in_schema=False)
+
+
+async def _to_page(request: Request) -> Response:
+    # Relative: an address with a host would be that which the request names, and it also holds behind a prefix.
+    return Response(status_code=307, headers={"Location": "docs"})
+
+
+async def _word(request: Request) -> Response:
+    return Response("ok\n", media_type="text/plain")
 
 
 def _digest_of_script(page: bytes) -> str:

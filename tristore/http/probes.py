@@ -5,6 +5,7 @@ from fastapi.params import Depends
 from fastapi.routing import APIRoute
 
 from tristore.http.anonymous import BY_ADDRESS
+from tristore.http.headers import sends
 from tristore.http.metrics import require_scraper_in_production
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
@@ -17,8 +18,10 @@ router = PrefixedRouter(
     route_class=APIRoute,  # a probe may ask with any parameters
 )
 
-NOT_NOW: Responses = {503: {"description": "Not now", "model": Probe}}
-WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "model": Health}}
+LATER = {"Retry-After": "1"}
+"""The stores are asked again after about a second."""
+NOT_NOW: Responses = {503: {"description": "Not now", "model": Probe, **sends("Retry-After")}}
+WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "model": Health, **sends("Retry-After")}}
 
 
 @router.get(
@@ -31,10 +34,11 @@ WITHOUT_POSTGRESQL: Responses = {503: {"description": "Without PostgreSQL", "mod
 async def read_health(request: Request) -> Response:
     """In production it needs the metrics' token.
 
-    `degraded` while Redis or MongoDB is down: the service goes on without, as far as it can."""
+    `degraded` while Redis, MongoDB or the mail server is down: the service goes on without, as far as it can. Mail
+    waits."""
     report = await _health(request).report()
-    status = 503 if report.status == "unavailable" else 200
-    return Response(report.as_json, status_code=status, media_type="application/json")
+    good = report.status != "unavailable"
+    return Response(report.as_json, 200 if good else 503, {} if good else LATER, "application/json")
 
 
 @router.get("/live", summary="Is the process alive?")
@@ -60,5 +64,7 @@ def _health(request: Request) -> HealthService:
 
 
 def _answer(response: Response, good: bool) -> Probe:
-    response.status_code = 200 if good else 503
+    if not good:
+        response.status_code = 503
+        response.headers.update(LATER)
     return Probe(status="ok" if good else "unavailable")

@@ -105,6 +105,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ending.close = self.transport.close  # no circle of references is left
 
     def shutdown(self) -> None:
+        self._all.is_ending = True
         if isinstance(self.parser, _Discard):
             self.transport.close()
         else:
@@ -131,6 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._waits_since, self._body_until = False, math.inf, math.inf
         if not self.parser.should_upgrade():
+            self.cycle.keep_alive = self.cycle.keep_alive and not self._all.is_ending
             self.cycle.transport = self._ending  # type: ignore[assignment]  # has what a cycle calls
             self.headers = _NOTHING  # takes the trailers: the list so far belongs to the running request
 
@@ -334,6 +336,8 @@ class _Server:
     """Whether they are looked at once a second, for what takes too long."""
     held: int = 0
     """Bytes of bodies of requests that are not answered yet."""
+    is_ending: bool = False
+    """Whether it shuts down. A connection that was accepted just before would go on for as long as requests come."""
 
 
 _servers: WeakKeyDictionary[ServerState, _Server] = WeakKeyDictionary()

@@ -7,11 +7,17 @@ from starlette.requests import HTTPConnection
 from tristore.stores.replica import caller
 
 WHO = "who"
+LONGEST_CLIENT = 200
 
 
 def address_of(request: HTTPConnection) -> str:
     """The address of the peer, or what a trusted proxy says of it."""
     return request.client.host if request.client else "unknown"
+
+
+def client_of(request: HTTPConnection) -> str:
+    """What the client calls itself."""
+    return "".join(filter(str.isprintable, request.headers.get("User-Agent", "")))[:LONGEST_CLIENT]
 
 
 def bearer_token(request: HTTPConnection) -> str:

@@ -5,7 +5,6 @@ each connection begins with the present state, and a lost hint is made up for by
 while a client is slow is one hint.
 """
 
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Unpack
@@ -15,8 +14,6 @@ from tristore.live.listeners import Listener, Listeners, LiveSettings
 
 NEWEST = 100
 """A connection begins with so many hints at most."""
-SKEW_SECONDS = 10.0
-"""Clocks of writers may differ by so much: a poll looks so far back beyond the last one."""
 TOLD = 1_000
 """Of so many keys a listener remembers what it was told. Beyond that some hints come twice."""
 
@@ -38,7 +35,7 @@ class HintSource(Protocol):
         """Their present numbers, of those that are above zero."""
 
     async def moved(self, names: Collection[str], seconds: float) -> Iterable[tuple[str, str, int]]:
-        """Name, key and a number that its own is not above, for each that moved within so many seconds."""
+        """Name, key and its present number, for each that moved within so many seconds."""
 
 
 @dataclass(slots=True)
@@ -66,7 +63,6 @@ class HintService(Listeners[Hint]):
         super().__init__(**settings)
         self._source = source
         self._states: dict[Listener, _State] = {}
-        self._polled_at = time.monotonic()
 
     async def _place(self, listener: Listener, after: int | None) -> None:
         state = self._states[listener] = _State()  # before anything is read: what moves in between is noted
@@ -102,16 +98,14 @@ class HintService(Listeners[Hint]):
         self._states[listener].moved[key] = None
         listener.woken.set()
 
-    async def _wake_those_behind(self) -> None:
-        started_at, since = time.monotonic(), self._polled_at
+    async def _wake_those_behind(self, seconds: float) -> None:
         if self._listeners:
             names = {listener.name for listener in self._listeners}
-            for name, key, number in await self._source.moved(names, started_at - since + SKEW_SECONDS):
+            for name, key, number in await self._source.moved(names, seconds):
                 for listener in self._by_name.get(name, ()):
                     if number > self._states[listener].told.get(key, -1):
                         self.counts["found_behind"] += 1
                         self._note(listener, key)
-        self._polled_at = started_at
         for listener in self._listeners:
             if self._states[listener].moved:  # of what could not be read before
                 listener.woken.set()

@@ -9,6 +9,7 @@ connection.
 import asyncio
 import math
 import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,9 @@ AT_ONCE = 8
 """How many may read, and how many may be verified, at a time. All who are woken together leave the stores to others
 too."""
 
+SKEW_SECONDS = 10.0
+"""Clocks of writers may differ by so much: a poll looks so far back beyond the last one."""
+
 E = TypeVar("E", bound=Entry)
 
 log = structlog.get_logger()
@@ -44,6 +48,8 @@ class Listener:
     last: int = 0
     ahead: bool = False
     """Whether it asked for what follows an entry that there is not. It then begins with what comes from now on."""
+    missed: bool = False
+    """Whether its entries could not be read when it was woken."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: bool = False
     over: bool = False
@@ -215,20 +221,23 @@ class Listeners(Generic[E]):
                 listener.woken.set()
 
     async def _poll(self) -> None:
+        polled_at = time.monotonic()
         while not self._ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._poll_now.wait()
             self._poll_now.clear()
+            started_at = time.monotonic()
             try:
-                await self._wake_those_behind()
+                await self._wake_those_behind(started_at - polled_at + SKEW_SECONDS)
+                polled_at = started_at
             except StoreUnavailable:
                 self.counts["poll_failed"] += 1
             except Exception:
                 log.exception("live_poll_failed")
 
-    async def _wake_those_behind(self) -> None:
-        """Raises StoreUnavailable."""
+    async def _wake_those_behind(self, seconds: float) -> None:
+        """Among all that got entries within so many seconds. Raises StoreUnavailable."""
         raise NotImplementedError
 
 
@@ -243,8 +252,7 @@ class LiveService(Listeners[E]):
         if not await self._source.exists(listener.name, listener.caller):
             raise NotFound
         if after is not None:
-            numbers = await self._source.last_numbers([listener.name])
-            listener.ahead = after > numbers.get(listener.name, after)
+            listener.ahead = after > await self._source.last_number(listener.name)
         if after is None or listener.ahead:
             newest = await self._source.page(listener.name, 1, None)
             listener.last = newest[0].seq if newest else 0
@@ -257,17 +265,18 @@ class LiveService(Listeners[E]):
             try:
                 return await self._source.page(listener.name, PAGE, listener.last)
             except StoreUnavailable:
+                listener.missed = True
                 return []
 
-    async def _wake_those_behind(self) -> None:
+    async def _wake_those_behind(self, seconds: float) -> None:
         if not (listeners := list(self._listeners)):
             return
-        numbers = await self._source.last_numbers({listener.name for listener in listeners})
+        numbers = await self._source.recent_numbers({listener.name for listener in listeners}, seconds)
         for listener in listeners:
-            number = numbers.get(listener.name)
-            if number is None:
+            if listener.name not in numbers:
                 self.counts["deleted"] += 1
                 listener.end()
-            elif number > listener.last:
+            elif listener.missed or (numbers[listener.name] or 0) > listener.last:
                 self.counts["found_behind"] += 1
+                listener.missed = False
                 listener.woken.set()

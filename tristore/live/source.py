@@ -23,5 +23,9 @@ class Source(Protocol[E]):
     async def page(self, name: str, limit: int, after: int | None) -> Sequence[E]:
         """Up to `limit` entries in order: those that follow number `after`, else the last ones."""
 
-    async def last_numbers(self, names: Collection[str]) -> Mapping[str, int]:
-        """For each list that exists, a number that no entry is above. It may be too high for a moment."""
+    async def last_number(self, name: str) -> int:
+        """A number that no entry is above which anybody was shown. It may be too high for a moment."""
+
+    async def recent_numbers(self, names: Collection[str], seconds: float) -> Mapping[str, int | None]:
+        """For each list that exists: the number of the last entry, or None where none has come within so many
+        seconds."""

@@ -4,9 +4,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from tristore.bounds.rate_counters import RateCounters
 from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.cluster_feed import feed_on
 from tristore.cache.feed import ALIVE_SECONDS, Feed
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import JITTER, FencedCache
@@ -17,6 +20,10 @@ from tristore.errors import StoreName
 from tristore.live.hints import HintService, HintSource
 from tristore.live.listeners import E, LiveService, LiveSettings
 from tristore.live.source import Source
+from tristore.mail.effects import MAIL
+from tristore.mail.mailer import Mailer
+from tristore.mail.templates import Templates
+from tristore.mail.transports import MailFolder, SmtpServer, Transport
 from tristore.migrations.history import History
 from tristore.ops.health import HealthService
 from tristore.ops.metrics import Metrics
@@ -52,6 +59,8 @@ class Facts:
     """Seconds: of the lifetimes that the product gives to what it caches."""
     revisions: History
     """The product's migrations of PostgreSQL."""
+    templates: Path
+    """The folder of its texts: `mail/` and `pages/`."""
 
 
 class Components:
@@ -76,6 +85,10 @@ class Components:
             stores.postgres.replica.pins = RedisPins(stores.redis, self._breaker, self.feed.is_alive)
 
     @property
+    def stores(self) -> Stores:
+        return self._stores
+
+    @property
     def has_replica(self) -> bool:
         """Whether reads may come from a replica of PostgreSQL."""
         return self._stores.postgres.replica is not None
@@ -86,7 +99,8 @@ class Components:
 
     def pings(self) -> dict[str, Ping]:
         """The probes of the queues that wait for a store, by the queue's name."""
-        return {"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb}
+        mail = {MAIL: self.mailer.ping} if self.mailer else {}
+        return {"redis": partial(redis.ping, self._stores.redis), "mongodb": self._ping_mongodb, **mail}
 
     def saga_kinds(self) -> Iterable[Saga]:
         return ()
@@ -98,6 +112,7 @@ class Components:
             "outbox_events": self.outbox.counts,
             "wake_ups": self.feed.counts,
             "sagas": self.sagas.counts,
+            **({"mails": self.mailer.counts} if self.mailer else {}),
             **({"replica_reads": replica.counts} if (replica := self._stores.postgres.replica) else {}),
         }
 
@@ -119,6 +134,8 @@ class Components:
         """Stop the relay and wait for the tasks that requests have left."""
         await self.metrics.close()
         await self.outbox.close()
+        if self.mailer:
+            await self.mailer.close()
         await self.cache.close()
         await self.close_own()
         await self.feed.close()
@@ -127,7 +144,7 @@ class Components:
 
     @cached_property
     def feed(self) -> Feed:
-        return Feed(self._stores.redis, self._breaker, lambda: self.outbox.caught_up("redis"), self._entry_seconds)
+        return feed_on(self._stores.redis, self._breaker, lambda: self.outbox.caught_up("redis"), self._entry_seconds)
 
     @cached_property
     def cache(self) -> FencedCache:
@@ -157,6 +174,26 @@ class Components:
             supersede=self._owed.supersede,
             kinds=self.saga_kinds(),
         )
+
+    @cached_property
+    def mailer(self) -> Mailer | None:
+        """None where no mail is sent: then none may be owed."""
+        settings, transport = self._settings, self._mail_transport()
+        if transport is None:
+            return None
+        texts = Templates(self._facts.templates / MAIL)
+        return Mailer(transport, texts, sender=settings.mail_from, public_url=settings.link_base)
+
+    @cached_property
+    def pages(self) -> Templates:
+        """What links in mails open."""
+        return Templates(self._facts.templates / "pages")
+
+    def _mail_transport(self) -> Transport | None:
+        settings = self._settings
+        if server := settings.mail_server:
+            return SmtpServer(server, urlsplit(settings.link_base).hostname or "localhost")
+        return MailFolder(settings.mail_folder) if settings.mail_folder else None
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -203,6 +240,7 @@ class Components:
             breaker=self._breaker,
             revisions=self._facts.revisions,
             timeout=self._settings.health_timeout,
+            mail=self.mailer.ping if self.mailer else None,
         )
 
     @cached_property
@@ -211,6 +249,7 @@ class Components:
             stores=self._stores,
             breaker=self._breaker,
             health=self.health,
+            oldest_saga=self.sagas.oldest_seconds,
             counts=self.counts(),
             gauges=self.gauges(),
             folder=f"{self._facts.name}-metrics",

@@ -13,6 +13,7 @@ import click
 
 from tristore.errors import StoreName
 from tristore.ops.service import Service
+from tristore.ops.terminal import trouble
 from tristore.settings import DSN_FIELDS, S, TristoreSettings
 
 if TYPE_CHECKING:  # never installed in production
@@ -83,7 +84,7 @@ def start_stores(servers: "EmbeddedServers", stores: Sequence[StoreName]) -> "di
 
 def fail(message: str) -> NoReturn:
     """End the command with a message on standard error."""
-    click.echo(message, err=True)
+    click.echo(trouble(message), err=True)
     sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Liveness, readiness, start-up and the state of the three stores."""
+"""Liveness, readiness, start-up, and the state of the three stores and of the mail server."""
 
 import asyncio
 import math
@@ -23,6 +23,8 @@ RENEWED_SECONDS = 0.6
 """The age of a report from which on whoever asks starts the next check. With 200 asking at once a check takes a quarter
 of a second. So nobody has to wait for it, and no store sees two checks a second."""
 BACKLOG_SECONDS = 0.2
+MAIL_KEPT_SECONDS = 30.0
+"""So long a mail server that has answered is not asked again: it is often somebody else's, and all processes ask."""
 STORES: tuple[StoreName, ...] = get_args(StoreName)
 TOLD: frozenset[Reason] = frozenset({"timeout", "not migrated", "read only", "refuses writes", "not permitted"})
 
@@ -57,6 +59,8 @@ class Checks(BaseModel):
     redis: RedisCheck
     mongodb: Check
     outbox: dict[str, int | float] | None
+    mail: str | None
+    """Of the mail server, in the words of `databases`. None where no mail is sent."""
 
 
 class Health(BaseModel):
@@ -82,15 +86,20 @@ class HealthService:
         breaker: CircuitBreaker,
         revisions: History,
         timeout: float,
+        mail: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """A probe returns when its store takes the service's own kind of write, and raises StoreUnavailable when it
-        does not. `revisions`: the product's migrations of PostgreSQL. `timeout`: seconds that each may take."""
+        does not. `revisions`: the product's migrations of PostgreSQL. `timeout`: seconds that each may take. `mail`:
+        the mail server's probe."""
         self._postgres = postgres
         self._probes = probes
         self._outbox = outbox
         self._breaker = breaker
         self._revisions = revisions
         self._timeout = timeout
+        self._mail = mail
+        self._mail_state: str | None = None
+        self._mail_asked_at = -math.inf
         self._check_under_way: asyncio.Task[Health] | None = None
         self._latest: Health | None = None
         self._checked_at = -math.inf
@@ -138,12 +147,12 @@ class HealthService:
             self._latest, self._checked_at = check.result(), time.monotonic()
 
     async def _check(self) -> Health:
-        (pg_state, pg_latency), (redis_state, redis_latency), (mongo_state, mongo_latency) = await asyncio.gather(
-            *(self._probe(self._probes[store]) for store in STORES)
-        )
+        stores = asyncio.gather(*(self._probe(self._probes[store]) for store in STORES))
+        probed, mail = await asyncio.gather(stores, self._ask_mail())
+        (pg_state, pg_latency), (redis_state, redis_latency), (mongo_state, mongo_latency) = probed
         outbox = await self._backlog() if pg_state == "connected" else None
         in_use, size = pool_use(self._postgres)
-        up = redis_state == mongo_state == "connected"
+        up = redis_state == mongo_state == (mail or "connected") == "connected"
         return Health(
             status="unavailable" if pg_state != "connected" else "ok" if up else "degraded",
             databases={"postgresql": pg_state, "redis": redis_state, "mongodb": mongo_state},
@@ -154,8 +163,17 @@ class HealthService:
                 redis=RedisCheck(latency_ms=redis_latency, breaker="open" if self._breaker.is_open else "closed"),
                 mongodb=Check(latency_ms=mongo_latency),
                 outbox=outbox,
+                mail=mail,
             ),
         )
+
+    async def _ask_mail(self) -> str | None:
+        """What waits for a mail server that is down asks it itself. So nobody loses by what is kept here."""
+        age = time.monotonic() - self._mail_asked_at
+        if self._mail and (self._mail_state != "connected" or age > MAIL_KEPT_SECONDS):
+            self._mail_state, _ = await self._probe(self._mail)
+            self._mail_asked_at = time.monotonic()
+        return self._mail_state
 
     def _replica(self) -> ReplicaCheck | None:
         if (replica := self._postgres.replica) is None:

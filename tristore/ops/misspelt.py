@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 
 from tristore.settings import TristoreSettings
 
-OTHERS = re.compile(r"\w+_(PASSWORD|PORT(_\w+)?|SERVICE_(HOST|PORT)\w*)|WEB_CONCURRENCY|SECRETS_DIR")
+OTHERS = re.compile(r"\w+_(PASSWORD|PORT(_\w+)?|SERVICE_(HOST|PORT)\w*)|SECRETS_DIR")
 """What compose, Kubernetes and the server read or set beside them."""
 FAMILY = 3
 """So many settings with the same first word are a family. What else has it looks like one of them."""

@@ -6,6 +6,7 @@ import click
 
 from tristore.ops.runner import runner
 from tristore.ops.service import Service, Services
+from tristore.ops.terminal import Group, coloured
 from tristore.outbox.repository import OutboxRepository, StreamState
 from tristore.settings import S
 
@@ -16,7 +17,7 @@ def outbox_commands(service: Service[S]) -> click.Group:
     """The commands, on the stores of the service."""
     run = runner(service)
 
-    @click.group()
+    @click.group(cls=Group)
     def outbox() -> None:
         """What committed transactions still owe to Redis and MongoDB."""
 
@@ -26,7 +27,7 @@ def outbox_commands(service: Service[S]) -> click.Group:
         """Streams with work: dead ones first, then stuck ones, then oldest first."""
         rows = run(lambda repository, _: repository.streams(dead_only=dead))
         for row in rows:
-            click.echo(_line(row))
+            click.echo(coloured(_line(row)))
         click.echo(f"{len(rows)} streams")
 
     @outbox.command()
@@ -59,6 +60,14 @@ def outbox_commands(service: Service[S]) -> click.Group:
         if skipped is None:
             raise click.ClickException("That stream is neither dead nor stuck, or it is being tried right now.")
         click.echo(f"Dropped effect {skipped}.")
+
+    @outbox.command()
+    @click.argument("aggregate")
+    @click.argument("store")
+    def recount(aggregate: str, store: str) -> None:
+        """Let a stream count the effects that it has: after `manage.py check` has found that it counts wrongly."""
+        counted = run(lambda repository, _: repository.recount(aggregate, _queue(repository, store)))
+        click.echo(f"It counts {counted} now.")
 
     @outbox.command()
     def drain() -> None:

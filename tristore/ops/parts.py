@@ -5,8 +5,6 @@ A part has files of its own. Elsewhere it stands only between two comments, `beg
 """
 
 import re
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +13,23 @@ from pathlib import Path
 
 import click
 
+from tristore.ops.clone import Refused, files, refuse_changes, tidy
+
 MANIFEST = "parts.toml"
 REVISIONS, SCRIPTS = "migrations/postgres/versions", "migrations/mongodb"
 DROPS = (f"{REVISIONS}/*_without_*.py", f"{SCRIPTS}/*_without_*.py")
 """They alone may name a part that is gone."""
 MACHINERY = ("tristore/", "tests/tristore/", MANIFEST, "requirements/")
 """Where the words mean something else: these are never searched."""
+TAKEN_OUT = "taken_out"
+"""What the name of a revision ends with that was emptied."""
 REVISION_IDS = re.compile(r"^(?:revision|down_revision)\b.*$", re.MULTILINE)
 EMPTIED = '''"""An empty revision: what it made was taken out of this clone. Databases remember it by its number."""
 
 {ids}
 branch_labels = None
 depends_on = None
+phase = "expand"
 
 
 def upgrade() -> None:
@@ -44,6 +47,7 @@ revision = "{number}"
 down_revision = "{last}"
 branch_labels = None
 depends_on = None
+phase = "contract"
 
 
 def upgrade() -> None:
@@ -65,10 +69,6 @@ async def up(database: AsyncDatabase[Document]) -> None:
     for collection in ({collections}):
         await database.drop_collection(collection)
 '''
-
-
-class PartError(click.ClickException):
-    """What cannot be done, and the cure."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,16 @@ class Parts:
 
     @classmethod
     def of(cls, project: Path) -> "Parts":
-        """As the manifest says. Raises PartError."""
+        """As the manifest says. Raises Refused."""
         manifest = project / MANIFEST
         if not manifest.exists():
-            raise PartError(f"There is no {MANIFEST}: no part is left that could be taken out.")
+            raise Refused(f"There is no {MANIFEST}: no part is left that could be taken out.")
         return cls(project, {name: Part(name, **rows) for name, rows in tomllib.loads(manifest.read_text()).items()})
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Path and text of each file that git knows, machinery left out."""
-        listed = _git(self.project, "ls-files", "--cached", "--others", "--exclude-standard")
-        for path in listed.splitlines():
-            if not path.startswith(MACHINERY) and (self.project / path).is_file():
+        for path in files(self.project):
+            if not path.startswith(MACHINERY):
                 yield path, (self.project / path).read_text(errors="replace")
 
     def check(self) -> list[str]:
@@ -118,14 +117,17 @@ class Parts:
         return [line for path, text in self.texts() for part in parts for line in _strays(part, path, text)]
 
     def take_out(self, name: str) -> None:
-        """Delete its files and regions, empty its revisions, and drop its tables. Raises PartError."""
+        """Delete its files and regions, empty its revisions, and drop its tables. Raises Refused."""
         if name not in self.by_name:
-            raise PartError(f"PART must be one of {', '.join(self.by_name)}, not {name!r}.")
-        if _git(self.project, "status", "--porcelain"):
-            raise PartError("Commit or stash your changes first: then `git diff` shows what this took out.")
+            raise Refused(f"PART must be one of {', '.join(self.by_name)}, not {name!r}.")
+        refuse_changes(self.project)
         if strays := self.check():
-            raise PartError("\n".join(["These lines would be left over:", *strays]))
-        part = self.by_name[name]
+            raise Refused("\n".join(["These lines would be left over:", *strays]))
+        self.cut(self.by_name[name])
+        self._drop(self.by_name[name])
+
+    def cut(self, part: Part) -> None:
+        """Delete its files, its regions and its row in the manifest, and empty its revisions."""
         for path, text in list(self.texts()):
             if part.is_revision(path):
                 self._empty(path, text)
@@ -133,14 +135,13 @@ class Parts:
                 (self.project / path).unlink()
             elif (kept := _without_regions(part, text)) != text:
                 (self.project / path).write_text(kept)
-        self._drop(part)
         self._forget(part)
 
     def _empty(self, path: str, text: str) -> None:
         file = self.project / path
         ids = "\n".join(REVISION_IDS.findall(text))
         file.unlink()
-        file.with_name(f"{file.name.split('_')[0]}_taken_out.py").write_text(EMPTIED.format(ids=ids))
+        file.with_name(f"{file.name.split('_')[0]}_{TAKEN_OUT}.py").write_text(EMPTIED.format(ids=ids))
 
     def _drop(self, part: Part) -> None:
         if part.tables:
@@ -205,17 +206,6 @@ def _listed(names: Sequence[str]) -> str:
     return "".join(f'"{name}", ' for name in names).rstrip()
 
 
-def _git(project: Path, *arguments: str) -> str:
-    command = ["git", *arguments]  # as the developer has it on the PATH; the arguments are ours
-    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout  # noqa: S603 - as above
-
-
-def _tidy(project: Path) -> None:
-    """Imports that nobody uses any more, and lines that now fit."""
-    for arguments in (("check", "--fix", "--quiet", "."), ("format", "--quiet", ".")):
-        subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=project, check=False)  # noqa: S603 - the words are ours
-
-
 @click.group()
 def cli() -> None:
     """Parts of the sample product."""
@@ -227,7 +217,7 @@ def _check_command() -> None:
     if not Path(MANIFEST).exists():
         return
     if strays := Parts.of(Path.cwd()).check():
-        raise PartError("\n".join(strays))
+        raise Refused("\n".join(strays))
 
 
 @cli.command("without")
@@ -236,7 +226,7 @@ def _without_command(name: str) -> None:
     """Take a part out."""
     project = Path.cwd()
     Parts.of(project).take_out(name)
-    _tidy(project)
+    tidy(project)
     click.echo(f"The part {name} is out. Look at `git diff --stat`, then run `make check` and `make test`.")
 
 

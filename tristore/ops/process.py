@@ -11,6 +11,7 @@ from types import FrameType
 
 import structlog
 
+from tristore.ops import tracing
 from tristore.settings import TristoreSettings
 
 # Without local variables: those hold secrets.
@@ -26,6 +27,7 @@ def configure_logging(settings: TristoreSettings) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([tracing.add_ids] if tracing.are_wanted() else []),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -6,6 +6,7 @@ import click
 
 from tristore.ops.runner import runner
 from tristore.ops.service import Service, Services
+from tristore.ops.terminal import Group
 from tristore.outbox.repository import OutboxRepository
 from tristore.saga.effects import ContinueSaga
 from tristore.saga.repository import OPEN
@@ -19,7 +20,7 @@ def saga_commands(service: Service[S]) -> click.Group:
     """The commands, on the stores of the service."""
     run = runner(service)
 
-    @click.group()
+    @click.group(cls=Group)
     def saga() -> None:
         """Sagas: work over several stores that is done step by step, or undone."""
 

@@ -3,11 +3,11 @@
 import errno
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from tristore.errors import StoreName
 from tristore.ops.embedded_stores import STOP_SIGNALS, fail, running_stores
 from tristore.ops.service import Service
 from tristore.ops.store_table import aligned, store_row
+from tristore.ops.terminal import coloured
 from tristore.settings import DSN_FIELDS, S, TristoreSettings
 
 if TYPE_CHECKING:  # never installed in production
@@ -25,8 +26,25 @@ if TYPE_CHECKING:  # never installed in production
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers and clients keep an idle connection (often 60). The side that sends must be the one that
 closes first, or a request meets a connection that is just being closed."""
+GRACE_SECONDS = 5
+"""So long requests that are under way may take to end. Streams of events end only when they are cut off."""
 PROTOCOL = "tristore.http.protocol:HttpProtocol"
 """By its name, as uvicorn's command line takes it too: nothing in tristore/ops knows HTTP."""
+
+
+def server_options(settings: TristoreSettings) -> dict[str, Any]:
+    """Of uvicorn, for each way to start it."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "http": PROTOCOL,
+        "lifespan": "on",  # without it, an application that fails to start would be served
+        "log_config": None,  # its own would print beside ours
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "proxy_headers": False,  # TRUSTED_PROXIES says whom to believe
+        "server_header": False,
+    }
 
 
 def serve(service: Service[S]) -> None:
@@ -59,21 +77,8 @@ def _serve(service: Service[S], signals: list[int]) -> None:
         importer.shutdown()
         settings = service.read_settings()
         _migrate(service, settings)
-        click.echo(_first_screen(settings, running))
-        # Its own logging set-up would print next to ours. Streams of events end only when they are cut off.
-        server = uvicorn.Server(
-            uvicorn.Config(
-                f"{service.module}:app",
-                host=settings.host,
-                port=settings.port,
-                http=PROTOCOL,
-                log_config=None,
-                timeout_graceful_shutdown=5,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                proxy_headers=False,  # TRUSTED_PROXIES says whom to believe
-                server_header=False,
-            )
-        )
+        click.echo(coloured(_first_screen(settings, running, service.next_steps)))
+        server = uvicorn.Server(uvicorn.Config(f"{service.module}:app", workers=1, **server_options(settings)))
         server.should_exit = bool(signals)  # a KeyboardInterrupt that falls into a callback or finalizer is lost
         server.run()
         if not server.started:
@@ -105,9 +110,18 @@ def _migrate(service: Service[S], settings: S) -> None:
         fail(f"Not migrated: {error}")
 
 
-def _first_screen(settings: TristoreSettings, running: "Mapping[StoreName, Server]") -> str:
+def _first_screen(
+    settings: TristoreSettings, running: "Mapping[StoreName, Server]", next_steps: Sequence[tuple[str, str]]
+) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - only shown
     url = f"http://{host}:{settings.port}"
-    rows = [("API", url), ("Docs", f"{url}/docs"), *(store_row(settings, one, running.get(one)) for one in DSN_FIELDS)]
+    mail = [("Mail", f"{url}/mail")] if settings.mail_folder else []
+    rows = [
+        ("API", url),
+        ("Docs", f"{url}/docs"),
+        *mail,
+        *(store_row(settings, one, running.get(one)) for one in DSN_FIELDS),
+    ]
+    steps = aligned((step.replace("{url}", url), told) for step, told in next_steps)
     end = "Ctrl-C stops the API" + (", then the embedded stores; their data stays." if running else ".")
-    return f"\n{aligned(rows)}\n\n{end}\n"
+    return "\n\n".join(["\n" + aligned(rows), *(["Next:\n" + steps] if steps else []), end + "\n"])

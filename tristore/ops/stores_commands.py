@@ -9,6 +9,7 @@ from tristore.errors import StoreName
 from tristore.ops.embedded_stores import embedded_servers, has_dsn, start_stores
 from tristore.ops.service import Service
 from tristore.ops.store_table import aligned, store_row
+from tristore.ops.terminal import Group, coloured
 from tristore.settings import DSN_FIELDS, S, TristoreSettings
 
 if TYPE_CHECKING:  # never installed in production
@@ -20,7 +21,7 @@ STORE = click.argument("store", type=click.Choice(get_args(StoreName)), required
 def stores_commands(service: Service[S]) -> click.Group:
     """The commands, on the data folder that the settings name."""
 
-    @click.group()
+    @click.group(cls=Group)
     def stores() -> None:
         """Real servers on loopback for the stores that have no DSN."""
 
@@ -63,4 +64,4 @@ def _show(settings: TristoreSettings, servers: "EmbeddedServers", store: StoreNa
     rows = [
         store_row(settings, name, None if has_dsn(settings, name) else servers.status(name)) for name in _chosen(store)
     ]
-    click.echo(aligned([("STORE", "STATE", "WHERE", "DATA"), *rows]))
+    click.echo(coloured(aligned([("STORE", "STATE", "WHERE", "DATA"), *rows])))

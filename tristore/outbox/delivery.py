@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
+from tristore import spans
 from tristore.errors import StoreUnavailable
-from tristore.outbox.effects import Effect, NotYet, Owed, Stream
+from tristore.outbox.effects import Due, Effect, Hopeless, NotYet, Owed, Stream
 from tristore.outbox.pauses import Pauses
 from tristore.outbox.repository import Outcome
 
@@ -50,28 +51,28 @@ class Delivery:
         queues = [stream.queue for stream in streams] + [effect.queue for effect in others]
         return {queue for queue, is_applied in zip(queues, applied, strict=True) if not is_applied}
 
-    async def apply(self, needed: str, effects: Iterable[tuple[int, Effect]], done: list[int]) -> str | None:
+    async def apply(self, needed: str, effects: Iterable[Due], done: list[int]) -> str | None:
         """Apply in order, and add the ids to `done`. Stop when the needed store is paused or doubted. Returns the error
         of an effect that failed by its own fault. Raises StoreUnavailable and TimeoutError for the fault of a store."""
-        for id_, effect in effects:
+        for id_, effect, traceparent in effects:
             if self._pauses.holds(needed) and not effect.any_order:
                 return None
             try:
-                await effect.apply(self._targets)
+                with spans.delivery(type(effect).__name__, effect.queue, id_, traceparent):
+                    await effect.apply(self._targets)
             except (StoreUnavailable, TimeoutError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted, and parked in the end
                 self.counts["failed"] += 1
                 tell = log.debug if isinstance(error, NotYet) else log.warning  # what is expected is no warning
-                tell("effect_failed", effect=type(effect).__name__, id=id_, error=type(error).__name__)
-                return type(error).__name__
+                told = _told(error)
+                tell("effect_failed", effect=type(effect).__name__, id=id_, error=told)
+                return told
             done.append(id_)
             self.counts["applied"] += 1
         return None
 
-    async def _deliver_stream(
-        self, stream: Stream, effects: Sequence[tuple[int, Effect]], slots: asyncio.Semaphore
-    ) -> bool:
+    async def _deliver_stream(self, stream: Stream, effects: Sequence[Due], slots: asyncio.Semaphore) -> bool:
         done: list[int] = []
         error = None
         needed = self._pauses.needed(stream.queue)
@@ -92,7 +93,8 @@ class Delivery:
             return False
         try:
             async with asyncio.timeout(self._deadline), slots:
-                await effect.apply(self._targets)
+                with spans.delivery(type(effect).__name__, effect.queue):
+                    await effect.apply(self._targets)
         except (StoreUnavailable, TimeoutError):
             self._doubt(effect.queue)
             return False
@@ -109,5 +111,12 @@ class Delivery:
             self._wake[store].set()
 
 
-def _due(items: Iterable[Owed]) -> list[tuple[int, Effect]]:
-    return [(item.id, item.effect) for item in items if not item.effect.delay]
+def _told(error: Exception) -> str:
+    """Its class. What others say may hold data."""
+    if isinstance(error, NotYet):
+        return NotYet.__name__
+    return f"{Hopeless.__name__} ({error})" if isinstance(error, Hopeless) else type(error).__name__
+
+
+def _due(items: Iterable[Owed]) -> list[Due]:
+    return [Due(item.id, item.effect) for item in items if not item.effect.delay]

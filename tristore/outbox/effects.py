@@ -7,7 +7,7 @@ import re
 import uuid
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -19,6 +19,10 @@ AGGREGATE = re.compile(r"[a-z][a-z_]*:\S+")
 
 class NotYet(Exception):
     """It is not possible now, but will be: ask again."""
+
+
+class Hopeless(Exception):
+    """It will never be possible: the effect is parked at once. The message is for operators, and never a value."""
 
 
 class Waits(StoreUnavailable):
@@ -74,7 +78,7 @@ class Effect(BaseModel):
 
     @abstractmethod
     async def apply(self, to: Any) -> None:
-        """Make the change, once, however often this is called. Raises StoreUnavailable, NotYet."""
+        """Make the change, once, however often this is called. Raises StoreUnavailable, NotYet, Hopeless."""
 
 
 class Later(Effect):
@@ -98,6 +102,15 @@ class Stream:
     aggregate: str
     queue: str
     token: uuid.UUID
+
+
+class Due(NamedTuple):
+    """An effect to apply now."""
+
+    id: int
+    effect: Effect
+    traceparent: str | None = None
+    """Names the request that owes it. None where it is not known, or is that request itself."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import structlog
 
 from tristore.errors import StoreUnavailable
 from tristore.outbox.delivery import Delivery
-from tristore.outbox.effects import Effect, Owed, Stream, Waits
+from tristore.outbox.effects import Due, Effect, Owed, Stream, Waits
 from tristore.outbox.pauses import PAUSE_SECONDS, Pauses, Ping
 from tristore.outbox.repository import LEASE_SECONDS, Leased, OutboxRepository, Outcome
 
@@ -228,9 +228,9 @@ class Outbox:
             log.error(event, aggregate=stopped.aggregate, store=stopped.queue, error=stopped.error)
 
 
-def _parsed(leased: Iterable[Leased]) -> Iterable[tuple[int, Effect]]:
+def _parsed(leased: Iterable[Leased]) -> Iterable[Due]:
     for item in leased:
         cls = Effect.by_name.get(item.name)
         if cls is None:
             raise ValueError(f"unknown effect {item.name}")
-        yield item.id, cls.model_validate_json(item.payload)
+        yield Due(item.id, cls.model_validate_json(item.payload), item.traceparent)

@@ -11,8 +11,9 @@ from sqlalchemy import Row, TextClause
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tristore import spans
 from tristore.errors import Reason
-from tristore.outbox.effects import Effect, NotYet, Owed, Stream
+from tristore.outbox.effects import Effect, Hopeless, NotYet, Owed, Stream
 from tristore.outbox.statements import (
     BACKLOG,
     DROP,
@@ -21,6 +22,8 @@ from tristore.outbox.statements import (
     IS_BEHIND,
     LEASE,
     LOCK,
+    MAKE,
+    MISCOUNTED,
     NEWEST,
     OWED,
     RECORD,
@@ -30,8 +33,10 @@ from tristore.outbox.statements import (
     SETTLE,
     SKIP,
     STREAMS,
+    STREAMS_FOLLOWING,
     SUPERSEDE,
     SWEEP,
+    WAITING,
 )
 from tristore.stores.postgres import Postgres, connect, translate_errors
 
@@ -43,6 +48,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds between attempts, doubling, wi
 PATIENT = NotYet.__name__
 """The error of an effect that will be possible. The effect is asked again for as long as it takes, and keeps half of
 its attempts for faults of its own."""
+HOPELESS = f"{Hopeless.__name__} ("
+"""How the error begins of an effect that will never be possible. It is parked at once."""
 STUCK = 5
 """A stream is shown as stuck after so many refusals in a row although the store's probe passes. With the waits and the
 time-outs this takes some ten seconds: longer than a store is busy, or chooses a new primary."""
@@ -67,6 +74,7 @@ class Leased:
     name: str
     payload: str
     """JSON."""
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,7 @@ class OutboxRepository:
             "names": [type(effect).__name__ for effect in effects],
             "payloads": [effect.model_dump_json() for effect in effects],
             "delays": [effect.delay for effect in effects],
+            "traceparent": spans.traceparent(),
             "token": token,
             "lease": LEASE_TIME,
         }
@@ -174,7 +183,7 @@ class OutboxRepository:
         for row in await self._execute(LEASE, limits):
             effects_of = leased.setdefault(Stream(row.aggregate, queue, token), [])
             if row.id is not None:
-                effects_of.append(Leased(row.id, row.name, row.payload))
+                effects_of.append(Leased(row.id, row.name, row.payload, row.traceparent))
         return leased
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Stopped]:
@@ -184,7 +193,7 @@ class OutboxRepository:
             return await self._settle(outcomes)
         except IntegrityError:
             if len(outcomes) == 1:
-                await self._recount(outcomes[0].stream)
+                await self._mend(outcomes[0].stream)
                 return await self._settle(outcomes)
         return [stopped for outcome in outcomes for stopped in await self.settle([outcome])]
 
@@ -201,6 +210,7 @@ class OutboxRepository:
             "ids": [id_ for outcome in outcomes for id_ in outcome.done],
             "max_attempts": self._max_attempts,
             "patient": PATIENT,
+            "hopeless": HOPELESS,
             "stuck": STUCK,
             "first": FIRST_DELAY,
             "longest": LONGEST_DELAY,
@@ -208,12 +218,17 @@ class OutboxRepository:
         rows = await self._execute(SETTLE, parameters)
         return [Stopped(row.aggregate, row.store, row.last_error, row.dead) for row in rows]
 
-    async def _recount(self, stream: Stream) -> None:
+    async def _mend(self, stream: Stream) -> None:
         log.error("outbox_stream_recounted", aggregate=stream.aggregate, store=stream.queue)
+        await self.recount(stream.aggregate, stream.queue)
+
+    async def recount(self, aggregate: str, queue: str) -> int:
+        """Let a stream count its effects; make the stream if it is missing. Returns how many there are."""
         with translate_errors():
             async with self._postgres.engine.begin() as connection:
-                for statement in (LOCK, RECOUNT):  # the second sees what was committed while the first waited
-                    await connection.execute(statement, {"aggregate": stream.aggregate, "store": stream.queue})
+                for statement in (MAKE, LOCK, RECOUNT):  # the last sees what was committed while another waited
+                    result = await connection.execute(statement, {"aggregate": aggregate, "store": queue})
+                return int(result.scalar_one())
 
     async def sweep(self) -> None:
         """Delete the rows of empty streams."""
@@ -276,6 +291,19 @@ class OutboxRepository:
         stream is neither, or is being tried right now."""
         rows = await self._execute(SKIP, {"aggregate": aggregate, "store": queue, "stuck": STUCK})
         return rows[0].id if rows else None
+
+    async def streams_following(self, aggregate: str, queue: str, limit: int) -> Sequence[Row[Any]]:
+        """The names of up to `limit` streams that come after this one, also of those that only effects name."""
+        return await self._execute(STREAMS_FOLLOWING, {"aggregate": aggregate, "store": queue, "limit": limit})
+
+    async def miscounted(self, streams: Sequence[tuple[str, str]]) -> Sequence[Row[Any]]:
+        """Those of these, by aggregate and queue, whose `pending` is not the number of their `effects`."""
+        names = {"aggregates": [stream[0] for stream in streams], "stores": [stream[1] for stream in streams]}
+        return await self._execute(MISCOUNTED, names)
+
+    async def waiting(self, aggregates: Sequence[str]) -> set[str]:
+        """Those of these that anything is owed to, also what has a delay, and what is parked."""
+        return {row.aggregate for row in await self._execute(WAITING, {"aggregates": aggregates})}
 
     async def _execute(self, statement: TextClause, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         async with connect(self._postgres.background) as connection:

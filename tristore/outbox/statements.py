@@ -26,8 +26,9 @@ WITH owed AS (
     lease_token = CASE WHEN s.pending = 0 THEN excluded.lease_token ELSE s.lease_token END
   RETURNING aggregate, store, pending, due_at, lease_token = CAST(:token AS uuid) AS mine
 ), recorded AS (
-  INSERT INTO outbox (aggregate, store, name, payload, delay, due_at)
-  SELECT aggregate, store, name, payload, delay, CASE WHEN place = 1 AND delay > 0 AND pending = n THEN due_at END
+  INSERT INTO outbox (aggregate, store, name, payload, delay, due_at, traceparent)
+  SELECT aggregate, store, name, payload, delay, CASE WHEN place = 1 AND delay > 0 AND pending = n THEN due_at END,
+    CAST(:traceparent AS text)
   FROM owed JOIN streams USING (aggregate, store) ORDER BY position
   RETURNING id, aggregate, store
 )
@@ -46,9 +47,10 @@ WITH due AS (
   FROM due WHERE s.aggregate = due.aggregate AND s.store = due.store
   RETURNING s.aggregate, s.store
 )
-SELECT e.id, l.aggregate, e.name, e.payload, e.delay FROM leased l LEFT JOIN LATERAL (
-  SELECT id, name, CAST(payload AS text), delay FROM outbox o WHERE o.aggregate = l.aggregate AND o.store = l.store
-  AND (delay = 0 OR due_at <= clock_timestamp()) ORDER BY id LIMIT :effects
+SELECT e.id, l.aggregate, e.name, e.payload, e.delay, e.traceparent FROM leased l LEFT JOIN LATERAL (
+  SELECT id, name, CAST(payload AS text), delay, traceparent FROM outbox o
+  WHERE o.aggregate = l.aggregate AND o.store = l.store AND (delay = 0 OR due_at <= clock_timestamp())
+  ORDER BY id LIMIT :effects
 ) e ON true ORDER BY e.delay > 0, e.id
 """)
 
@@ -88,7 +90,8 @@ WITH outcome AS (
     attempts = least(CASE WHEN own IS NOT NULL THEN 1 ELSE 0 END + again * s.attempts,
       CASE WHEN own = :patient THEN :max_attempts / 2 END),
     refusals = CASE WHEN refused THEN 1 ELSE 0 END + CASE WHEN own IS NULL THEN again * s.refusals ELSE 0 END,
-    dead = coalesce(own <> :patient, false) AND n = 0 AND s.attempts + 1 >= :max_attempts,
+    dead = coalesce(starts_with(own, :hopeless), false)
+      OR coalesce(own <> :patient, false) AND n = 0 AND s.attempts + 1 >= :max_attempts,
     due_at = CASE WHEN error IS NULL THEN coalesce(turn, clock_timestamp()) ELSE clock_timestamp() + make_interval(
       secs => least(within, least(:longest, :first * 2 ^ CASE WHEN own IS NULL AND NOT refused THEN 20
         ELSE again * least(CASE WHEN refused THEN s.refusals ELSE s.attempts END, 20) END) * (0.5 + random() / 2))) END
@@ -99,10 +102,34 @@ SELECT aggregate, store, last_error, dead FROM settled WHERE dead OR is_stuck
 """)
 """A lease that ends without an error counts nothing: the store was down, or the lease ran out."""
 
+MAKE = text("""
+INSERT INTO outbox_streams (aggregate, store, pending, due_at) VALUES (:aggregate, :store, 0, clock_timestamp())
+ON CONFLICT DO NOTHING
+""")
 LOCK = text("SELECT 1 FROM outbox_streams WHERE aggregate = :aggregate AND store = :store FOR UPDATE")
 RECOUNT = text("""
 UPDATE outbox_streams SET pending = (SELECT count(*) FROM outbox WHERE aggregate = :aggregate AND store = :store)
-WHERE aggregate = :aggregate AND store = :store
+WHERE aggregate = :aggregate AND store = :store RETURNING pending
+""")
+
+# For an operator who looks whether the counts are right. One statement has one snapshot, in which they must be.
+STREAMS_FOLLOWING = text("""
+(SELECT aggregate, store FROM outbox_streams WHERE (aggregate, store) > (:aggregate, :store)
+ ORDER BY aggregate, store LIMIT :limit)
+UNION ALL
+(SELECT aggregate, store FROM outbox WHERE (aggregate, store) > (:aggregate, :store)
+ ORDER BY aggregate, store LIMIT :limit)
+ORDER BY aggregate, store LIMIT :limit
+""")
+MISCOUNTED = text("""
+SELECT k.aggregate, k.store, coalesce(s.pending, 0) AS pending, e.effects
+FROM unnest(CAST(:aggregates AS text[]), CAST(:stores AS text[])) AS k (aggregate, store)
+LEFT JOIN outbox_streams s ON s.aggregate = k.aggregate AND s.store = k.store,
+LATERAL (SELECT count(*) AS effects FROM outbox o WHERE o.aggregate = k.aggregate AND o.store = k.store) e
+WHERE coalesce(s.pending, 0) <> e.effects
+""")
+WAITING = text("""
+SELECT DISTINCT aggregate FROM outbox_streams WHERE aggregate = ANY(CAST(:aggregates AS text[])) AND pending > 0
 """)
 
 SWEEP = text("""

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from tristore.models import OwnTable
 
 AGGREGATE_LENGTH = 64
+TRACEPARENT_LENGTH = 55
 
 
 class OutboxStream(OwnTable):
@@ -60,5 +61,7 @@ class OutboxEffect(OwnTable):
     delay: Mapped[float] = mapped_column(Float(53), server_default=text("0"))
     due_at: Mapped[datetime | None]
     """When an effect with a delay may be applied. Set once it is the first of its stream."""
+    traceparent: Mapped[str | None] = mapped_column(String(TRACEPARENT_LENGTH))
+    """Names the request that owes it, as W3C Trace Context does, where that was traced."""
 
     __table_args__ = (Index("ix_outbox_stream", "aggregate", "store", "id"),)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tristore import spans
 from tristore.outbox.effects import Effect, Owed
 from tristore.stores.hosts import Connection
 from tristore.stores.postgres import Postgres, connect
@@ -50,7 +51,8 @@ class PostgresUnitOfWork:
             await self._postgres.lineage.confirm(cast(Connection, raw.driver_connection))
         if replica := self._postgres.replica:
             await replica.pin(self.writers)
-        await self.session.commit()
+        with spans.call("postgresql", "COMMIT"):
+            await self.session.commit()
         self._uncommitted = []
 
     async def record(self) -> None:

@@ -2,7 +2,7 @@
 
 A row in PostgreSQL tells how far a saga is. The outbox delivers `ContinueSaga`, so the saga goes on whichever process
 or store dies. A step whose outcome is unknown is asked again. A saga that is refused, or that misses its deadline,
-undoes its steps in reverse order. How to add one: docs/consistency.md.
+undoes its steps in reverse order. How to add one: docs/add-a-saga.md.
 """
 
 import uuid
@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tristore import spans
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.outbox.effects import Effect, NotYet, Waits
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
@@ -78,6 +79,7 @@ class Sagas:
         self._repository = repository
         self._supersede = supersede
         self.unfinished = repository.unfinished
+        self.oldest_seconds = repository.oldest_seconds
         self._kinds = {saga.name: saga for saga in kinds}
         self.counts: Counter[str] = Counter()
 
@@ -92,8 +94,9 @@ class Sagas:
         move_on = self._advance if direction == "running" else self._go_back
         while (saga := await self._repository.get(saga_id)) and saga.state == direction:
             try:
-                if not await move_on(saga):
-                    return
+                with spans.step(saga.name, self.next_step(saga.name, saga.state, saga.step), saga.traceparent):
+                    if not await move_on(saga):
+                        return
             except StoreUnavailable as unavailable:
                 if direction == "running":
                     raise Waits(unavailable, max(saga.seconds_left, 0)) from unavailable

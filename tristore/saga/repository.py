@@ -6,9 +6,10 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Float, case, cast, extract, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tristore import spans
 from tristore.outbox.tables import OutboxStream
 from tristore.saga.tables import Direction, Progress, SagaRow, State, Unfinished
-from tristore.stores.postgres import Postgres, connect
+from tristore.stores.postgres import Postgres, connect, translate_errors
 
 OPEN: tuple[Direction, ...] = ("running", "compensating")
 SECONDS_LEFT: ColumnElement[float] = cast(extract("epoch", SagaRow.deadline - func.clock_timestamp()), Float)
@@ -20,6 +21,7 @@ PROGRESS = (
     SagaRow.deadline,
     SECONDS_LEFT.label("seconds_left"),
     SagaRow.reason,
+    SagaRow.traceparent,
 )
 
 
@@ -30,7 +32,8 @@ class SagaRepository:
         self._postgres = postgres
 
     async def add(self, session: AsyncSession, saga_id: uuid.UUID, name: str, seconds: float) -> None:
-        await session.execute(insert(SagaRow).values(id=saga_id, name=name, deadline=_in(seconds)))
+        begun = {"id": saga_id, "name": name, "deadline": _in(seconds), "traceparent": spans.traceparent()}
+        await session.execute(insert(SagaRow).values(begun))
 
     async def get(self, saga_id: uuid.UUID, session: AsyncSession | None = None) -> Progress | None:
         query = select(*PROGRESS).where(SagaRow.id == saga_id)
@@ -76,6 +79,15 @@ class SagaRepository:
         )
         async with connect(self._postgres.reads) as connection:
             return [Unfinished(**row._mapping) for row in await connection.execute(query)]
+
+    async def oldest_seconds(self) -> float:
+        """The age of the oldest saga that is not at its end, 0 where there is none. Uses the connection of the health
+        probe."""
+        age = extract("epoch", func.clock_timestamp() - func.min(SagaRow.created_at))
+        query = select(func.coalesce(cast(age, Float), 0.0)).where(SagaRow.state.in_(OPEN))
+        with translate_errors():
+            async with self._postgres.probe_engine.connect() as connection:
+                return float((await connection.execute(query)).scalar_one())
 
 
 def _in(seconds: float) -> ColumnElement[datetime]:

@@ -9,6 +9,7 @@ from sqlalchemy import CheckConstraint, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tristore.models import OwnTable
+from tristore.outbox.tables import TRACEPARENT_LENGTH
 
 State = Literal["running", "done", "compensating", "compensated"]
 Direction = Literal["running", "compensating"]
@@ -29,6 +30,8 @@ class SagaRow(OwnTable):
     """Why it was turned round."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    traceparent: Mapped[str | None] = mapped_column(String(TRACEPARENT_LENGTH))
+    """Names the request that has begun it, as in the outbox."""
 
     __table_args__ = (
         CheckConstraint("state IN ('running', 'done', 'compensating', 'compensated')", name="state"),
@@ -49,6 +52,7 @@ class Progress:
     seconds_left: float
     """Seconds until the deadline, by PostgreSQL's clock."""
     reason: str | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True)

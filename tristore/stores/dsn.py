@@ -37,6 +37,7 @@ REDIS_TLS_OPTIONS = {
     **dict.fromkeys(("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"), ANYTHING),
 }
 SENTINEL_OPTIONS = dict.fromkeys(("sentinel_username", "sentinel_password"), ANYTHING)
+SMTP_OPTIONS = {"starttls": "always|never"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def read_postgres(text: str) -> Dsn:
 
 def read_redis(text: str) -> Dsn:
     """Raises ValueError that says what is wrong."""
-    dsn = _read(text, ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"))
+    forms = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+    dsn = _read(text, forms)
     tls = REDIS_TLS_OPTIONS if dsn.scheme.startswith("rediss") else {}
     _require_known(dsn.options, REDIS_OPTIONS | tls | (SENTINEL_OPTIONS if is_sentinel(dsn) else {}))
     try:
@@ -75,8 +77,16 @@ def read_redis(text: str) -> Dsn:
         if not re.fullmatch(r"[^/]+(/\d+)?", dsn.path):
             raise ValueError("has no name of a primary, such as /mymaster or /mymaster/0, after its hosts")
         return dsn
+    if is_cluster(dsn):
+        if dsn.path not in {"", "0"} or dsn.options.get("db", "0") != "0":
+            raise ValueError("has a database's number, and a cluster has no more than 0: leave it out")
+        if not all(_address(host)[0] for host in dsn.hosts.split(",")):
+            raise ValueError("has no name of a host before a port, or none at all")
+        return dsn
     if "," in dsn.hosts:
-        raise ValueError("names several hosts, and can lead to one only: only redis+sentinel:// takes more")
+        raise ValueError(
+            "names several hosts, and can lead to one only: only redis+sentinel:// and redis+cluster:// take more"
+        )
     if dsn.scheme != "unix" and not re.fullmatch(r"\d*", dsn.path):
         raise ValueError("has something else than a database's number, such as /0, after its host")
     return dsn
@@ -85,6 +95,21 @@ def read_redis(text: str) -> Dsn:
 def is_sentinel(dsn: Dsn) -> bool:
     """Whether its hosts are Sentinels, which know where Redis is."""
     return dsn.scheme.endswith("+sentinel")
+
+
+def is_cluster(dsn: Dsn) -> bool:
+    """Whether its hosts are some of a cluster's, which know the others."""
+    return dsn.scheme.endswith("+cluster")
+
+
+def addresses(hosts: str, port: int) -> list[tuple[str, int]]:
+    """The hosts of a DSN as pairs. `port` is of those that name none."""
+    return [(name, own or port) for name, own in map(_address, hosts.split(","))]
+
+
+def _address(host: str) -> tuple[str, int]:
+    name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
+    return name.strip("[]"), int(port or 0)
 
 
 def read_mongodb(text: str) -> Dsn:
@@ -103,6 +128,17 @@ def read_mongodb(text: str) -> Dsn:
             parse_uri(text, validate=True, warn=False)
     except (PyMongoError, ValueError, TypeError):
         raise ValueError("has options that exclude each other, or a part that is not encoded as %..") from None
+    return dsn
+
+
+def read_smtp(text: str) -> Dsn:
+    """Raises ValueError that says what is wrong."""
+    dsn = _read(text, ("smtp", "smtps"))
+    _require_known(dsn.options, SMTP_OPTIONS if dsn.scheme == "smtp" else {})
+    if "," in dsn.hosts or not dsn.hosts or dsn.path:
+        raise ValueError("must name one host, perhaps with a port, and nothing after it but options")
+    if bool(dsn.user) != bool(dsn.password):
+        raise ValueError("has a user without a password, or a password without a user")
     return dsn
 
 

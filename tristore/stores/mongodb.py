@@ -9,15 +9,20 @@ from datetime import UTC, datetime, timedelta
 from inspect import isawaitable
 from typing import Any, cast
 
+from anyio import to_thread
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, errors
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
+from tristore import spans
 from tristore.errors import InvalidInput, StoreUnavailable
 from tristore.models import Identified, Page, cursor_page, now
 from tristore.settings import TristoreSettings
+from tristore.stores import mongodb_waits
 from tristore.stores.mongodb_errors import translate_errors as translate_errors
+from tristore.stores.watched import Commands
 
 DELETED_AT_ONCE = 500
 EPOCH, MILLISECOND = datetime.fromtimestamp(0, UTC), timedelta(milliseconds=1)
@@ -32,6 +37,8 @@ MIGRATING: dict[str, int | None] = {
 }
 
 Document = dict[str, Any]
+
+mongodb_waits.mend()
 
 
 @dataclass
@@ -118,8 +125,7 @@ class MongoStore:
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         """All that it gives, as the majority has it. Raises StoreUnavailable."""
         async with self.reading() as database:
-            cursor: Any = database[collection].aggregate(pipeline)
-            return cast(list[Document], await (await cursor if isawaitable(cursor) else cursor).to_list(None))
+            return await aggregated(database[collection], pipeline)
 
     async def delete_all(self, collection: str, query: Document) -> None:
         """Delete however many there are, some at a time, each time within the bound. Raises StoreUnavailable."""
@@ -138,6 +144,12 @@ class MongoStore:
             if not await self.database[ledger].find_one({"_id": script}):
                 raise StoreUnavailable("mongodb", "not migrated")
         self._migrated = True
+
+
+async def aggregated(collection: AsyncCollection[Document], pipeline: Sequence[Document]) -> list[Document]:
+    """All that it gives. The caller limits the time."""
+    cursor: Any = collection.aggregate(pipeline)
+    return cast(list[Document], await (await cursor if isawaitable(cursor) else cursor).to_list(None))
 
 
 def _cursor(last: Document, moves: str) -> str:
@@ -175,6 +187,7 @@ async def open_mongodb(
         # With less, a killed mongod loses acknowledged writes.
         "w": "majority",
         "journal": True,
+        **({"event_listeners": [Commands()]} if spans.are_on() else {}),
         **more,
     }
     dsn = settings.dsn("mongodb_dsn")
@@ -198,10 +211,23 @@ async def open_mongodb(
             required_scripts=required_scripts or {},
         )
     finally:
-        closed = client.close()  # Motor's returns None, PyMongo's must be awaited
-        if closed is not None:
-            await closed
-        await probe.close()
+        await asyncio.gather(*(_close(one, settings.mongodb_timeout) for one in (client, probe)))
+
+
+async def _close(client: AsyncIOMotorClient[Document] | AsyncMongoClient[Document], seconds: float) -> None:
+    """A client tells the server which sessions it ends. A server that hangs is given these seconds to hear it."""
+
+    async def close() -> None:
+        if isinstance(client, AsyncIOMotorClient):  # its `close` is PyMongo's own, which would hold up the event loop
+            await to_thread.run_sync(client.close, abandon_on_cancel=True)
+        else:
+            await client.close()
+
+    try:
+        async with asyncio.timeout(seconds):
+            await close()
+    except TimeoutError:
+        await close()  # it has no sessions any more, and so it says nothing
 
 
 async def ping(mongodb: MongoStore) -> None:

@@ -74,14 +74,10 @@ def cause_of(error: BaseException) -> str:
     return named or type(error).__name__
 
 
-def refusal_in(error: errors.BulkWriteError) -> errors.OperationFailure | None:
-    """Why not all was written or acknowledged; None when what is missing was there already. Not the error itself: its
-    text holds the documents."""
-    refusal = _refusal(error)
-    if refusal.get("code") == DUPLICATE:
-        return None
-    said = {key: refusal[key] for key in ("code", "codeName") if key in refusal}
-    return errors.OperationFailure("not inserted", said.get("code"), said)
+def refusal(said: Mapping[str, Any]) -> errors.OperationFailure:
+    """What the server said to one write of many, as an error. The driver's own holds the documents in its text."""
+    kept = {key: said[key] for key in ("code", "codeName") if key in said}
+    return errors.OperationFailure("not inserted", kept.get("code"), kept)
 
 
 def _refusal(error: BaseException) -> Mapping[str, Any]:

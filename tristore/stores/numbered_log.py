@@ -1,51 +1,23 @@
 """Logs in MongoDB whose entries are numbered 1, 2, 3, ... without gaps, in the order in which they become visible."""
 
-import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 
 import bson
 from pymongo.asynchronous.cursor import AsyncCursor
-from pymongo.errors import BulkWriteError
 
 from tristore.models import now
+from tristore.stores.log_writer import MARK_SECONDS, IdTaken, LogWriter, Names, last_entries
 from tristore.stores.mongodb import Document, MongoStore
-from tristore.stores.mongodb_errors import refusal_in
 
-BATCH = 100
+__all__ = ["IdTaken", "Names", "NumberedLog"]
+
 SMALL_BATCH = 4
 """Entries that come at once where their bytes are counted: all of these are in memory before the first is counted."""
 
 
-class IdTaken(Exception):
-    """The log has another entry under this id."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    id: str
-    values: Document
-    name: str
-    answer: asyncio.Future[tuple[Document, bool]]
-
-
-@dataclass(frozen=True)
-class Names:
-    """Of collections and fields. An entry also has `seq` and `timestamp`, a head `last_seq` and `updated_at`."""
-
-    entries: str
-    heads: str
-    """The collection with one document for each log. Its `last_seq` is a number that no entry is above."""
-    log: str
-    """The field of an entry that names its log. A unique index is on it and `seq`."""
-    marked: str
-    """The field of an entry with the number of the last one that is marked, up to this entry itself. Zero for none."""
-
-
 class NumberedLog:
-    """The number is the last one + 1, and the unique index decides between processes. Within a process, what waits for
-    one log is inserted as one batch. Writers that went one by one would collide on the index, throw most of their work
-    away, and wait for the journal one after the other."""
+    """Each log has a head, which names its owner, and entries in a collection of their own."""
 
     def __init__(
         self,
@@ -57,23 +29,37 @@ class NumberedLog:
         """`is_marked` decides about the values of an entry. `tell` is called with the name of what has new entries."""
         self._mongodb = mongodb
         self._names = names
-        self._is_marked = is_marked
-        self._tell = tell
-        self._queues: dict[str, list[Waiting]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._writer = LogWriter(mongodb, names, is_marked, tell)
+        self.name = names.name
 
-    async def append(self, log: str, id_: str, values: Document, name: str) -> tuple[Document, bool]:
-        """The numbered entry, and whether it is new: the same id with the same values is a repeat. `name` is told when
-        it is there, once a batch. Raises IdTaken, StoreUnavailable."""
-        waiting = Waiting(id_, values, name, asyncio.get_running_loop().create_future())
-        if log in self._queues:
-            self._queues[log].append(waiting)
-        else:
-            self._queues[log] = [waiting]
-            task = asyncio.create_task(self._drain(log))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await waiting.answer
+    async def append(self, log: str, owner: str, id_: str, values: Document) -> tuple[Document, bool] | None:
+        """The numbered entry, and whether it is new: the same id with the same values is a repeat. None when the owner
+        has no such log. The log's name is told when it is there, once a round. Raises IdTaken, StoreUnavailable."""
+        async with self._mongodb.operation():
+            return await self._writer.append(log, owner, id_, values)
+
+    async def exists(self, log: str, owner: str) -> bool:
+        """Whether the owner has such a log. Raises StoreUnavailable."""
+        names = self._names
+        async with self._mongodb.reading() as database:
+            this = {"_id": log, names.owner: owner, **names.living}
+            return await database[names.heads].find_one(this, {"_id": 1}) is not None
+
+    def forget(self, owner: str, log: str) -> None:
+        """Another process has new entries in it, or deletes it."""
+        self._writer.forget(owner, log)
+
+    def hear(self, names: Iterable[str]) -> None:
+        """As `forget`, of those whose names these are."""
+        for name in names:
+            kind, _, owner_and_log = name.partition(":")
+            if kind == self._names.kind:
+                owner, _, log = owner_and_log.partition(":")
+                self._writer.forget(owner, log)
+
+    def forget_all(self) -> None:
+        """As `forget`, when it cannot be told of which."""
+        self._writer.forget_all()
 
     async def read(
         self,
@@ -86,98 +72,87 @@ class NumberedLog:
     ) -> list[Document]:
         """Up to `limit` entries in order: those following number `after`, else the last ones preceding `before`. No
         more follow once they have `most_bytes` together. Raises StoreUnavailable."""
-        query: Document = {self._names.log: log}
-        forward = after is not None
-        if forward:
-            query["seq"] = {"$gt": after}
-        elif before is not None:
-            query["seq"] = {"$lt": before}
+        query, order = self._part(log, after, before)
         async with self._mongodb.reading() as database:
-            cursor = database[self._names.entries].find(query).sort("seq", 1 if forward else -1).limit(limit)
+            cursor = database[self._names.entries].find(query).sort("seq", order).limit(limit)
             found = await (cursor.to_list(limit) if most_bytes is None else _taken(cursor, most_bytes))
-        return found if forward else found[::-1]
+        return found[::order]
 
-    async def last_numbers(self, logs: Collection[str], which: Document) -> dict[str, int]:
-        """Of those whose heads match `which`: a number that no entry is above. It is written just before the entries.
-        Raises StoreUnavailable."""
-        query = {"_id": {"$in": list(logs)}, **which}
+    async def read_with_head(
+        self, log: str, owner: str, limit: int, *, after: int | None = None, before: int | None = None
+    ) -> tuple[Document, list[Document]] | None:
+        """The head, and entries as `read` gives them, by one command. None when the owner has no such log. Raises
+        StoreUnavailable."""
+        names = self._names
+        this = {"_id": log, names.owner: owner, **names.living}
+        if limit == 0:
+            async with self._mongodb.reading() as database:
+                head = await database[names.heads].find_one(this)
+            return (head, []) if head else None
+        query, order = self._part(log, after, before)
+        entries: list[Document] = [{"$match": query}, {"$sort": {"seq": order}}, {"$limit": limit}]
+        joined = {"from": names.entries, "pipeline": entries, "as": "entries"}
+        found = await self._mongodb.aggregate(names.heads, [{"$match": this}, {"$lookup": joined}])
+        return (found[0], found[0].pop("entries")[::order]) if found else None
+
+    async def last_number(self, log: str) -> int:
+        """A number that no entry is above which anybody was shown. Raises StoreUnavailable."""
+        # Not as the majority has it: right after a failover that may be less than what was shown before.
+        async with self._mongodb.operation() as database:
+            last = await last_entries(database, self._names, [log], {"seq": "$seq"})
+        return last[log]["seq"] if log in last else 0
+
+    async def recent_numbers(self, logs: Collection[str], seconds: float) -> dict[str, int | None]:
+        """Of those that live: the number of the last entry, or None where none has come within so many seconds. Raises
+        StoreUnavailable."""
+        names, since = self._names, self._since(seconds)
+        query = {"_id": {"$in": list(logs)}, **names.living}
         async with self._mongodb.reading() as database:
-            found = await database[self._names.heads].find(query, {"last_seq": 1}).to_list(len(logs))
-        return {head["_id"]: head.get("last_seq", 0) for head in found}
+            heads = await database[names.heads].find(query, {"updated_at": 1}).to_list(None)
+        recent = {head["_id"] for head in heads if head["updated_at"] > since}
+        last = await self.numbers(recent) if recent else {}
+        return {id_: last.get(id_, 0) if id_ in recent else None for id_ in (head["_id"] for head in heads)}
+
+    async def newest(self, owner: str, limit: int) -> list[str]:
+        """The owner's logs with the latest entries or changes, newest first. Raises StoreUnavailable."""
+        names = self._names
+        query = {names.owner: owner, **names.living}
+        heads, _ = await self._mongodb.newest(names.heads, query, limit, None, "updated_at")
+        return [head["_id"] for head in heads]
+
+    async def moved(self, owners: Collection[str], seconds: float) -> list[tuple[str, str, int]]:
+        """Owner, log, and the number of its last entry, of those with an entry or change within so many seconds. Raises
+        StoreUnavailable."""
+        names = self._names
+        query = {names.owner: {"$in": list(owners)}, "updated_at": {"$gt": self._since(seconds)}, **names.living}
+        async with self._mongodb.reading() as database:
+            heads = await database[names.heads].find(query, {names.owner: 1}).to_list(None)
+        last = await self.numbers([head["_id"] for head in heads]) if heads else {}
+        return [(head[names.owner], head["_id"], last.get(head["_id"], 0)) for head in heads]
+
+    async def numbers(self, logs: Collection[str]) -> dict[str, int]:
+        """Of those that have entries: the number of the last one. Raises StoreUnavailable."""
+        return {log: last["seq"] for log, last in (await self.last_entries(logs, {"seq": "$seq"})).items()}
+
+    def _since(self, seconds: float) -> datetime:
+        """The head of each log that got entries within so many seconds has been updated after this time."""
+        return now() - timedelta(seconds=seconds + MARK_SECONDS + self._mongodb.timeout)
 
     async def last_entries(self, logs: Collection[str], fields: Mapping[str, object]) -> dict[str, Document]:
         """By log, of those that have entries: what the last one has. `fields` are names with MongoDB's expressions.
         Raises StoreUnavailable."""
-        log = self._names.log
-        # In this order, and with nothing but `$first`, MongoDB looks at one key of the index for each log.
-        pipeline: list[Document] = [
-            {"$match": {log: {"$in": list(logs)}}},
-            {"$sort": {log: -1, "seq": -1}},
-            {"$group": {"_id": f"${log}", **{name: {"$first": value} for name, value in fields.items()}}},
-        ]
-        found = await self._mongodb.aggregate(self._names.entries, pipeline)
-        return {last.pop("_id"): last for last in found}
+        async with self._mongodb.reading() as database:
+            return await last_entries(database, self._names, logs, fields)
 
     async def close(self) -> None:
-        """Wait for the batches that are under way."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Wait for the entries that are under way."""
+        await self._writer.close()
 
-    async def _drain(self, log: str) -> None:
-        queue = self._queues[log]
-        try:
-            while queue:
-                batch = [waiting for waiting in queue[:BATCH] if not waiting.answer.done()]  # not those who gave up
-                del queue[:BATCH]
-                await self._answer(log, batch)
-        finally:
-            del self._queues[log]
-
-    async def _answer(self, log: str, batch: Sequence[Waiting]) -> None:
-        try:
-            async with self._mongodb.operation():
-                while batch:
-                    batch = await self._insert(log, batch)
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-            for waiting in batch:
-                _fail(waiting, error)
-
-    async def _insert(self, log: str, batch: Sequence[Waiting]) -> Sequence[Waiting]:
-        """Insert as many as possible, answer those, and return the others."""
-        database, names = self._mongodb.database, self._names
-        entries = database[names.entries]
-        last = await entries.find_one({names.log: log}, {"seq": 1, names.marked: 1}, sort=[("seq", -1)])
-        documents = list(self._documents(log, last or {}, batch))
-        inserted = len(documents)
-        # Before the entries, so that whoever polls `last_seq` can find one too early, never too late.
-        touch = {"$max": {"updated_at": documents[-1]["timestamp"], "last_seq": documents[-1]["seq"]}}
-        await database[names.heads].update_one({"_id": log}, touch)
-        try:
-            await entries.insert_many(documents)
-        except BulkWriteError as error:
-            if refusal := refusal_in(error):
-                raise refusal from None
-            inserted = error.details["nInserted"]  # in order, up to the first that failed
-        for name in {waiting.name for waiting in batch[:inserted]}:
-            self._tell(name)
-        for waiting, document in zip(batch[:inserted], documents, strict=False):
-            _succeed(waiting, document, is_new=True)
-        if inserted == len(batch):
-            return []
-        async with self._mongodb.reading() as settled:
-            stored = await settled[names.entries].find_one({"_id": documents[inserted]["_id"]})
-        if stored:
-            _repeat(batch[inserted], stored)
-            inserted += 1
-        # The number was taken by another process, or the repeated entry used none, or a failover may take it back.
-        return batch[inserted:]
-
-    def _documents(self, log: str, last: Document, batch: Sequence[Waiting]) -> Iterator[Document]:
-        # Whoever has taken the next number by then takes this one too: so what is carried on is as exact as the number.
-        marked = last.get(self._names.marked, 0)
-        for seq, waiting in enumerate(batch, last.get("seq", 0) + 1):
-            marked = seq if self._is_marked(waiting.values) else marked
-            identity = {"_id": f"{log}/{waiting.id}", self._names.log: log, "seq": seq, self._names.marked: marked}
-            yield {**identity, "timestamp": now(), **waiting.values}
+    def _part(self, log: str, after: int | None, before: int | None) -> tuple[Document, int]:
+        query: Document = {self._names.log: log}
+        if after is not None:
+            return query | {"seq": {"$gt": after}}, 1
+        return query | ({"seq": {"$lt": before}} if before is not None else {}), -1
 
 
 async def _taken(cursor: AsyncCursor[Document], most_bytes: int) -> list[Document]:
@@ -189,20 +164,3 @@ async def _taken(cursor: AsyncCursor[Document], most_bytes: int) -> list[Documen
             await cursor.close()
             break
     return found
-
-
-def _succeed(waiting: Waiting, document: Document, *, is_new: bool) -> None:
-    if not waiting.answer.done():
-        waiting.answer.set_result((document, is_new))
-
-
-def _fail(waiting: Waiting, error: Exception) -> None:
-    if not waiting.answer.done():
-        waiting.answer.set_exception(error)
-
-
-def _repeat(waiting: Waiting, stored: Document) -> None:
-    if all(stored.get(name) == value for name, value in waiting.values.items()):
-        _succeed(waiting, stored, is_new=False)
-    else:
-        _fail(waiting, IdTaken())

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from tristore import spans
 from tristore.errors import StoreUnavailable
 from tristore.settings import TristoreSettings
 from tristore.stores.dsn import CACHE_SIZES
@@ -23,6 +24,7 @@ from tristore.stores.hosts import Connection, Hosts
 from tristore.stores.lineage import Lineage
 from tristore.stores.postgres_errors import translate_errors as translate_errors
 from tristore.stores.replica import MARGIN_SECONDS, Replica
+from tristore.stores.watched import named, watch
 from tristore.stores.write_gate import WriteGate
 
 T = TypeVar("T")
@@ -119,6 +121,8 @@ def _engine(
     )
     event.listen(engine.sync_engine, "connect", partial(_note_generation, gate))
     event.listen(engine.sync_engine, "checkout", partial(_replace_dead_connection, gate))
+    if spans.are_on():
+        watch(engine.sync_engine)
     return engine
 
 
@@ -257,6 +261,7 @@ class HotQuery:
         assert isinstance(compiled, SQLCompiler)
         self._sql, self._names = str(compiled), compiled.positiontup or ()
         self._constants = compiled.params
+        self._named = named(self._sql)
 
     async def row(self, postgres: Postgres, **parameters: object) -> asyncpg.Record | None:
         """Within the request's budget. Raises StoreUnavailable."""
@@ -265,7 +270,8 @@ class HotQuery:
             connection = await postgres.engine.raw_connection()
             try:
                 driver = cast(Connection, connection.driver_connection)
-                row = await driver.fetchrow(self._sql, *values)
+                with spans.call("postgresql", *self._named):
+                    row = await driver.fetchrow(self._sql, *values)
             except BaseException:
                 connection.invalidate()  # it may still be waiting for the answer
                 raise

@@ -1,19 +1,24 @@
 """Redis: speed. Its clients, the identity of the server behind them, and its health probe."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from tristore import spans
 from tristore.settings import TristoreSettings
+from tristore.stores.dsn import addresses, is_cluster, read_redis
+from tristore.stores.redis_cluster import Address, Cluster, RoutingClient
+from tristore.stores.redis_cluster import ServerIdentity as ServerIdentity
 from tristore.stores.redis_errors import translate_errors as translate_errors
-from tristore.stores.redis_pool import SentinelPool, pool_for, replace_connections
+from tristore.stores.redis_pool import SentinelPool, pool_for, pool_to, replace_connections
+from tristore.stores.watched import WatchedRedis
 
 # A sorted set of who sent a heartbeat, by the server's clock in milliseconds. It keeps five seconds.
 CLOCK = """
@@ -21,11 +26,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 # Whether the data is still of the history that the caller knows: a server that is demoted and promoted begins another
-# one, and may keep its connections. It may have come back with what it had when it was the primary before.
+# one, and may keep its connections. It may have come back with what it had when it was the primary before. In a cluster
+# the history ends with the epoch of the server's slots.
 SAME_HISTORY = """
 local function is_same(history)
+  local replid, epoch = string.match(history, '^([^-]*)%-?(.*)$')
   local info = redis.pcall('INFO', 'replication')
-  return type(info) ~= 'string' or string.find(info, 'master_replid:' .. history, 1, true)
+  if type(info) == 'string' and not string.find(info, 'master_replid:' .. replid, 1, true) then return false end
+  if epoch == '' then return true end
+  local told = redis.pcall('CLUSTER', 'INFO')
+  return type(told) == 'string' and string.find(told, 'cluster_my_epoch:' .. epoch .. '\\r', 1, true)
 end
 """
 HEARTBEAT = f"""{CLOCK}{SAME_HISTORY}
@@ -39,22 +49,16 @@ BEATING = f"""{CLOCK}
 return redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '+inf')
 """
 
+PORT = 6379
 LATE_SECONDS, TIMES_MORE = 0.02, 4
 """When the event loop comes so late, it may not be Redis that was slow; how often one then gets its time again."""
 
 
-@dataclass
-class ServerIdentity:
-    """Which history of data the newest connection leads to: `master_replid`. A restart begins another one, because what
-    is brought back may be old; so does each promotion. Open connections do not learn that, so scripts that must not
-    miss it compare it. `run_id` would not do: a server that is promoted a second time has it still, and
-    what it held in its first time."""
-
-    history: str = ""
-
-
 @dataclass(frozen=True)
 class RedisStore:
+    """One server, or a cluster. The clients of a cluster take commands of one key each; what asks for more goes to its
+    servers, each of which is a RedisStore."""
+
     client: Redis
     probe: Redis
     subscriber: Redis
@@ -63,37 +67,72 @@ class RedisStore:
     identity: ServerIdentity = field(default_factory=ServerIdentity)
     raise_unknown: bool = False
     """Let a refusal that no table has pass. In tests: it may be our own bug, which must not be served around."""
+    cluster: "Cluster[RedisStore] | None" = None
+
+    @property
+    def history(self) -> str:
+        """Of all that it holds."""
+        return self.cluster.history if self.cluster else self.identity.history
+
+    async def aclose(self) -> None:
+        if self.cluster:
+            await self.cluster.close()
+        for client in (self.client, self.probe, self.subscriber):
+            await client.aclose()
 
 
 @asynccontextmanager
 async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
     """Open the client; connects on first use. Closes every connection at the end."""
-    identity = ServerIdentity()
+    dsn = settings.dsn("redis_dsn")
+    store = _open_cluster(settings, dsn) if is_cluster(read_redis(dsn)) else _open_server(settings, _pools(dsn))
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+Pools = Callable[..., BlockingConnectionPool]
+
+
+def _pools(dsn: str, address: Address | None = None) -> Pools:
+    return lambda **options: pool_to(address, dsn, **options) if address else pool_for(dsn, **options)
+
+
+def _open_cluster(settings: TristoreSettings, dsn: str) -> RedisStore:
+    # As long as the map holds. A server is asked on a connection of its own: a busy pool is no lost one.
+    timeout = settings.redis_timeout * (1 + TIMES_MORE)
+
+    def open_client(address: Address) -> Redis:
+        return _client(settings, _pools(dsn, address), "cluster", 1, timeout=timeout)
+
+    def open_server(address: Address, identity: ServerIdentity) -> RedisStore:
+        return _open_server(settings, _pools(dsn, address), identity)
+
+    seeds = addresses(read_redis(dsn).hosts, PORT)
+    cluster = Cluster(seeds, open_server=open_server, open_client=open_client)
+    client = RoutingClient(cluster)
+    raise_unknown = settings.environment == "test"
+    return RedisStore(client, client, client, settings.redis_timeout, raise_unknown=raise_unknown, cluster=cluster)
+
+
+def _open_server(settings: TristoreSettings, pools: Pools, known: ServerIdentity | None = None) -> RedisStore:
+    identity = known or ServerIdentity()
 
     async def on_connect(connection: AbstractConnection) -> None:
         await connection.on_connect()
-        await connection.send_command("INFO", "replication")
-        told = _told(await connection.read_response())
+        told = await _ask(connection, "INFO", "replication")
         if told["role"] != "master":
             raise exceptions.ReadOnlyError(f"READONLY its role is {told['role']}")
-        identity.history = told["master_replid"]
+        history = told["master_replid"]
+        if identity.node:
+            history += f"-{(await _ask(connection, 'CLUSTER', 'INFO'))['cluster_my_epoch']}"
+        identity.history = history
 
     def client(role: str, max_connections: int) -> Redis:
-        pool = pool_for(
-            settings.dsn("redis_dsn"),
-            max_connections=max_connections,
-            timeout=settings.redis_timeout * 0.6,  # shorter than the whole, so that an empty pool can say so
-            socket_timeout=settings.redis_timeout * (1 + TIMES_MORE),  # `within_timeout` is stricter
-            socket_connect_timeout=settings.redis_timeout * (1 + TIMES_MORE),
-            # Once, and only for a connection that the server has closed: a restarted one is not a server that is down.
-            # A timeout is not repeated: that would double what an outage costs.
-            retry=Retry(NoBackoff(), 1, (exceptions.ConnectionError,)),
-            client_name=f"{settings.app_name}-{role}",
-            redis_connect_func=on_connect,
-        )
-        return Redis.from_pool(pool)
+        return _client(settings, pools, role, max_connections, redis_connect_func=on_connect)
 
-    store = RedisStore(
+    return RedisStore(
         client("app", settings.redis_max_connections),
         client("probe", 1),
         client("subscriber", 2),  # one hears, the other sends the heartbeats
@@ -101,14 +140,25 @@ async def open_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
         identity,
         settings.environment == "test",
     )
-    try:
-        yield store
-    finally:
-        for redis in (store.client, store.probe, store.subscriber):
-            await redis.aclose()
 
 
-def _told(info: object) -> dict[str, str]:
+def _client(settings: TristoreSettings, pools: Pools, role: str, max_connections: int, **more: object) -> Redis:
+    options = {
+        "timeout": settings.redis_timeout * 0.6,  # shorter than the whole, so that an empty pool can say so
+        "socket_timeout": settings.redis_timeout * (1 + TIMES_MORE),  # `within_timeout` is stricter
+        "socket_connect_timeout": settings.redis_timeout * (1 + TIMES_MORE),
+        # Once, and only for a connection that the server has closed: a restarted one is not a server that is down.
+        # A timeout is not repeated: that would double what an outage costs.
+        "retry": Retry(NoBackoff(), 1, (exceptions.ConnectionError,)),
+    }
+    name = f"{settings.app_name}-{role}"
+    kind = WatchedRedis if spans.are_on() else Redis
+    return kind.from_pool(pools(max_connections=max_connections, client_name=name, **options | more))
+
+
+async def _ask(connection: AbstractConnection, *command: str) -> dict[str, str]:
+    await connection.send_command(*command)
+    info = await connection.read_response()
     text = info.decode() if isinstance(info, bytes) else str(info)
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
@@ -121,7 +171,7 @@ async def beat(client: Redis, key: str, sender: str, channel: str, message: str,
 
 
 async def learn_history(redis: RedisStore) -> None:
-    """Leave the connections from before, and ask on a new one. Raises the driver's errors."""
+    """Leave the connections from before, and ask on a new one: of one server. Raises the driver's errors."""
     for client in (redis.client, redis.probe, redis.subscriber):
         await replace_connections(client.connection_pool)
     await redis.client.ping()
@@ -143,14 +193,19 @@ async def beating(client: Redis, key: str, seconds: float) -> set[str]:
 async def ping(redis: RedisStore) -> None:
     """Whether it takes a write and a message, asked on the probe's own connection. Raises StoreUnavailable."""
     with translate_errors():
-        await beat(redis.probe, "probes", "probe", "probes", "")
+        servers = await redis.cluster.confirmed() if redis.cluster else [redis]
+        for server in servers:
+            await beat(server.probe, server.identity.key("probes"), "probe", server.identity.channel("probes"), "")
 
 
 def pool_use(redis: RedisStore) -> tuple[int, int]:
-    """Connections in use, and what the pool holds at most."""
-    pool = redis.client.connection_pool
-    counts = {attributes["db.client.connection.state"]: count for count, attributes in pool.get_connection_count()}
-    return counts["used"], pool.max_connections
+    """Connections in use, and what the pool holds at most: in a cluster those to all servers."""
+    used, size = 0, 0
+    for server in redis.cluster.servers if redis.cluster else [redis]:
+        pool = server.client.connection_pool
+        counts = {attributes["db.client.connection.state"]: count for count, attributes in pool.get_connection_count()}
+        used, size = used + counts["used"], size + pool.max_connections
+    return used, size
 
 
 @asynccontextmanager

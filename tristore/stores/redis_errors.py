@@ -12,9 +12,9 @@ from tristore.stores.translation import Verdict, by_code, translating
 CODES: dict[str, Reason] = by_code(
     {
         # It still reads its data or has lost its primary; or the DSN is wrong: no password, or a cluster's node.
-        "unreachable": "LOADING MASTERDOWN CLUSTERDOWN MOVED ASK CROSSSLOT NOAUTH WRONGPASS DENIED NOPROTO",
+        "unreachable": "LOADING MASTERDOWN CLUSTERDOWN MOVED CROSSSLOT NOAUTH WRONGPASS DENIED NOPROTO",
         "timeout": "BUSY",  # a script runs, for as long as it likes
-        "busy": "TRYAGAIN NOSCRIPT",
+        "busy": "TRYAGAIN ASK NOSCRIPT",  # a slot moves to another server of a cluster
         "read only": "READONLY",
         "refuses writes": "MISCONF NOREPLICAS OOM",
         "not permitted": "NOPERM",

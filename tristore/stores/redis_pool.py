@@ -1,20 +1,45 @@
-"""Connections to Redis: to the host of a DSN, or to the one that its Sentinels name."""
+"""Connections to Redis: to the host of a DSN, to the one that its Sentinels name, or to a server of a cluster."""
 
+import asyncio
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, SentinelConnectionPool
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from tristore.stores.dsn import SENTINEL_OPTIONS, Dsn, is_sentinel, read_redis
+from tristore.stores.dsn import SENTINEL_OPTIONS, Dsn, addresses, is_sentinel, read_redis
 
 SENTINELS_PORT = 26379
 
 
-class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+class Pool(BlockingConnectionPool):
+    """Gets each connection back. redis-py's own waits for a lock to take it, which is held while another connection is
+    closed. Whoever was cancelled while it waited left its connection in use for good: a hung Redis and impatient
+    requests took a place of the pool each time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def release(self, connection: AbstractConnection) -> None:
+        try:
+            await super().release(connection)
+        except asyncio.CancelledError:
+            if connection in self._in_use_connections:
+                task = asyncio.create_task(super().release(connection))
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+            raise
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await asyncio.gather(*self._late, return_exceptions=True)
+        await super().disconnect(inuse_connections)
+
+
+class SentinelPool(SentinelConnectionPool, Pool):
     """Asks the Sentinels at each new connection. That is a part of connecting, so it has no more time than that. Waits
     for a connection as the other pool does; redis-py's own would refuse at once."""
 
@@ -37,11 +62,11 @@ async def replace_connections(pool: ConnectionPool) -> None:
     await pool.disconnect(inuse_connections=False)
 
 
-def pool_for(text: str, **options: Any) -> BlockingConnectionPool:
+def pool_for(text: str, **options: Any) -> Pool:
     """For a DSN that `read_redis` accepts. The options are redis-py's."""
     dsn = read_redis(text)
     if not is_sentinel(dsn):
-        return BlockingConnectionPool(**options, **parse_url(text))
+        return Pool(**options, **parse_url(text))
     service, _, database = dsn.path.partition("/")
     own: dict[str, Any] = {**parse_url(_of_one_host(dsn, database))}
     own["ssl"] = own.pop("connection_class", None) is SSLConnection
@@ -49,10 +74,16 @@ def pool_for(text: str, **options: Any) -> BlockingConnectionPool:
     of_sentinels |= {name: options[name] / 2 for name in ("socket_timeout", "socket_connect_timeout")}
     of_sentinels["retry"] = Retry(NoBackoff(), 0)  # there is another one to ask
     of_sentinels |= {name[9:]: value for name, value in dsn.options.items() if name in SENTINEL_OPTIONS}
-    sentinels = Sentinel([_address(host) for host in dsn.hosts.split(",")], sentinel_kwargs=of_sentinels)
+    sentinels = Sentinel(addresses(dsn.hosts, SENTINELS_PORT), sentinel_kwargs=of_sentinels)
     return SentinelPool(  # type: ignore[no-untyped-call]
         service, sentinels, **options, **{name: own[name] for name in own if name != "host"}
     )
+
+
+def pool_to(address: tuple[str, int], text: str, **options: Any) -> Pool:
+    """To one server of a cluster, with what the cluster's DSN says of all."""
+    own: dict[str, Any] = {**parse_url(_of_one_host(read_redis(text), ""))}
+    return Pool(**options, **own | {"host": address[0], "port": address[1]})
 
 
 def _of_one_host(dsn: Dsn, database: str) -> str:
@@ -60,8 +91,3 @@ def _of_one_host(dsn: Dsn, database: str) -> str:
     options = {name: value for name, value in dsn.options.items() if name not in SENTINEL_OPTIONS}
     credentials = f"{quote(dsn.user, safe='')}:{quote(dsn.password, safe='')}@" if dsn.user or dsn.password else ""
     return f"{dsn.scheme.partition('+')[0]}://{credentials}host/{database}?{urlencode(options, quote_via=quote)}"
-
-
-def _address(host: str) -> tuple[str, int]:
-    name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
-    return name.strip("[]"), int(port or SENTINELS_PORT)

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.cluster_feed import feed_on
 from tristore.cache.entries import Versioned
-from tristore.cache.feed import Feed
 from tristore.cache.fence import Fence
 from tristore.cache.fenced_cache import CHANGED, FencedCache, Load
 from tristore.cache.near import NearCache
@@ -56,8 +56,9 @@ class Process:
 
     def __init__(self, redis: RedisStore, rows: Rows, near: type[NearCache] = NearCache) -> None:
         breaker = CircuitBreaker("redis", 1000, 0.01)
+        self.redis = redis
         self._rows = rows
-        self.feed = Feed(redis, breaker)
+        self.feed = feed_on(redis, breaker)
         self.near = near(1000, self.feed.is_alive)
         self.fence = WatchedFence(redis, breaker, lease_seconds=1)
         self.fence.batches = []
@@ -106,7 +107,7 @@ async def running(redis: RedisStore, rows: Rows, near: type[NearCache] = NearCac
     process = Process(replace(redis, subscriber=redis.client), rows, near)
     process.feed.start()
     try:
-        await process.until(lambda: process.subscribed == 1)
+        await process.until(lambda: process.subscribed >= 1)  # a cluster has several servers
         await asyncio.wait_for(process.feed.prove(), 5)
         yield process
     finally:

@@ -6,6 +6,7 @@ work in the folder, and removes the folder.
 """
 
 import fcntl
+import os
 import shutil
 import signal
 import subprocess
@@ -20,12 +21,15 @@ from typing import IO
 import psutil
 
 PATIENCE_SECONDS = 5
+MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder in it for this user alone
+"""Where Linux keeps files in memory. There the servers of a run of all tests take a tenth less time than on a disk."""
+ROOM_BYTES = 8 * 2**30
 
 
 @contextmanager
-def guarded_folder(prefix: str) -> Iterator[Path]:
+def guarded_folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
     """A new folder. When this ends, or its process dies, and no other process holds the folder, all is cleaned up."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=within)).resolve()
     (folder / "held").touch()
     held = hold(folder)
     guardian = subprocess.Popen(  # noqa: S603 - the program is this module
@@ -36,6 +40,13 @@ def guarded_folder(prefix: str) -> Iterator[Path]:
     finally:
         held.close()
         guardian.wait()
+
+
+def memory() -> Path | None:
+    """Where there is room for all servers of a run, and nobody has chosen a place by TMPDIR."""
+    if "TMPDIR" not in os.environ and MEMORY.is_mount() and psutil.virtual_memory().available > 2 * ROOM_BYTES:
+        return MEMORY if shutil.disk_usage(MEMORY).free > ROOM_BYTES else None
+    return None
 
 
 def hold(folder: Path) -> IO[bytes]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import text
 
+from tristore.mail.effects import MAIL
 from tristore.outbox.effects import Effect, Owed
 from tristore.outbox.pauses import Ping
 from tristore.outbox.relay import Outbox
@@ -17,7 +18,7 @@ from tristore.saga.effects import QUEUE
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.stores import Servers, own_databases
 
-QUEUES = ("redis", "mongodb", QUEUE)
+QUEUES = ("redis", "mongodb", QUEUE, MAIL)
 
 
 class Journal:
@@ -126,6 +127,12 @@ async def query(stores: Stores, sql: str, **parameters: object) -> Sequence[Any]
     async with stores.postgres.background.connect() as connection:
         result = await connection.execute(text(sql), parameters)
         return result.all() if result.returns_rows else []
+
+
+async def forget_effects(stores: Stores) -> None:
+    """As if all were applied. TRUNCATE would lock both tables as a whole, and a relay has its own order."""
+    await query(stores, "DELETE FROM outbox_streams")
+    await query(stores, "DELETE FROM outbox")
 
 
 async def pass_leases(stores: Stores) -> None:

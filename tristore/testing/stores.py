@@ -2,9 +2,9 @@
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -13,15 +13,17 @@ from alembic import command
 from anyio import to_thread
 from fakeredis import FakeAsyncRedis, FakeServer
 from fastapi import FastAPI
+from mongomock import aggregate
 from mongomock_motor import AsyncMongoMockClient
 from pydantic import SecretStr
 from pymongo import MongoClient
 
+from tristore.cache.entries import hash_tag
 from tristore.embedded.passwords import APP_ROLE
 from tristore.embedded.servers import Server, Store
 from tristore.migrations.history import OWN
 from tristore.settings import MIGRATIONS, TristoreSettings
-from tristore.stores.mongodb import MongoStore, open_mongodb
+from tristore.stores.mongodb import Document, MongoStore, open_mongodb
 from tristore.stores.redis import RedisStore, ServerIdentity, open_redis
 from tristore.testing.log_of_run import HOOKS
 from tristore.testing.pooler import settings_through
@@ -46,6 +48,18 @@ async def real_redis(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
         yield store
 
 
+def _lookup_with_pipeline(documents: list[Document], database: Any, options: Document) -> list[Document]:
+    """A `$lookup` without conditions on the outer document, which mongomock does not know."""
+    if "pipeline" not in options:
+        return cast(list[Document], _LOOKUP(documents, database, options))
+    found = list(database[options["from"]].aggregate(options["pipeline"]))
+    return [{**document, options["as"]: found} for document in documents]
+
+
+_STAGES: Any = aggregate._PIPELINE_HANDLERS
+_LOOKUP, _STAGES["$lookup"] = _STAGES["$lookup"], _lookup_with_pipeline
+
+
 @asynccontextmanager
 async def mongomock(settings: TristoreSettings) -> AsyncIterator[MongoStore]:
     client: Any = AsyncMongoMockClient(tz_aware=True)
@@ -64,7 +78,35 @@ def real_mongodb(driver: str) -> Callable[[TristoreSettings], AbstractAsyncConte
     return open_it
 
 
-REDIS = {"fakeredis": fake_redis, "redis": real_redis}
+@asynccontextmanager
+async def redis_cluster(settings: TristoreSettings) -> AsyncIterator[RedisStore]:
+    """With settings that lead to one. Tests have several processes on one store, and each has its subscriptions."""
+    async with real_redis(settings) as store:
+        assert store.cluster
+        for server in store.cluster.servers:
+            server.subscriber.connection_pool.max_connections = 20
+        yield store
+
+
+def servers_of(redis: RedisStore) -> Sequence[RedisStore]:
+    """One, or those of a cluster as last confirmed."""
+    return redis.cluster.servers if redis.cluster else [redis]
+
+
+def server_of(redis: RedisStore, key: str) -> RedisStore:
+    """The one that has a key of the cache."""
+    server = redis.cluster.owner_of(hash_tag(key)) if redis.cluster else redis
+    assert server
+    return server
+
+
+def begin_another_history(redis: RedisStore, name: str = "another") -> None:
+    """As a Redis does that was restarted."""
+    for server in servers_of(redis):
+        server.identity.history = name
+
+
+REDIS = {"fakeredis": fake_redis, "redis": real_redis, "cluster": redis_cluster}
 REAL_MONGODB = {"motor": real_mongodb("motor"), "pymongo": real_mongodb("pymongo")}
 MONGODB = {"mongomock": mongomock, **REAL_MONGODB}
 """Each has an empty database."""

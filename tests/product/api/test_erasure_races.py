@@ -56,7 +56,7 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
 
 def acts_on_oneself(operation: Operation) -> bool:
     told = operation.document
-    return operation.method != "get" and told["security"] and "403" not in told["responses"]
+    return operation.method != "get" and told["security"] and not operation.is_for_admins
 
 
 async def race(
@@ -87,7 +87,8 @@ async def test_nothing_is_owed_for_a_user_after_the_erasure_and_nobody_waits_in_
         chance = random.Random(1)
         answered = set().union(*[await race(client, admin, racers, chance) for _ in range(ROUNDS)])
         await until(lambda: only_second_passes_are_owed(stores), 30)
-        assert answered <= {200, 201, 202, 204, 401, 404, 409, 503}  # 503: a slow machine has too many at once
+        # 422: the password was another one already. 503: a slow machine has too many at once.
+        assert answered <= {200, 201, 202, 204, 401, 404, 409, 422, 503}
         last = await query(stores, LAST, admin=f"user:{admin['X-User-Id']}")
         assert [row.name for row in last] == ["EraseDocumentsAgain"] * ROUNDS
         assert await query(stores, ORPHANS) == []

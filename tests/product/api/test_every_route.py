@@ -23,6 +23,9 @@ OPEN = {
     ("get", "/health/startup"),
     ("post", "/users/register"),
     ("post", "/auth/token"),
+    ("post", "/auth/password-reset"),
+    ("post", "/auth/password-reset/confirm"),
+    ("post", "/auth/email-verification/confirm"),
     ("get", "/courses"),
     ("get", "/courses/{course_id}"),
 }
@@ -86,7 +89,7 @@ async def test_another_user_finds_nothing_and_changes_nothing(client: httpx.Asyn
             continue  # of the stranger's own
         headers = await sign_in(client, stranger["username"], stranger["password"])  # some routes end the session
         answer = await operation.send(client, headers, ids)
-        if "403" in operation.document["responses"]:
+        if operation.is_for_admins:
             assert answer.status_code == 403, operation.name
         elif operation.name in FOR_EVERYBODY:
             assert "email" not in answer.json()

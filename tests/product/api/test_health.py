@@ -6,20 +6,27 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from config import Settings
 from main import create_app
+from tests.product.metrics import scrape, value
+from tests.product.outages import wait_until_well
 from tristore.ops import health as health_service
 from tristore.stores.stores import Stores
+from tristore.testing.lab import until
+from tristore.testing.mail import letter_box
 from tristore.testing.stores import client_of
 
 
 async def test_reports_all_three_stores(client: httpx.AsyncClient) -> None:
+    await wait_until_well(client)
     answer = await client.get("/health")
     assert answer.status_code == 200
     body = answer.json()
     assert body["status"] == "ok"
     assert body["databases"] == {"postgresql": "connected", "redis": "connected", "mongodb": "connected"}
+    assert body["checks"]["mail"] is None
     assert body["checks"]["postgresql"]["pool_size"] == 20
     assert 0 < body["checks"]["mongodb"]["latency_ms"] < 1000
 
@@ -28,6 +35,49 @@ async def test_probes_answer_ok(client: httpx.AsyncClient) -> None:
     for name in ("live", "ready", "startup"):
         answer = await client.get(f"/health/{name}")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_a_mail_server_that_is_away_is_told_and_the_service_stays_ready(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_service, "MAIL_KEPT_SECONDS", 0)
+    async with letter_box() as box:
+        mailing = settings.model_copy(update={"mail_dsn": SecretStr(box.dsn)})
+        async with client_of(create_app(mailing, stores)) as client:
+
+            async def says(status: str, mail: str, up: int) -> bool:
+                answer = await client.get("/health")
+                assert answer.status_code == (await client.get("/health/ready")).status_code == 200
+                told = (
+                    answer.json()["status"],
+                    answer.json()["checks"]["mail"],
+                    value(await scrape(client), "mail_up"),
+                )
+                return told == (status, mail, up)
+
+            await until(lambda: says("ok", "connected", 1), 20)
+            async with box.closed():
+                await until(lambda: says("degraded", "error: unreachable", 0), 20)
+            await until(lambda: says("ok", "connected", 1), 20)
+
+
+async def test_a_mail_server_that_answers_is_asked_seldom(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_service, "RENEWED_SECONDS", 0)
+    monkeypatch.setattr(health_service, "KEPT_SECONDS", 0)
+    app = create_app(settings, stores)
+    async with client_of(app) as client:
+        asked = 0
+
+        async def counted() -> None:
+            nonlocal asked
+            asked += 1
+
+        app.state.health._mail = counted
+        reports = {(await client.get("/health")).content for _ in range(5)}  # latencies tell one check from another
+    assert len(reports) > 1
+    assert asked == 1
 
 
 async def test_is_right_while_the_pools_are_exhausted(

@@ -15,7 +15,7 @@ from config import Settings
 from main import create_app
 from tests.product.people import account, register, register_admin
 from tests.product.routes import Operation, operations_of, stock
-from tests.samples import with_ids
+from tests.samples import ONE_TIME, with_ids
 from tristore.stores.stores import Stores
 from tristore.testing.lab import PROJECT
 from tristore.testing.stores import client_of
@@ -146,7 +146,8 @@ async def test_every_example_of_a_body_is_accepted(
     alone: tuple[httpx.AsyncClient, Stores], operations: list[Operation]
 ) -> None:
     client, stores = alone
-    bodies = {operation.name: operation for operation in operations if "requestBody" in operation.document}
+    bodies = {operation.name: operation for operation in operations if operation.examples}
+    bodies = {name: operation for name, operation in bodies.items() if name not in ONE_TIME}
     registration = bodies.pop(("post", "/users/register"))
     for example in registration.examples:
         assert (await client.post(registration.path, json=example)).status_code == 201

@@ -13,7 +13,7 @@ from main import create_app
 from models.tables import metadata
 from services.personal import PERSONAL
 from tests.product.people import account, register, register_admin, sign_in
-from tests.product.routes import stock, stocked
+from tests.product.routes import keep_link, stock, stocked
 from tests.product.traces import traces
 from tests.samples import QUICK, SAMPLES
 from tests.under_test import fresh_databases
@@ -75,6 +75,7 @@ async def test_what_is_personal_exists(stores: Stores) -> None:
 async def test_the_export_has_one_of_everything(client: httpx.AsyncClient, stores: Stores) -> None:
     headers = await register(client)
     await stock(client, headers, await register_admin(client, stores))
+    await keep_link(stores, headers["X-User-Id"])
     exported = (await client.get("/users/me/export", headers=headers)).json()
     assert list(exported) == [entity.name for entity in PERSONAL if entity.export]
     for name, value in exported.items():
@@ -97,6 +98,7 @@ async def test_after_the_second_pass_only_what_is_kept_is_left(quick: Settings) 
             headers["X-User-Id"] = (await client.get("/users/me", headers=headers)).json()["id"]
             keyed = headers | {"Idempotency-Key": "of-the-user"}
             ids = await stock(client, keyed, await register_admin(client, stores))
+            await keep_link(stores, ids["user_id"])
             await client.patch("/users/me", headers=headers, json={"bio": f"bio of {body['username']}"})
             assert (await client.delete("/users/me", headers=headers)).status_code == 202
             mine = [ids[sample.parameter] for sample in SAMPLES if sample.owner == "user"]

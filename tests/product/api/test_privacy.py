@@ -8,6 +8,17 @@ import pytest
 
 from tests.product.people import account, register, sign_in
 from tristore.stores.stores import Stores
+from tristore.testing.lab import until
+
+
+async def until_told(client: httpx.AsyncClient, headers: dict[str, str], count: int) -> None:
+    """Activity is owed, so it may come a moment later."""
+
+    async def are_told() -> bool:
+        page = (await client.get("/users/me/activity", headers=headers, params={"limit": 50})).json()
+        return len(page["items"]) == count
+
+    await until(are_told, 10)
 
 
 async def test_activity_tells_what_the_user_did_newest_first(client: httpx.AsyncClient) -> None:
@@ -16,6 +27,7 @@ async def test_activity_tells_what_the_user_did_newest_first(client: httpx.Async
     await client.patch(f"/conversations/{made}", headers=headers, json={"title": "u"})
     await client.delete(f"/conversations/{made}", headers=headers)
     await client.patch("/users/me", headers=headers, json={"bio": "x"})
+    await until_told(client, headers, 6)
     seen: list[str] = []
     cursor: dict[str, Any] = {}
     while True:
@@ -38,6 +50,7 @@ async def test_exports_everything_as_one_document(client: httpx.AsyncClient) -> 
     made = [(await client.post("/conversations", headers=headers, json={"title": f"t{i}"})).json() for i in range(3)]
     for i in range(5):
         await client.post(f"/conversations/{made[0]['id']}/messages", headers=headers, json={"content": f"m{i}"})
+    await until_told(client, headers, 5)
     answer = await client.get("/users/me/export", headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     exported = answer.json()
@@ -55,6 +68,7 @@ async def test_an_export_has_more_than_one_page_of_each(client: httpx.AsyncClien
     headers = await register(client)
     user_id = headers["X-User-Id"]
     made = (await client.post("/conversations", headers=headers, json={"title": "t"})).json()["id"]
+    await until_told(client, headers, 3)
     old = await stores.mongodb.database.conversations.find_one({"_id": made})
     assert old
     await stores.mongodb.database.conversations.insert_many([{**old, "_id": str(uuid.uuid4())} for _ in range(1100)])

@@ -25,12 +25,23 @@ EVENTS = {
     "POST /auth/token": "sign_in",
     "POST /auth/logout": "sign_out",
     "POST /auth/logout-all": "sign_out_everywhere",
+    "POST /auth/logout-others": "sign_out_others",
+    "POST /auth/confirm-password": "password_confirmation",
+    "DELETE /auth/sessions/{session_id}": "session_end",
+    "POST /auth/password-reset": "password_reset_request",
+    "POST /auth/password-reset/confirm": "password_reset",
+    "POST /pages/reset-password": "password_reset",
+    "POST /auth/email-verification": "email_verification_request",
+    "POST /auth/email-verification/confirm": "email_verification",
+    "POST /pages/verify-email": "email_verification",
     "POST /users/register": "registration",
     "PATCH /users/me": "profile_change",
     "POST /users/me/password": "password_change",
     "DELETE /users/me": "erasure",
     "GET /users/me/export": "export",
     "PUT /users/{user_id}/role": "role_change",
+    "PUT /users/{user_id}/disabled": "disabling",
+    "DELETE /users/{user_id}/sessions": "sessions_end",
 }
 CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
 Event = dict[str, Any]

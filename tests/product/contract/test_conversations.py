@@ -4,6 +4,7 @@ import asyncio
 import random
 import traceback
 import uuid
+from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
@@ -33,6 +34,12 @@ async def started(repository: ConversationRepository, title: str = "Bonjour") ->
     conversation = Conversation(id=new_id(), user_id=OWNER, title=title, created_at=created, updated_at=created)
     await repository.add(conversation)
     return conversation
+
+
+async def a_log(store: MongoStore) -> NumberedLog:
+    """The log "c" of the owner "o" is in it."""
+    await store.database.conversations.insert_one({"_id": "c", "user_id": "o", "updated_at": now()})
+    return NumberedLog(store, MESSAGES)
 
 
 async def test_returns_what_was_added(repository: ConversationRepository) -> None:
@@ -107,16 +114,19 @@ async def test_lists_read_one_entry_of_an_index_for_each_item(mongo_store: Mongo
     try:
         first = await repository.listed(OWNER, "recent", 5, None)
         second = await repository.listed(OWNER, "recent", 5, first.next_cursor)
-        moved = await repository.moved([OWNER, STRANGER], first.items[2].updated_at)
+        others = {"_id": {"$nin": [str(item.id) for item in first.items[:2]]}}
+        long_ago = {"$set": {"updated_at": now() - timedelta(minutes=1)}}
+        await mongo_store.database.conversations.update_many(others, long_ago)
+        moved = await repository.log.moved([str(OWNER), str(STRANGER)], 10)
     finally:
         await mongo_store.database.command({"profile": 0})
     assert len({item.id for item in first.items + second.items}) == 10
-    assert sorted(id_ for _, id_, _ in moved) == sorted(str(item.id) for item in first.items[:2])
+    assert sorted(moved) == sorted((str(OWNER), str(item.id), 20) for item in first.items[:2])
     profiled = await mongo_store.database["system.profile"].find({"nreturned": {"$exists": True}}).to_list(None)
     read = [(one["planSummary"], one["docsExamined"], one["keysExamined"]) for one in profiled]
     recent = "IXSCAN { user_id: 1, updated_at: -1, _id: -1 }"
     last = "DISTINCT_SCAN { conversation_id: 1, seq: 1 }"
-    assert [plan for plan, _, _ in read] == [recent, last, recent, last, recent]
+    assert [plan for plan, _, _ in read] == [recent, last, recent, last, recent, last]
     assert max(documents for _, documents, _ in read) <= 7
     assert max(keys for _, _, keys in read) <= 7
 
@@ -183,17 +193,19 @@ async def test_answers_unavailable_before_its_migration(
 async def test_a_server_that_answers_and_refuses_writes_is_unavailable(lab: Lab, driver: str) -> None:
     # On the lab's server: the block is for all its databases, and other workers share the ordinary one.
     async with migrated_mongodb(driver, lab.servers) as store:
-        log = NumberedLog(store, MESSAGES)
+        log = await a_log(store)
         block = {"setUserWriteBlockMode": 1, "global": True}
         async with AsyncMongoClient[dict[str, Any]](lab.servers["mongodb"].administrator_dsn) as administrator:
             await administrator.admin.command(block)
             try:
                 with pytest.raises(StoreUnavailable) as caught:
-                    await log.append("c", "m", {"content": "hi"}, "name")
+                    await log.append("c", "o", "m", {"content": "hi"})
                 assert (caught.value.reason, caught.value.cause) == ("refuses writes", "371")
             finally:
                 await administrator.admin.command({**block, "global": False})
-        assert (await log.append("c", "m", {"content": "hi"}, "name"))[0]["seq"] == 1
+        appended = await log.append("c", "o", "m", {"content": "hi"})
+        assert appended
+        assert appended[0]["seq"] == 1
 
 
 @pytest.mark.parametrize("mongo_store", REAL_MONGODB, indirect=True)
@@ -204,7 +216,7 @@ async def test_a_message_that_can_never_be_stored_is_not_tried_for_ever_or_told_
     validator = {"content": {"$ne": content}}
     await mongo_store.database.command({"collMod": "messages", "validator": validator})
     with pytest.raises(OperationFailure) as caught:
-        await NumberedLog(mongo_store, MESSAGES).append("c", "m", {"content": content}, "name")
+        await (await a_log(mongo_store)).append("c", "o", "m", {"content": content})
     assert caught.value.code == 121
     assert content not in "".join(traceback.format_exception(caught.value))
 
@@ -218,7 +230,8 @@ async def test_a_batch_wakes_its_conversation_once_when_it_can_be_read(mongo_sto
     assert set(woken) == {f"conversation:{OWNER}:{conversation.id}"}
     assert len(woken) < len(writes)  # the first comes alone, those that come meanwhile wait for it together
     woken.clear()
-    assert await repository.last_numbers([conversation.id, other.id, new_id()]) == {conversation.id: 10, other.id: 0}
+    numbers = await repository.log.recent_numbers([str(conversation.id), str(other.id), str(new_id())], 60)
+    assert numbers == {str(conversation.id): 10, str(other.id): 0}
     await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="x"))
     assert not woken  # a repeat is no news
 
@@ -316,21 +329,27 @@ async def test_what_somebody_is_shown_is_what_the_majority_has(servers: Servers,
             for _ in range(2):  # the second is a repeat
                 await repository.append(conversation.id, OWNER, NewMessage(id="m-1", content="hello"))
             await repository.messages(conversation.id, 20, after=0)
-            await repository.last_numbers({conversation.id})
+            await repository.log.recent_numbers({str(conversation.id)}, 60)
+            await repository.read(conversation.id, OWNER, 20)
             await repository.page(OWNER, 10, None)
             await repository.listed(OWNER, "recent", 10, None)
-            await repository.newest(OWNER, 10)
-            await repository.moved([OWNER], conversation.created_at)
+            await repository.log.newest(str(OWNER), 10)
+            await repository.log.moved([str(OWNER)], 60)
             await repository.get(conversation.id, OWNER)
             await repository.add(conversation)
         finally:
             await store.database.command({"profile": 0})
         found = await store.database["system.profile"].find({"op": "query"}).sort("ts", 1).to_list(100)
         aggregated = await store.database["system.profile"].find({"command.aggregate": {"$exists": True}}).to_list(100)
-        assert {document["command"]["readConcern"]["level"] for document in aggregated} == {"majority"}
-        local = {
-            (command["find"], *command["filter"]) for command in (document["command"] for document in found)
-            if command.get("readConcern", {}).get("level") != "majority"
-        }  # fmt: skip
-        assert local == {("messages", "conversation_id"), ("conversations", "_id", "user_id", "deleted")}
-        assert len(found) > 7
+        local = {command["aggregate"] for command in _local(aggregated) if "own_seq" in str(command["pipeline"])}
+        assert local == {"messages"}
+        assert len(_local(aggregated)) == 1
+        asked = {(command["find"], *command["filter"]) for command in _local(found)}
+        assert asked == {("conversations", "_id", "deleted")}
+        assert len(found) + len(aggregated) > 10
+
+
+def _local(profiled: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Commands that ask for what one member alone may have."""
+    commands = [document["command"] for document in profiled]
+    return [command for command in commands if command.get("readConcern", {}).get("level") != "majority"]

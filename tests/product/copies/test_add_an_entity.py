@@ -1,60 +1,35 @@
-"""docs/add-an-entity.md is followed word by word in a copy of the tree. `make test-copies` runs this."""
+"""docs/add-an-entity.md is followed word by word in a copy of the tree. `make drill` runs this."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from tests.product.copies.tree import copy_tree, git, run
-from tristore.testing.lab import PROJECT
+from tests.product.copies.tree import change, git, run, steps
 
 pytestmark = pytest.mark.timeout(900)
 
-DOCUMENT = PROJECT / "docs/add-an-entity.md"
-STEP = re.compile(
-    r"^(?:Create|In) `(?P<path>[^`]+)`|^```(?P<kind>python|diff|console)\n(?P<block>.*?)^```", re.DOTALL | re.MULTILINE
-)
 
-
-def change(file: Path, difference: str) -> None:
-    lines = difference.splitlines(keepends=True)
-    before = "".join(line[1:] for line in lines if not line.startswith("+"))
-    text = file.read_text()
-    assert text.count(before) == 1, f"{DOCUMENT.name} changes {file.name} at lines that are not there once:\n{before}"
-    file.write_text(text.replace(before, "".join(line[1:] for line in lines if not line.startswith("-"))))
-
-
-def follow(copy: Path) -> None:
-    file = copy
-    for step in STEP.finditer(DOCUMENT.read_text()):
-        if step["path"]:
-            file = copy / step["path"]
-        elif step["kind"] == "python":
-            file.write_text(step["block"])
-        elif step["kind"] == "diff":
-            change(file, step["block"])
-        else:
-            for command in re.findall(r"^\$ (.*)", step["block"], re.MULTILINE):
-                code, printed = run(command, copy)
-                assert code == 0, f"{command}\n{printed}"
-
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In which the document has been followed."""
-    copy = copy_tree(tmp_path_factory.mktemp("copy"))
-    follow(copy)
-    return copy
-
-
-def test_it_takes_ten_files_and_three_of_them_a_line_or_two(copy: Path) -> None:
-    git("add", "-AN", folder=copy)
-    told = [line.split("\t") for line in git("diff", "--numstat", folder=copy).splitlines()]
+def test_it_takes_ten_files_and_three_of_them_a_line_or_two(extended: Path) -> None:
+    told = [line.split("\t") for line in git("diff", "--numstat", "HEAD~1", folder=extended).splitlines()]
     added = {path: int(added) for added, removed, path in told}
     assert len(added) == 10, added
     assert {removed for _, removed, _ in told} == {"0"}
     assert (added["tests/samples.py"], added["docs/clients.md"]) == (1, 2)
     assert added["services/personal.py"] == 2  # one of the two is an import
+
+
+def test_its_changes_fit_into_a_tree_with_all_parts_too(original: Path, tmp_path: Path) -> None:
+    document, file, changed = "docs/add-an-entity.md", original, 0
+    for step in steps(original / document):
+        if step["path"]:
+            file = tmp_path / step["path"]
+        elif step["kind"] == "diff":
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                file.write_bytes((original / file.relative_to(tmp_path)).read_bytes())
+            change(file, step["block"], document)
+            changed += 1
+    assert changed == 7
 
 
 FORGOTTEN = {
@@ -135,12 +110,12 @@ FORGOTTEN = {
 
 
 @pytest.mark.parametrize("what", FORGOTTEN)
-def test_what_is_forgotten_is_found_in_words(copy: Path, what: str) -> None:
+def test_what_is_forgotten_is_found_in_words(extended: Path, what: str) -> None:
     path, line, instead, command, words = FORGOTTEN[what]
-    text = (copy / path).read_text()
+    text = (extended / path).read_text()
     assert text.count(line) == 1
-    (copy / path).write_text(text.replace(line, instead))
-    code, printed = run(f".venv/bin/python -m {command}", copy)
-    (copy / path).write_text(text)
+    (extended / path).write_text(text.replace(line, instead))
+    code, printed = run(f".venv/bin/python -m {command}", extended)
+    (extended / path).write_text(text)
     assert code != 0
     assert words in printed

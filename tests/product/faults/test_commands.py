@@ -6,23 +6,16 @@ import pytest
 
 from tests.product.commands import manage, outbox
 from tests.product.people import register, sign_in
-from tests.under_test import Lab, fresh_databases
+from tests.under_test import Lab, stores_beside
 from tristore.models import new_id
-from tristore.stores.stores import Stores, open_stores
+from tristore.stores.stores import Stores
 from tristore.testing.lab import App
 from tristore.testing.outbox import Noted, make_outbox, query, write
 
 
 @pytest.fixture
-async def apart(lab: Lab) -> AsyncIterator[Lab]:
-    """The lab's servers with databases that no app uses: its relay would lease what these tests look at."""
-    async with fresh_databases(lab.servers) as settings:
-        yield lab.on(settings)
-
-
-@pytest.fixture
 async def stores(apart: Lab) -> AsyncIterator[Stores]:
-    async with open_stores(apart.settings) as stores:
+    async with stores_beside(apart.settings) as stores:
         yield stores
 
 

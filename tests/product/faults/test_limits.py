@@ -28,7 +28,12 @@ async def test_without_redis_the_limits_are_counted_in_the_process(lab: Lab, fau
 
 
 def requests_counted(samples: Samples) -> float:
-    return value(samples, "http_request_seconds_count", route="/health/live", status="200")
+    return value(
+        samples,
+        "http_server_request_duration_seconds_count",
+        http_route="/health/live",
+        http_response_status_code="200",
+    )
 
 
 async def test_whichever_worker_is_asked_tells_of_all(lab: Lab) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from config import Settings
-from repositories.conversation_repo import wake_up_name
+from repositories.conversation_repo import MESSAGES
 from tests.product.live import listeners_are
 from tests.product.metrics import scrape, value
 from tests.product.outages import connected_redis
@@ -163,7 +162,7 @@ async def test_without_mongodb_a_stream_stays_open_and_goes_on(lab: Lab, fault: 
                 refused = await app.client.get(path, headers=ana)
                 assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
                 async with connected_redis(lab) as redis:  # woken now, it finds nobody to ask
-                    name = wake_up_name(uuid.UUID(ana["X-User-Id"]), uuid.UUID(conversation.rpartition("/")[2]))
+                    name = MESSAGES.name(ana["X-User-Id"], conversation.rpartition("/")[2])
                     assert await redis.publish(CHANNEL, f"another {name}")
                 await stream.until(comments=stream.comments + 2)
             writer = Writer(conversation, ana)

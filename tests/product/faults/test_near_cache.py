@@ -10,31 +10,41 @@ from functools import partial
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests.product.people import register, register_admin
 from tests.product.sessions import CEILINGS, ENDINGS, LOGOUT, PATIENT, Clients, Ending, Headers, Member, join, warm
-from tests.under_test import Lab
+from tests.under_test import Lab, stores_beside
 from tristore.cache.feed import ALIVE_SECONDS
 from tristore.models import new_id
 from tristore.stores.redis import open_redis
-from tristore.stores.stores import Stores, open_stores
+from tristore.stores.stores import Stores
 from tristore.testing.cache import Rows, running
+from tristore.testing.cluster import RedisCluster
 from tristore.testing.lab import LONG, percentile, timed, until
 
 AT_ONCE = 2
 """Seconds, for a busy machine. It takes a few milliseconds."""
 
 
+@pytest.fixture(scope="module", params=["redis", "cluster"])
+def redis_dsn(request: pytest.FixtureRequest, lab: Lab) -> str:
+    """Of the lab's own, or of a cluster."""
+    cluster: RedisCluster | None = request.getfixturevalue("cluster") if request.param == "cluster" else None
+    return cluster.dsn if cluster else lab.settings.dsn("redis_dsn")
+
+
 @pytest.fixture(scope="module")
-async def stores(lab: Lab) -> AsyncIterator[Stores]:
-    async with open_stores(lab.settings) as stores:
+async def stores(lab: Lab, redis_dsn: str) -> AsyncIterator[Stores]:
+    async with stores_beside(lab.settings.model_copy(update={"redis_dsn": SecretStr(redis_dsn)})) as stores:
         yield stores
 
 
 @pytest.fixture(scope="module")
-async def clients(lab: Lab) -> AsyncIterator[Clients]:
-    async with lab.app(**PATIENT | CEILINGS) as here, lab.app(**PATIENT | CEILINGS) as there:
+async def clients(lab: Lab, redis_dsn: str) -> AsyncIterator[Clients]:
+    env = {**PATIENT, **CEILINGS, "REDIS_DSN": redis_dsn}
+    async with lab.app(**env) as here, lab.app(**env) as there:
         yield here.client, there.client
 
 

@@ -9,22 +9,15 @@ from models.order import Order, OrderIn
 from models.user import Registration
 from tests.product.commands import manage, outbox
 from tests.product.people import account
-from tests.under_test import Lab, fresh_databases
-from tristore.stores.stores import Stores, open_stores
+from tests.under_test import Lab, stores_beside
+from tristore.stores.stores import Stores
 from tristore.testing.outbox import query
 from wiring import Services
 
 
 @pytest.fixture
-async def apart(lab: Lab) -> AsyncIterator[Lab]:
-    """The lab's servers with databases that no app uses: its relay would go on with the order."""
-    async with fresh_databases(lab.servers) as settings:
-        yield lab.on(settings)
-
-
-@pytest.fixture
 async def stores(apart: Lab) -> AsyncIterator[Stores]:
-    async with open_stores(apart.settings) as stores:
+    async with stores_beside(apart.settings) as stores:
         yield stores
 
 

@@ -7,15 +7,14 @@ from pymongo.errors import PyMongoError
 
 from tests.product.people import register_admin
 from tests.product.things import new_course
-from tests.under_test import Lab
-from tristore.stores.stores import open_stores
+from tests.under_test import Lab, stores_beside
 from tristore.testing.lab import FAULTS, App, Fault, timed, until
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_without_mongodb_courses_are_shown_and_added(lab: Lab, app: App, fault: Fault) -> None:
     client = app.client
-    async with open_stores(lab.settings) as stores:
+    async with stores_beside(lab.settings) as stores:
         admin = await register_admin(client, stores)
         first = await new_course(client, admin)
         async with lab.without("mongodb", fault):

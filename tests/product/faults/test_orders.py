@@ -13,8 +13,8 @@ from tests.product.killed import STRIDE, killed_at
 from tests.product.orders import order, seats
 from tests.product.people import register, register_admin
 from tests.product.things import new_course
-from tests.under_test import Lab, fresh_databases
-from tristore.stores.stores import Stores, open_stores
+from tests.under_test import Lab, fresh_databases, stores_beside
+from tristore.stores.stores import Stores
 from tristore.testing.lab import LONG, App, RawConnection, until
 from tristore.testing.outbox import query
 
@@ -34,7 +34,7 @@ async def shop(lab: Lab) -> AsyncIterator[Lab]:
 
 @pytest.fixture(scope="module")
 async def stores(shop: Lab) -> AsyncIterator[Stores]:
-    async with open_stores(shop.settings.model_copy(update={"mongodb_timeout": 5})) as stores:
+    async with stores_beside(shop.settings) as stores:
         yield stores
 
 

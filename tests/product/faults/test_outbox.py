@@ -15,7 +15,7 @@ from config import Settings
 from main import create_app
 from tests.product.killed import STRIDE, killed_at
 from tests.product.people import account, register
-from tests.under_test import Lab, fresh_databases
+from tests.under_test import Lab, fresh_databases, stores_beside
 from tristore.stores.stores import Stores, open_stores
 from tristore.testing.lab import FAULTS, LONG, App, Fault, until
 from tristore.testing.outbox import Journal, Noted, make_outbox, query, until_delivered, until_empty, well, write
@@ -32,7 +32,7 @@ EACH = 100 if LONG else 20
 @pytest.fixture(scope="module")
 async def stores(lab: Lab) -> AsyncIterator[Stores]:
     """For looking into the stores."""
-    async with open_stores(lab.settings.model_copy(update={"mongodb_timeout": 5})) as stores:
+    async with stores_beside(lab.settings) as stores:
         yield stores
 
 

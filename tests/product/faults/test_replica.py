@@ -16,8 +16,7 @@ from pydantic import SecretStr
 
 from tests.product.people import register, register_admin
 from tests.product.things import new_course
-from tests.under_test import Lab, fresh_databases, migrate
-from tristore.stores.stores import open_stores
+from tests.under_test import Lab, fresh_databases, migrate, stores_beside
 from tristore.testing.lab import LONG, App, until
 from tristore.testing.proxy import Proxy, proxy_to
 from tristore.testing.replication import Replication, replication_in
@@ -83,7 +82,7 @@ async def shop(lab: Lab, run_folder: Path, tmp_path: Path) -> AsyncIterator[Shop
         more = {"POSTGRES_REPLICA_DSN": replica_dsn, "POSTGRES_REPLICA_MAX_LAG": str(MAX_LAG)}
         more |= {"POSTGRES_REQUEST_DEADLINE": "8"}  # it is about what is true, not about how soon
         async with lab.on(here).app(**more) as first, lab.on(here).app(**more) as second:
-            async with open_stores(here) as stores:
+            async with stores_beside(here) as stores:
                 admins = [await register_admin(first.client, stores) for _ in range(ADMINS)]
             shop = Shop([first, second], replication, to_replica, admins, await register(first.client))
             await until(shop.serves, 20)

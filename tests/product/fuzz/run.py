@@ -62,6 +62,7 @@ BEYOND_THE_SCHEMA = (
     "was already used for another",
     "is too easy to guess",
     "is not right",
+    "opens nothing any more",
     "keys must not be empty",
     "must not be nested deeper",
     "integers must fit",

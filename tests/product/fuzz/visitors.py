@@ -22,7 +22,7 @@ from tests.samples import SAMPLES, about, with_ids
 
 Role = Literal["nobody", "learner", "admin"]
 Whose = Literal["own", "foreign", "generated"]
-SIGN_IN = "/auth/token"
+SIGN_IN, CONFIRM = "/auth/token", "/auth/confirm-password"
 PARTS = (ParameterLocation.PATH, ParameterLocation.QUERY, ParameterLocation.HEADER, ParameterLocation.BODY)
 NO_TOKENS: tuple[dict[str, str], ...] = ({}, {"Authorization": f"Bearer {'-' * 43}"}, {"Authorization": "Basic YTpi"})
 LOST: dict[Role, set[int]] = {"nobody": set(), "learner": {401, 404, 409}, "admin": {401, 403, 404, 409}}
@@ -57,6 +57,8 @@ class Account:
         }
         if path == SIGN_IN:
             return values | {"username": self.username, "password": self.password}
+        if path == CONFIRM:
+            return values | {"password": self.password}
         return values | {"password": secrets.token_hex(8)}  # what is generated is often too easy to guess
 
 
@@ -73,6 +75,7 @@ class Site:
         """An account that is signed in, and has one of everything."""
         new = self._register(role)
         new.ids["user_id"] = self._ask("GET", "/users/me", headers=new.headers)["id"]
+        new.ids["session_id"] = self._ask("GET", "/auth/sessions", headers=new.headers)["items"][0]["id"]
         for sample in SAMPLES:
             maker = self._keeper if sample.owner == "admin" else new
             path, body = with_ids(sample.path, new.ids), about(new.ids, sample.body)

@@ -40,12 +40,27 @@ def test_production_refuses_the_password_that_the_compose_file_has() -> None:
         make(environment="production", redis_dsn=f"redis://:{NAME}@cache/0")
 
 
+@pytest.mark.parametrize("without", [{"environment": "test"}, {"mail_dsn": "off"}])
+def test_registrations_are_private_only_where_there_is_mail(without: dict[str, str]) -> None:
+    told = r"needs mail, which tells the owner of an address that somebody wants it: set MAIL_DSN"
+    with pytest.raises(ValidationError, match=told):
+        make(registration_privacy=True, **without)
+    for mail in ({"environment": "local"}, {"environment": "test", "mail_dsn": "smtp://127.0.0.1"}):
+        assert make(registration_privacy=True, **mail).registration_privacy
+
+
 def test_every_room_of_the_product_logs_at_the_level_that_is_set() -> None:
     packages = {path.parent.name for path in PROJECT.glob("*/__init__.py")}
-    assert set(Settings.own_loggers) == packages - {"tests", "benchmarks", "migrations", "tristore"} | {"main"}
+    others = {"tests", "benchmarks", "examples", "migrations", "tristore"}
+    assert set(Settings.own_loggers) == packages - others | {"main"}
 
 
-STARTS = [["-m", "uvicorn", "main:app"], ["main.py"], ["manage.py", "migrate"], ["-m", "alembic", "current"]]
+STARTS = [
+    ["-m", "uvicorn", "main:app"],
+    ["main.py"],
+    ["manage.py", "migrate"],
+    ["-m", "alembic", "current"],
+]
 NO_FOLDER = {"SECRETS_DIR": "/nowhere"}
 
 
@@ -80,9 +95,22 @@ def test_each_mistake_is_one_line_and_the_process_ends(start: list[str], tmp_pat
 def test_production_names_each_problem_in_a_line_of_its_own(tmp_path: Path) -> None:
     said = said_by(["manage.py", "migrate"], tmp_path, ENVIRONMENT="production")[1]
     assert said.splitlines()[1:] == [
-        "  refusing to start in production:",
-        *(f"    {name}_DSN is not set" for name in ("POSTGRES", "REDIS", "MONGODB")),
+        *(f"  {name}_DSN is not set (production refuses that)" for name in ("POSTGRES", "REDIS", "MONGODB")),
+        "  MAIL_DSN is not set: MAIL_DSN=off sends no mail (production refuses that)",
     ]
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_run_tells_all_mistakes_at_once_and_ends(workers: str, tmp_path: Path) -> None:
+    wrong = {"PORT": "x", "REDIS_DSN": "redis://cache/not-a-number", "WEB_CONCURRENCY": workers}
+    code, said = said_by(["manage.py", "run"], tmp_path, **wrong)
+    names = [line.split()[0].strip(":") for line in said.splitlines()[1:]]
+    assert (code, names) == (1, ["PORT", "REDIS_DSN", "POSTGRES_DSN", "MONGODB_DSN"])
+
+
+def test_a_number_of_processes_that_is_none_is_a_mistake_as_any_other(tmp_path: Path) -> None:
+    code, said = said_by(["manage.py", "run"], tmp_path, WEB_CONCURRENCY="four")
+    assert (code, said.splitlines()[1].partition(":")[0]) == (1, "  WEB_CONCURRENCY")
 
 
 def test_a_missing_dsn_is_one_line_for_uvicorn_too(tmp_path: Path) -> None:

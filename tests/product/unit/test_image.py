@@ -7,12 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+from anyio import to_thread
 from uvicorn.importer import import_from_string
 
+from config import Settings
+from tests.under_test import Lab
 from tristore.http.protocol import HttpProtocol
-from tristore.ops.serve import PROTOCOL
+from tristore.ops.run import CLOSING_SECONDS
+from tristore.ops.serve import GRACE_SECONDS, PROTOCOL
+from tristore.testing.lab import free_port
+from tristore.testing.stores import Servers
 
 PROJECT = Path(__file__).parents[3]
+DOCKERFILE = (PROJECT / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 sys.path.insert(0, sys.argv[1])
@@ -23,28 +32,63 @@ print(main.__file__, "tristore.embedded" in sys.modules)
 """
 
 
-def test_the_image_has_the_protocol_that_serve_has() -> None:
-    command = re.search(r"^CMD (\[.*?\])", (PROJECT / "Dockerfile").read_text(), re.DOTALL | re.MULTILINE)
+def test_the_image_starts_what_pods_and_compose_start() -> None:
+    command = re.search(r"^CMD (\[.*?\])", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
     assert command
-    words = json.loads(command[1].replace("\\\n", ""))
-    assert words[words.index("--http") + 1] == PROTOCOL
+    assert json.loads(command[1]) == ["python", "manage.py", "run"]
+    assert "command" not in COMPOSE["services"]["app"]  # it leaves the command to the image
     assert import_from_string(PROTOCOL) is HttpProtocol
-    # Compose leaves the command to the image.
-    app = (PROJECT / "docker-compose.yml").read_text().partition("\n  app:\n")[2].partition("\nvolumes:")[0]
-    assert app
-    assert "command" not in app
 
 
 def test_no_container_may_gain_rights() -> None:
-    head, _, services = (PROJECT / "docker-compose.yml").read_text().partition("\nservices:\n")
-    services = services.partition("\nvolumes:")[0]
-    assert "x-bounds: &bounds\n  cap_drop: [ALL]\n  security_opt: [no-new-privileges:true]\n" in head
-    assert "x-store: &store\n  <<: *bounds\n" in head
-    assert "x-app: &app\n  <<: *bounds\n" in head
-    names = re.findall(r"^  (\w+):$", services, re.MULTILINE)
-    bases = re.findall(r"^  (\w+):\n    <<: \*(?:store|app)$", services, re.MULTILINE)
-    assert bases == names == ["postgres", "redis", "mongodb", "migrate", "app"]
-    assert "cap_add" not in services
+    assert set(COMPOSE["services"]) == {"postgres", "redis", "mongodb", "migrate", "app"}
+    for name, service in COMPOSE["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "cap_add" not in service or name in {"postgres", "redis", "mongodb"}
+    assert COMPOSE["services"]["app"]["read_only"]
+
+
+def test_each_container_has_a_version_bounds_and_time_to_end() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert re.search(r":\d+\.\d+\.?\d*(-\w+)?$|^tristore:", service["image"]), name
+        assert service["mem_limit"], name
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(set(bases)) == 1
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", bases[0])
+    assert f"image.base.name={bases[0]} " in DOCKERFILE
+    app = COMPOSE["services"]["app"]
+    longest = Settings.model_fields["drain_seconds"].default + GRACE_SECONDS + CLOSING_SECONDS
+    assert int(app["stop_grace_period"].removesuffix("s")) > longest
+
+
+async def test_the_health_check_of_the_image_tells_who_answers(lab: Lab, tmp_path: Path) -> None:
+    check = json.loads(re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[0])
+    command = [sys.executable, *check[1:]]
+
+    def code(port: int) -> int:
+        env = {"PORT": str(port), "HTTP_PROXY": "http://127.0.0.1:9"}
+        return subprocess.run(command, cwd=PROJECT, env=env, check=False, timeout=30).returncode
+
+    async with lab.app() as app:
+        assert await to_thread.run_sync(code, app.client.base_url.port or 0) == 0
+    assert await to_thread.run_sync(code, free_port()) == 1
+    assert await to_thread.run_sync(code, lab.servers["redis"].port) == 1  # it answers, and is another
+
+
+def test_the_health_check_of_mongodb_knows_a_primary(servers: Servers, lab: Lab) -> None:
+    *_, script = COMPOSE["services"]["mongodb"]["healthcheck"]["test"]
+    cheap = script.partition("\nfi\n")[2].replace("$$", "$")
+
+    def code(port: int) -> int:
+        asked = ["bash", "-c", cheap.replace("27017", str(port))]
+        return subprocess.run(asked, check=False, capture_output=True, timeout=30).returncode
+
+    assert "mongosh" not in cheap
+    assert code(servers["mongodb"].port) == 0
+    assert code(servers["redis"].port) == 1
+    assert code(free_port()) == 1
 
 
 def test_the_service_and_its_commands_are_imported_from_what_the_image_holds(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from alembic import command
 from anyio import to_thread
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from config import Settings
 from database.mongodb import Document, MongoStore, open_mongodb
@@ -19,6 +20,11 @@ from tests.under_test import fresh_databases, migrate
 from tristore.migrations.failures import MigrationFailed
 from tristore.migrations.history import OWN, History, is_current
 from tristore.migrations.lock import MIGRATION_LOCK, TAKE, migration_engine
+from tristore.migrations.phases import misdeclared, released_revisions, too_early
+from tristore.models import new_id
+from tristore.stores.stores import Stores
+from tristore.testing.lab import PROJECT
+from tristore.testing.outbox import query
 from tristore.testing.stores import Servers, environment
 
 
@@ -37,6 +43,23 @@ def test_there_is_one_head() -> None:
     assert len(REVISIONS.scripts().get_heads()) == 1
 
 
+@pytest.mark.parametrize("history", [REVISIONS, OWN], ids=["the product's", "the machinery's"])
+def test_each_revision_says_whether_it_adds_or_takes_away(history: History) -> None:
+    assert list(misdeclared(history)) == []
+
+
+@pytest.mark.parametrize(
+    ("history", "folder"),
+    [(REVISIONS, "migrations/postgres/versions"), (OWN, "tristore/migrations/postgres/versions")],
+    ids=["the product's", "the machinery's"],
+)
+def test_no_contract_comes_in_the_same_release_as_its_expand(history: History, folder: str) -> None:
+    tag, released = released_revisions(PROJECT, folder)
+    if not tag:
+        pytest.skip("git knows no tag v...: nothing was released yet, or this is a part of the history")
+    assert list(too_early(history, released)) == []
+
+
 async def test_downgrades_leave_no_table_behind(servers: Servers) -> None:
     async with fresh_databases(servers) as settings, open_stores(settings) as stores:
         for history in (REVISIONS, OWN):  # the other way round than they were made
@@ -46,6 +69,32 @@ async def test_downgrades_leave_no_table_behind(servers: Servers) -> None:
         async with stores.postgres.engine.connect() as connection:
             tables = await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
             assert set(tables) == {"alembic_version", "tristore_version"}
+
+
+async def test_an_account_without_an_address_goes_through_a_downgrade(servers: Servers) -> None:
+    async with fresh_databases(servers) as settings, open_stores(settings) as stores:
+        config, id_ = REVISIONS.config(settings.dsn("postgres_dsn")), new_id()
+        add = "INSERT INTO users (id, username, password_hash) VALUES (:id, 'ana', 'h')"
+        await query(stores, add, id=id_)
+        await to_thread.run_sync(command.downgrade, config, "0009")
+        [row] = await query(stores, "SELECT email FROM users")
+        assert row.email == f"{id_}@unverified.invalid"
+        await to_thread.run_sync(command.upgrade, config, "head")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "NULL, 'e@example.com', 'h', NULL",
+        "'ana', NULL, NULL, NULL",
+        "NULL, 'e@example.com', NULL, now()",
+        "'ana', NULL, 'h', now()",
+    ],
+)
+async def test_an_account_has_name_and_password_until_it_is_erased(stores: Stores, row: str) -> None:
+    add = f"INSERT INTO users (id, username, email, password_hash, erased_at) VALUES (gen_random_uuid(), {row})"
+    with pytest.raises(IntegrityError, match="ck_users_erased"):
+        await query(stores, add)
 
 
 @pytest.mark.parametrize("history", [REVISIONS, OWN], ids=["the product's", "the machinery's"])

@@ -10,7 +10,6 @@ from pydantic import SecretStr
 
 from config import Settings
 from database.unit_of_work import UnitOfWork
-from models.session import SignIn
 from models.user import Registration
 from repositories.session_repo import SessionRepository
 from services.auth_service import AuthService
@@ -18,6 +17,7 @@ from tests.product.people import account
 from tests.under_test import QUICK_HASH
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import NotAuthenticated
+from tristore.forms import SignIn
 from tristore.idempotency import IdempotencyKey, KeyUsed
 from tristore.passwords import CONTEXT, PasswordHasher
 from tristore.stores.stores import Stores

@@ -1,4 +1,4 @@
-"""FencedCache on fakeredis and on Redis: the same bodies."""
+"""FencedCache on fakeredis, Redis and a cluster: the same bodies."""
 
 import asyncio
 import random
@@ -18,6 +18,7 @@ from tristore.stores.hosts import Connection
 from tristore.stores.lineage import Lineage
 from tristore.stores.redis import RedisStore
 from tristore.testing.cache import Rows
+from tristore.testing.stores import begin_another_history
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ async def test_a_redis_that_was_restarted_is_an_empty_cache(
 ) -> None:
     rows.versions["a"] = 1
     await cache.get_or_load("a", rows.loader("a"), 60)
-    redis_store.identity.history = "another"
+    begin_another_history(redis_store)
     rows.versions["a"] = 2
     assert await cache.get_or_load("a", rows.loader("a"), 60) == b"2"
 

@@ -1,4 +1,4 @@
-"""Feed on fakeredis and on Redis: the same bodies."""
+"""Feed on fakeredis, Redis and a cluster: the same bodies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tristore.cache.breaker import CircuitBreaker
+from tristore.cache.cluster_feed import feed_on
 from tristore.cache.feed import BEAT_SECONDS, Feed
 from tristore.settings import TristoreSettings
 from tristore.stores.redis import RedisStore, open_redis
@@ -18,7 +19,7 @@ class Process:
     """Stands for an app process: notes what wakes it."""
 
     def __init__(self, redis: RedisStore) -> None:
-        self.feed = Feed(redis, CircuitBreaker("redis", 3, 1))
+        self.feed = feed_on(redis, CircuitBreaker("redis", 3, 1))
         self.names: list[str] = []
         self.subscribed = 0
         self._news = asyncio.Event()
@@ -44,7 +45,7 @@ async def running(redis: RedisStore) -> AsyncIterator[Process]:
     process.feed.listen(process.receive, process.missed)
     process.feed.start()
     try:
-        await process.until(subscribed=1)
+        await process.until(subscribed=len(redis.cluster.servers) if redis.cluster else 1)
         yield process
     finally:
         await process.feed.close()
@@ -81,7 +82,7 @@ async def test_names_that_come_together_go_together(here: Process, there: Proces
 
 
 async def test_what_is_waiting_is_sent_before_closing(redis_store: RedisStore, there: Process) -> None:
-    sender = Feed(redis_store, CircuitBreaker("redis", 3, 1))
+    sender = feed_on(redis_store, CircuitBreaker("redis", 3, 1))
     sender.send("list:1")
     await sender.close()
     await there.until(names=1)

@@ -9,6 +9,7 @@ from tristore.cache.pins import RedisPins
 from tristore.errors import StoreUnavailable
 from tristore.stores.redis import RedisStore
 from tristore.testing.lab import until
+from tristore.testing.stores import begin_another_history
 
 WRITER, READER = uuid.UUID(int=1), uuid.UUID(int=2)
 SECONDS = 0.3
@@ -58,7 +59,7 @@ async def test_everybody_is_pinned_at_first_and_once_redis_has_another_history(r
     pins = RedisPins(redis_store, CircuitBreaker("redis", 3, 1), lambda: True)
     assert await pins.is_pinned(READER, SECONDS)
     await until(lambda: _is_free(pins, READER), 5)
-    redis_store.identity.history = f"{redis_store.identity.history} restarted"
+    begin_another_history(redis_store)
     assert await pins.is_pinned(READER, SECONDS)
     await until(lambda: _is_free(pins, READER), 5)
 

@@ -271,6 +271,17 @@ def test_a_program_that_is_too_old_or_does_not_run_is_passed_over(root: Path, tm
     assert EmbeddedServers(root, installed=lambda store: [old, broken, *servers.installed(store)]).start("redis")
 
 
+def test_a_valkey_is_found_again_as_a_redis_is(root: Path, tmp_path: Path) -> None:
+    valkey = tmp_path / "valkey-server"
+    valkey.symlink_to(next(iter(EmbeddedServers(root).installed("redis"))))
+    servers = EmbeddedServers(root, installed=lambda store: [valkey])
+    first = psutil.Process(servers.start("redis").pid)
+    assert first.name() == "valkey-server"
+    (root / "redis" / "server.json").unlink()
+    assert servers.start("redis").pid != first.pid
+    assert gone(first)
+
+
 def test_data_of_another_postgresql_major_is_left_alone(root: Path) -> None:
     data = root / "postgresql" / "data"
     data.mkdir(parents=True)

@@ -14,7 +14,7 @@ from tristore.cache.feed import Feed
 from tristore.errors import NotAuthenticated, NotFound
 from tristore.live.listeners import AT_ONCE, Listener, LiveService
 from tristore.settings import TristoreSettings
-from tristore.stores.postgres import within_budget
+from tristore.stores.postgres import _budget, within_budget
 from tristore.stores.redis import RedisStore
 from tristore.testing.live import SELDOM
 from tristore.testing.stores import Servers, real_redis, settings_on
@@ -56,7 +56,10 @@ class Lists:
         self.reads -= 1
         return found
 
-    async def last_numbers(self, names: Collection[str]) -> Mapping[str, int]:
+    async def last_number(self, name: str) -> int:
+        return self.lines[name][-1].seq
+
+    async def recent_numbers(self, names: Collection[str], seconds: float) -> Mapping[str, int | None]:
         return {name: self.lines[name][-1].seq for name in names if name in self.lines}
 
 
@@ -160,12 +163,15 @@ async def test_each_check_of_the_caller_has_all_its_time(servers: Servers) -> No
     async def slow_check() -> None:
         nonlocal checks
         async with within_budget():
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0)
+        budget = _budget.get()
+        assert budget
+        budget.remaining -= 20  # as if it had waited for so long
         checks += 1
         if checks == 3:
             raise NotAuthenticated
 
-    async with serving(servers, heartbeat_seconds=0.05, verify_seconds=0.3) as served:
+    async with serving(servers, heartbeat_seconds=0.05, verify_seconds=30) as served:
         async with served.listen(verify=slow_check) as listener, asyncio.timeout(5):
             heartbeats = [line async for line in served.live.follow(listener)]
     assert heartbeats == [None] * 2

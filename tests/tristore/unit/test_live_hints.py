@@ -12,8 +12,8 @@ from tristore.cache.breaker import CircuitBreaker
 from tristore.cache.feed import Feed
 from tristore.errors import StoreUnavailable
 from tristore.live import hints
-from tristore.live.hints import SKEW_SECONDS, TOLD, Hint, HintService
-from tristore.live.listeners import Listener
+from tristore.live.hints import TOLD, Hint, HintService
+from tristore.live.listeners import SKEW_SECONDS, Listener
 from tristore.settings import TristoreSettings
 from tristore.testing.live import SELDOM
 from tristore.testing.stores import Servers, real_redis, settings_on

@@ -87,7 +87,7 @@ async def test_tables_of_an_earlier_release_are_adopted_at_the_revision_that_the
         adopted = await connection.run_sync(own.adopt)
     assert adopted == ({revision} - {"base"})
     await migrate_under_lock(dsn, own.upgrade)
-    assert await run_sql(apart, "SELECT version_num FROM tristore_version") == [("0003",)]
+    assert await run_sql(apart, "SELECT version_num FROM tristore_version") == [("0004",)]
     assert await catalog(dsn) == fresh
 
 
@@ -96,7 +96,7 @@ async def test_tables_that_an_earlier_release_has_migrated_meanwhile_are_adopted
     fresh = await catalog(dsn)
     await run_sql(apart, "UPDATE tristore_version SET version_num = '0001'")
     await migrate_under_lock(dsn, own.upgrade)
-    assert await run_sql(apart, "SELECT version_num FROM tristore_version") == [("0003",)]
+    assert await run_sql(apart, "SELECT version_num FROM tristore_version") == [("0004",)]
     assert await catalog(dsn) == fresh
 
 

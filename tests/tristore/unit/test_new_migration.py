@@ -81,6 +81,8 @@ async def test_each_change_of_the_models_becomes_the_next_number(
     with_tables(product, "")
     files, said = await written("drop notes")
     assert "  - DROPS the table notes" in said.splitlines()
+    phases = [script.module.phase for script in product.scripts().walk_revisions()]
+    assert phases == ["contract", "expand", "expand"]
 
     assert await databases(settings) == []
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tristore.errors import StoreUnavailable
-from tristore.outbox.effects import Stream
+from tristore.outbox.effects import Hopeless, Stream
 from tristore.outbox.relay import Outbox
 from tristore.outbox.repository import Outcome
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
@@ -311,3 +311,23 @@ async def test_what_supersedes_comes_through_dead_streams_and_leases(fresh: Stor
     await until_empty(fresh)
     await outbox.close()
     assert journal.applied == {"a/mongodb": [5], "a/redis": [6], "b/mongodb": [4]}
+
+
+async def test_what_will_never_be_possible_is_parked_at_once(fresh: Stores, journal: Journal) -> None:
+    async def refuse(stream: str, number: int) -> None:
+        if number == 2:
+            raise Hopeless("550")
+
+    journal.before = refuse
+    outbox = make_outbox(fresh, journal, max_attempts=12)
+    outbox.start()
+    await write(outbox, fresh, [*numbered("a", 1, 2, 3), *numbered("b", 1)])
+
+    async def is_parked() -> bool:
+        rows = await query(fresh, "SELECT aggregate, dead, last_error, pending FROM outbox_streams WHERE pending > 0")
+        return [tuple(row) for row in rows] == [(aggregate_of("a"), True, "Hopeless (550)", 2)]
+
+    await until(is_parked, 20)
+    assert journal.applied == {"a/mongodb": [1], "b/mongodb": [1]}
+    assert outbox.counts["dead"] == 1
+    await outbox.close()

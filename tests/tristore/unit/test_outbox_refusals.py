@@ -316,7 +316,7 @@ async def test_what_was_committed_while_supersede_waited_is_superseded(
     await erasing
     assert [n for (n,) in await query(fresh, "SELECT payload->>'number' FROM outbox")] == ["2"]
     pending = await query(fresh, "SELECT store, pending FROM outbox_streams ORDER BY store")
-    assert [tuple(found) for found in pending] == [("mongodb", 1), ("redis", 0), ("sagas", 0)]
+    assert [tuple(found) for found in pending if found[1]] == [("mongodb", 1)]
     assert erasure.owed[0].stream
 
 

@@ -1,11 +1,12 @@
 """Taking a part out of a small project."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tristore.ops.parts import PartError, Parts
+from tests.tristore.unit.projects import commit, git, make_project
+from tristore.ops.clone import Refused
+from tristore.ops.parts import Parts
 
 FILES = {
     "parts.toml": """
@@ -35,22 +36,7 @@ words = ['bread']
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    git(tmp_path, "init", "-q")
-    commit(tmp_path)
-    return tmp_path
-
-
-def git(project: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=project, check=True, capture_output=True, text=True)
-    return done.stdout
-
-
-def commit(project: Path) -> None:
-    git(project, "add", "-A")
-    git(project, "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "as it is")
+    return make_project(tmp_path, FILES)
 
 
 def test_a_part_goes_with_its_files_regions_and_tables(project: Path) -> None:
@@ -84,19 +70,19 @@ def test_with_the_last_part_the_manifest_goes(project: Path) -> None:
     commit(project)
     Parts.of(project).take_out("bread")
     assert not (project / "parts.toml").exists()
-    with pytest.raises(PartError, match="no part is left"):
+    with pytest.raises(Refused, match="no part is left"):
         Parts.of(project)
 
 
 def test_a_dirty_tree_is_refused(project: Path) -> None:
     (project / "notes.txt").write_text("not committed")
-    with pytest.raises(PartError, match="Commit or stash"):
+    with pytest.raises(Refused, match="Commit or stash"):
         Parts.of(project).take_out("fruit")
     assert (project / "fruit.py").exists()
 
 
 def test_an_unknown_part_is_refused_with_those_that_there_are(project: Path) -> None:
-    with pytest.raises(PartError, match="one of fruit, bread, not 'wine'"):
+    with pytest.raises(Refused, match="one of fruit, bread, not 'wine'"):
         Parts.of(project).take_out("wine")
 
 
@@ -116,5 +102,5 @@ def test_a_word_outside_is_told_with_its_place(project: Path, name: str, text: s
     [line] = Parts.of(project).check()
     assert line.startswith(told)
     commit(project)
-    with pytest.raises(PartError, match="would be left over"):
+    with pytest.raises(Refused, match="would be left over"):
         Parts.of(project).take_out("fruit")

@@ -212,3 +212,11 @@ async def test_a_stop_does_not_wait_for_what_is_being_discarded(seen: Seen) -> N
         await until(lambda: isinstance(server.parser, protocol._Discard))
         server.shutdown()
         assert server.transport.is_closing()
+
+
+async def test_a_connection_that_comes_while_the_server_ends_gets_one_answer(seen: Seen) -> None:
+    async with connection(seen):
+        (await only_connection(seen)).shutdown()
+        got = await exchange(seen, request_that(b"", "by length"))  # until the server closes
+    assert statuses(got) == [200]
+    assert b"connection: close" in got.lower()

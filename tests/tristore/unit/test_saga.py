@@ -260,3 +260,13 @@ async def test_what_an_older_release_owes_to_a_saga_is_delivered_from_the_queue_
     for table in ("outbox", "outbox_streams"):
         await query(scene.stores, f"UPDATE {table} SET store = 'mongodb'")
     await scene.until(saga_id, "done")
+
+
+async def test_the_age_of_the_oldest_open_saga_is_told(scene: Scene) -> None:
+    await scene.begin()
+    assert await scene.sagas.oldest_seconds() == 0  # it is at its end
+    scene.saga.errors["+A"] = [StoreUnavailable("mongodb", "timeout")]
+    scene.mongodb_is_down = True
+    saga_id = await scene.begin()
+    await query(scene.stores, "UPDATE sagas SET created_at = now() - interval '1 hour' WHERE id = :id", id=saga_id)
+    assert 3600 <= await scene.sagas.oldest_seconds() < 3700

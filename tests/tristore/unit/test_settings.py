@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from tristore.settings import MissingDSN, TristoreSettings, load
+from tristore.settings import MissingDSN, TristoreSettings, WrongSettings, load
 from tristore.stores.stores import open_stores
 
 PASSWORD = "s3cr3t-of-the-database"
@@ -15,6 +15,12 @@ SAFE: dict[str, Any] = {
     "postgres_dsn": f"postgresql://app:{PASSWORD}@db/app?sslmode=require",
     "redis_dsn": f"rediss://:{PASSWORD}@cache/0",
     "mongodb_dsn": f"mongodb://app:{PASSWORD}@a,b:27018/?replicaSet=rs0&tls=true",
+    "mail_dsn": "off",
+}
+MAIL: dict[str, Any] = {
+    "mail_dsn": f"smtp://app:{PASSWORD}@mail.example.com",
+    "mail_from": "Us <us@example.com>",
+    "public_url": "https://app.example.com",
 }
 
 
@@ -197,3 +203,65 @@ def test_production_refuses_to_count_nothing() -> None:
     assert Settings(_env_file=None, **SAFE).rate_limit_one
     with pytest.raises(ValidationError, match="RATE_LIMIT"):
         Settings(_env_file=None, **SAFE, rate_limit_one="")
+
+
+def test_production_needs_to_be_told_of_mail() -> None:
+    assert make(**SAFE).mail_server is None
+    server = make(**SAFE | MAIL).mail_server
+    assert server
+    assert (server.scheme, server.hosts, server.password) == ("smtp", "mail.example.com", PASSWORD)
+    assert PASSWORD not in repr(make(**SAFE | MAIL))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"mail_dsn": ""}, "MAIL_DSN is not set: MAIL_DSN=off sends no mail"),
+        ({"mail_dsn": "smtp://mail.example.com?starttls=never"}, "MAIL_DSN has starttls=never"),
+        ({"public_url": ""}, "PUBLIC_URL is not set"),
+        ({"public_url": "http://app.example.com"}, "PUBLIC_URL is not set, or not https"),
+        ({"mail_from": "Us us@example.com, b@example.com"}, "mail_from"),
+        ({"mail_dsn": "http://mail.example.com"}, "must start with smtp:// or smtps://"),
+    ],
+)
+def test_production_refuses_mail_that_is_not_safe(change: dict[str, str], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        make(**SAFE | MAIL | change)
+
+
+def test_production_wants_a_sender() -> None:
+    with pytest.raises(ValidationError, match="MAIL_FROM is not set"):
+        make(**SAFE | {name: value for name, value in MAIL.items() if name != "mail_from"})
+
+
+def test_a_developers_machine_keeps_mail_and_tests_send_none(tmp_path: Path) -> None:
+    local = make(environment="local", data_dir=tmp_path)
+    assert (local.mail_server, local.mail_folder) == (None, tmp_path / "mail")
+    assert make(environment="local", mail_dsn="off").mail_folder is None
+    tests = make(environment="test")
+    assert (tests.mail_server, tests.mail_folder) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "base"), [("https://a.example/api/", "https://a.example/api"), ("", "http://127.0.0.1:80")]
+)
+def test_links_lead_where_the_setting_says(url: str, base: str) -> None:
+    assert make(public_url=url, port=80).link_base == base
+
+
+def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"PORT": "x", "MONGODB_DSN": "postgres://x", "SQL_ECHO": "true", "ENVIRONMENT": "production"}
+    for name, value in (given | {"REDIS_DSN": SAFE["redis_dsn"], "POSTGRES_DSN": ""}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(WrongSettings) as caught:
+        load(TristoreSettings)
+    assert [mistake.split()[0] for mistake in caught.value.mistakes] == [
+        *("PORT:", "MONGODB_DSN:", "POSTGRES_DSN", "MAIL_DSN", "SQL_ECHO"),
+    ]
+    assert caught.value.production
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    with pytest.raises(WrongSettings) as caught:
+        load(TristoreSettings, complete=True)
+    assert [mistake.split()[0] for mistake in caught.value.mistakes] == ["PORT:", "MONGODB_DSN:", "POSTGRES_DSN"]
+    assert not caught.value.production

@@ -6,6 +6,7 @@ ${imports if imports else ""}
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
+phase = "${'contract' if upgrades and ('op.drop_table(' in upgrades or 'op.drop_column(' in upgrades) else 'expand'}"
 
 
 def upgrade() -> None:

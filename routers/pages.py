@@ -1,0 +1,8 @@
+"""The pages that links in mails open."""
+
+from dependencies import BY_SIGN_IN, services_of
+from tristore.http.links import add_pages
+from tristore.http.prefixed import PrefixedRouter
+
+router = PrefixedRouter(prefix="/pages", tags=["pages"])
+add_pages(router, services_of, BY_SIGN_IN)

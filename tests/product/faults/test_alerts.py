@@ -1,0 +1,146 @@
+"""Which alerts fire on what a run with a fault really shows. A scrape of the app, held for half an hour, is given to
+promtool with the rules."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from anyio import to_thread
+
+from tests.product.metrics import Samples, scrape, value
+from tests.product.people import account, attempt, register
+from tests.under_test import Lab, stores_beside
+from tristore.stores.stores import Stores
+from tristore.testing.lab import PROJECT, App, until
+from tristore.testing.mail import letter_box
+from tristore.testing.outbox import query
+
+RULES = PROJECT / "deploy" / "prometheus" / "alerts.yaml"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="NOT RUN for want of promtool, which Debian has in its package prometheus"
+)
+
+
+@pytest.fixture
+async def stores(apart: Lab) -> AsyncIterator[Stores]:
+    async with stores_beside(apart.settings) as stores:
+        yield stores
+
+
+@pytest.fixture
+async def app(apart: Lab) -> AsyncIterator[App]:
+    patient = {"POSTGRES_REQUEST_DEADLINE": "20", "POSTGRES_LOCK_TIMEOUT": "20"}
+    async with apart.app(POSTGRES_POOL_SIZE="3", RATE_LIMIT_SIGN_IN_ADDRESS="10000/minute", **patient) as app:
+        yield app
+
+
+async def firing(samples: Samples, folder: Path, *expected: str) -> None:
+    """Fails unless exactly these alerts fire: each is its name and severity, and maybe a store."""
+    series = [
+        {"series": _series(name, dict(labels)), "values": f"{str(number).replace('nan', 'NaN')}+0x40"}
+        for (name, labels), number in samples.items()
+    ]
+    alerts = [{"labels": f'ALERTS{{alertstate="firing",{", ".join(_labels(one))}}}', "value": 1} for one in expected]
+    asked = {"expr": 'ALERTS{alertstate="firing"}', "eval_time": "30m", "exp_samples": alerts}
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [asked]}
+    file = folder / "test.yaml"
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}))
+    command = ["promtool", "test", "rules", str(file)]
+    done = await to_thread.run_sync(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _series(name: str, labels: dict[str, str]) -> str:
+    return f"{name}{{{', '.join(f'{label}={json.dumps(value)}' for label, value in labels.items())}}}"
+
+
+def _labels(alert: str) -> list[str]:
+    return [f'{name}="{word}"' for name, word in zip(("alertname", "severity", "store"), alert.split(), strict=False)]
+
+
+async def test_none_fires_in_a_quiet_run(app: App, tmp_path: Path) -> None:
+    await register(app.client)
+    await firing(await scrape(app.client), tmp_path)
+
+
+async def test_redis_that_is_away_is_told(app: App, apart: Lab, tmp_path: Path) -> None:
+    await register(app.client)
+    async with apart.without("redis", "killed"):
+        samples = await when_away(app, "redis", breakers=1)
+    await firing(samples, tmp_path, "StoreDown ticket redis", "BreakerOpen ticket")
+
+
+async def test_a_mail_server_that_is_away_is_told(apart: Lab, tmp_path: Path) -> None:
+    async with letter_box() as box, box.closed(), apart.app(MAIL_DSN=box.dsn) as app:
+
+        async def is_told() -> bool:
+            return value(await scrape(app.client), "mail_up") == 0
+
+        await until(is_told, 20)
+        await firing(await scrape(app.client), tmp_path, "MailDown ticket")
+
+
+async def when_away(app: App, store: str, breakers: int) -> Samples:
+    """A scrape that shows this store as the only one that is away."""
+    shown: Samples = {}
+
+    async def is_shown() -> bool:
+        nonlocal shown
+        await attempt(app.client, "nobody")  # which is counted in Redis
+        shown = await scrape(app.client)
+        up = {one: value(shown, "store_up", store=one) for one in ("postgresql", "redis", "mongodb")}
+        return up == {**dict.fromkeys(up, 1), store: 0} and value(shown, "cache_breakers_open") == breakers
+
+    await until(is_shown, 40)
+    return shown
+
+
+async def test_effects_and_sagas_that_stay_are_told(app: App, apart: Lab, stores: Stores, tmp_path: Path) -> None:
+    async with apart.without("mongodb", "stopped"):
+        assert (await app.client.post("/users/register", json=account())).status_code == 201
+        await query(stores, "UPDATE outbox SET created_at = now() - interval '1 hour'")
+        # As one that an effect's own error has parked: another is revived when the store is back.
+        parked = "dead = true, last_error = 'ValueError', lease_token = NULL, lease_until = NULL"
+        await query(stores, f"UPDATE outbox_streams SET {parked} WHERE pending > 0")
+    insert = (
+        "INSERT INTO sagas (id, name, deadline, created_at) VALUES (:id, 'other', now(), now() - interval '1 hour')"
+    )
+    await query(stores, insert, id=uuid.uuid4())
+    await until(lambda: is_up(app, "mongodb"), 20)
+    expected = ("OutboxOld ticket", "EffectsParked ticket", "SagaOld ticket")
+    await firing(await scrape(app.client), tmp_path, *expected)
+
+
+async def test_a_pool_that_is_full_is_told(app: App, stores: Stores, tmp_path: Path) -> None:
+    headers = await register(app.client)
+
+    async def is_full() -> bool:
+        return value(await scrape(app.client), "store_pool_connections", store="postgresql", state="in_use") == 3
+
+    async with stores.postgres.engine.connect() as holder:
+        await holder.exec_driver_sql("SELECT 1 FROM users FOR UPDATE")
+        waiting = [
+            asyncio.create_task(app.client.patch("/users/me", headers=headers, json={"bio": str(number)}))
+            for number in range(5)
+        ]
+        await until(is_full, 15)
+        samples = await scrape(app.client)
+        await holder.rollback()
+    assert {(await one).status_code for one in waiting} == {200}
+    await firing(samples, tmp_path, "PoolSaturated ticket postgresql")
+
+
+async def test_a_schema_of_the_release_before_is_told(apart: Lab, stores: Stores, tmp_path: Path) -> None:
+    await query(stores, "DELETE FROM alembic_version")
+    async with apart.app() as app:
+        await firing(await scrape(app.client), tmp_path, "MigrationPending ticket")
+
+
+async def is_up(app: App, store: str) -> bool:
+    return value(await scrape(app.client), "store_up", store=store) == 1

@@ -1,0 +1,86 @@
+"""What somebody proves by opening a link in a mail: that an address is theirs, and with it an account."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tristore.links import LinkRepository, Purpose, SendLink
+from tristore.models import new_id
+from tristore.outbox.unit_of_work import PostgresUnitOfWork
+from tristore.passwords import PasswordHasher
+
+Take = Callable[[AsyncSession], Awaitable[str]]
+"""Uses a link up in a transaction that has locked its owner, and returns the address that it was sent to."""
+
+
+class Account(Protocol):
+    @property
+    def user_id(self) -> uuid.UUID: ...
+    @property
+    def own_names(self) -> Sequence[str]:
+        """A password must not be made of them."""
+
+
+class Accounts(Protocol):
+    async def credentials(self, name: str) -> Account | None:
+        """Of the account with this address."""
+
+    async def credentials_of(self, user_id: uuid.UUID) -> Account | None: ...
+
+
+class Prove(Protocol):
+    async def __call__(self, owner: uuid.UUID, take: Take, password_hash: str | None = None) -> None:
+        """Let the address hold that a link was sent to. With a new password, set it and end all sessions."""
+
+
+class Recovery:
+    """Every method raises StoreUnavailable. What takes a token raises InvalidInput when it opens nothing."""
+
+    def __init__(
+        self,
+        *,
+        unit_of_work: Callable[[], PostgresUnitOfWork],
+        accounts: Accounts,
+        links: LinkRepository,
+        hasher: PasswordHasher,
+        prove: Prove,
+        has_mail: bool,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._accounts = accounts
+        self._links = links
+        self._hasher = hasher
+        self._prove = prove
+        self._has_mail = has_mail
+
+    async def ask_reset(self, address: str) -> None:
+        """The same is done, and owed, whether anybody has the address or not: nothing tells."""
+        account = await self._accounts.credentials(address)
+        await self._owe(account.user_id if account else new_id(), "reset")
+
+    async def ask_verification(self, owner: uuid.UUID) -> None:
+        """Send the link once more that verifies the owner's address."""
+        await self._owe(owner, "verify")
+
+    async def reset(self, token: SecretStr, new_password: SecretStr) -> None:
+        """Set a new password and end all sessions. It proves the address too, and closes what a squatter may have
+        begun: a change to another one. Raises InvalidInput for a weak password as well."""
+        owner = await self._links.owner("reset", token)
+        account = await self._accounts.credentials_of(owner)
+        await self._hasher.refuse_weak(new_password, "new_password", account.own_names if account else ())
+        password_hash = await self._hasher.hash(new_password)
+        await self._prove(owner, lambda session: self._links.take(session, "reset", token), password_hash)
+
+    async def verify(self, token: SecretStr) -> None:
+        """Let the address hold that the link was sent to. Raises AlreadyTaken when it is somebody else's by now."""
+        owner = await self._links.owner("verify", token)
+        await self._prove(owner, lambda session: self._links.take(session, "verify", token))
+
+    async def _owe(self, owner: uuid.UUID, purpose: Purpose) -> None:
+        if self._has_mail:
+            async with self._unit_of_work() as uow:
+                uow.effects.append(SendLink(owner_id=owner, purpose=purpose))
+                await uow.commit()
