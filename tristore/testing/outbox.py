@@ -129,6 +129,15 @@ async def query(stores: Stores, sql: str, **parameters: object) -> Sequence[Any]
         return result.all() if result.returns_rows else []
 
 
+async def park(stores: Stores, aggregate: str | None = None, error: str = "ValueError") -> None:
+    """As if an effect's own error had stopped the streams of this aggregate, or all. They wait for no store, so no
+    store that comes back revives them; whoever holds a lease finds it gone."""
+    sql = """UPDATE outbox_streams SET dead = true, attempts = 12, refusals = 0, waits_for = NULL, last_error = :error,
+        lease_token = NULL, lease_until = NULL
+      WHERE pending > 0 AND aggregate = coalesce(:aggregate, aggregate)"""
+    await query(stores, sql, aggregate=aggregate, error=error)
+
+
 async def forget_effects(stores: Stores) -> None:
     """As if all were applied. TRUNCATE would lock both tables as a whole, and a relay has its own order."""
     await query(stores, "DELETE FROM outbox_streams")

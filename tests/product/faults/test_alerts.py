@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.under_test import Lab, stores_beside
 from tristore.stores.stores import Stores
 from tristore.testing.lab import PROJECT, App, until
 from tristore.testing.mail import letter_box
-from tristore.testing.outbox import query
+from tristore.testing.outbox import park, query
 
 RULES = PROJECT / "deploy" / "prometheus" / "alerts.yaml"
 
@@ -78,50 +78,43 @@ async def test_redis_that_is_away_is_told(app: App, apart: Lab, tmp_path: Path) 
 
 async def test_a_mail_server_that_is_away_is_told(apart: Lab, tmp_path: Path) -> None:
     async with letter_box() as box, box.closed(), apart.app(MAIL_DSN=box.dsn) as app:
-
-        async def is_told() -> bool:
-            return value(await scrape(app.client), "mail_up") == 0
-
-        await until(is_told, 20)
-        await firing(await scrape(app.client), tmp_path, "MailDown ticket")
+        samples = await scrape_when(app, lambda shown: value(shown, "mail_up") == 0)
+    await firing(samples, tmp_path, "MailDown ticket")
 
 
 async def when_away(app: App, store: str, breakers: int) -> Samples:
     """A scrape that shows this store as the only one that is away."""
-    shown: Samples = {}
 
-    async def is_shown() -> bool:
-        nonlocal shown
-        await attempt(app.client, "nobody")  # which is counted in Redis
-        shown = await scrape(app.client)
+    def is_shown(shown: Samples) -> bool:
         up = {one: value(shown, "store_up", store=one) for one in ("postgresql", "redis", "mongodb")}
         return up == {**dict.fromkeys(up, 1), store: 0} and value(shown, "cache_breakers_open") == breakers
 
-    await until(is_shown, 40)
-    return shown
+    # Attempts to sign in are counted in Redis: so the process notices when it is away.
+    return await scrape_when(app, is_shown, before=lambda: attempt(app.client, "nobody"))
 
 
 async def test_effects_and_sagas_that_stay_are_told(app: App, apart: Lab, stores: Stores, tmp_path: Path) -> None:
     async with apart.without("mongodb", "stopped"):
         assert (await app.client.post("/users/register", json=account())).status_code == 201
         await query(stores, "UPDATE outbox SET created_at = now() - interval '1 hour'")
-        # As one that an effect's own error has parked: another is revived when the store is back.
-        parked = "dead = true, last_error = 'ValueError', lease_token = NULL, lease_until = NULL"
-        await query(stores, f"UPDATE outbox_streams SET {parked} WHERE pending > 0")
+        await park(stores)
     insert = (
         "INSERT INTO sagas (id, name, deadline, created_at) VALUES (:id, 'other', now(), now() - interval '1 hour')"
     )
     await query(stores, insert, id=uuid.uuid4())
-    await until(lambda: is_up(app, "mongodb"), 20)
+
+    def is_shown(shown: Samples) -> bool:
+        return value(shown, "store_up", store="mongodb") == 1 and value(shown, "outbox_dead") == 1
+
     expected = ("OutboxOld ticket", "EffectsParked ticket", "SagaOld ticket")
-    await firing(await scrape(app.client), tmp_path, *expected)
+    await firing(await scrape_when(app, is_shown), tmp_path, *expected)
 
 
 async def test_a_pool_that_is_full_is_told(app: App, stores: Stores, tmp_path: Path) -> None:
     headers = await register(app.client)
 
-    async def is_full() -> bool:
-        return value(await scrape(app.client), "store_pool_connections", store="postgresql", state="in_use") == 3
+    def is_full(shown: Samples) -> bool:
+        return value(shown, "store_pool_connections", store="postgresql", state="in_use") == 3
 
     async with stores.postgres.engine.connect() as holder:
         await holder.exec_driver_sql("SELECT 1 FROM users FOR UPDATE")
@@ -129,8 +122,7 @@ async def test_a_pool_that_is_full_is_told(app: App, stores: Stores, tmp_path: P
             asyncio.create_task(app.client.patch("/users/me", headers=headers, json={"bio": str(number)}))
             for number in range(5)
         ]
-        await until(is_full, 15)
-        samples = await scrape(app.client)
+        samples = await scrape_when(app, is_full)
         await holder.rollback()
     assert {(await one).status_code for one in waiting} == {200}
     await firing(samples, tmp_path, "PoolSaturated ticket postgresql")
@@ -142,5 +134,18 @@ async def test_a_schema_of_the_release_before_is_told(apart: Lab, stores: Stores
         await firing(await scrape(app.client), tmp_path, "MigrationPending ticket")
 
 
-async def is_up(app: App, store: str) -> bool:
-    return value(await scrape(app.client), "store_up", store=store) == 1
+async def scrape_when(
+    app: App, fits: Callable[[Samples], bool], before: Callable[[], Awaitable[object]] | None = None
+) -> Samples:
+    """The first scrape that fits. What a process could not find out in time is not a number in one scrape."""
+    shown: Samples = {}
+
+    async def is_shown() -> bool:
+        nonlocal shown
+        if before:
+            await before()
+        shown = await scrape(app.client)
+        return fits(shown)
+
+    await until(is_shown, 40)
+    return shown

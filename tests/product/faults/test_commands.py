@@ -10,7 +10,7 @@ from tests.under_test import Lab, stores_beside
 from tristore.models import new_id
 from tristore.stores.stores import Stores
 from tristore.testing.lab import App
-from tristore.testing.outbox import Noted, make_outbox, query, write
+from tristore.testing.outbox import Noted, make_outbox, park, query, write
 
 
 @pytest.fixture
@@ -22,10 +22,7 @@ async def stores(apart: Lab) -> AsyncIterator[Stores]:
 async def test_a_dead_effect_is_shown_retried_and_skipped(apart: Lab, stores: Stores) -> None:
     recorded = [Noted(on="a-dead-one", number=number) for number in (1, 2)]
     await write(make_outbox(stores, None), stores, recorded, deliver=False)
-    make_dead = (
-        "UPDATE outbox_streams SET dead = true, attempts = 12, lease_until = NULL WHERE aggregate = 'noted:a-dead-one'"
-    )
-    await query(stores, make_dead)
+    await park(stores, "noted:a-dead-one")
     code, listed = await outbox(apart, "list", "--dead")
     assert code == 0
     assert "noted:a-dead-one  mongodb  dead  2 pending" in listed
@@ -34,11 +31,11 @@ async def test_a_dead_effect_is_shown_retried_and_skipped(apart: Lab, stores: St
     remaining = await query(stores, "SELECT payload->>'number' FROM outbox WHERE aggregate = 'noted:a-dead-one'")
     assert [row[0] for row in remaining] == ["2"]
     assert (await outbox(apart, "skip", "noted:a-dead-one", "mongodb"))[0] == 1  # it is not dead any more
-    await query(stores, make_dead)
+    await park(stores, "noted:a-dead-one")
     assert await outbox(apart, "retry", "noted:a-dead-one", "mongodb") == (0, "Due now.\n")
     assert (await outbox(apart, "retry", "nobody", "redis"))[0] == 1
     assert (await outbox(apart, "retry", "nobody", "pigeons"))[0] == 2
-    await query(stores, make_dead)
+    await park(stores, "noted:a-dead-one")
     assert await outbox(apart, "retry", "--all", "--store", "redis") == (0, "0 streams are due now.\n")
     assert await outbox(apart, "retry", "--all") == (0, "1 streams are due now.\n")
     assert (await outbox(apart, "retry", "noted:a-dead-one"))[0] == 2
@@ -47,7 +44,7 @@ async def test_a_dead_effect_is_shown_retried_and_skipped(apart: Lab, stores: St
     assert "noted:a-dead-one  mongodb  stuck  1 pending" in listed
     assert "5 refusals, last: timeout (50)" in listed
     await query(stores, "UPDATE outbox_streams SET refusals = 0, waits_for = NULL")
-    await query(stores, make_dead)
+    await park(stores, "noted:a-dead-one")
     assert "1 effects are in 1 dead streams" in (await outbox(apart, "drain"))[1]
 
 

@@ -11,7 +11,7 @@ from tests.product.commands import manage, outbox
 from tests.product.people import account
 from tests.under_test import Lab, stores_beside
 from tristore.stores.stores import Stores
-from tristore.testing.outbox import query
+from tristore.testing.outbox import park, query
 from wiring import Services
 
 
@@ -37,17 +37,14 @@ async def test_a_saga_is_listed_retried_and_compensated(apart: Lab, stores: Stor
     async def saga(*arguments: str) -> tuple[int, str]:
         return await manage(apart, "saga", *arguments)
 
-    dead = (
-        "UPDATE outbox_streams SET dead = true, attempts = 12, last_error = 'X', lease_until = NULL WHERE aggregate = "
-    )
-    await query(stores, f"{dead} 'saga:{order.id}'")
+    await park(stores, f"saga:{order.id}", "X")
     code, listed = await saga("list")
     assert code == 0
     assert f"{order.id}  order  running, dead  take seats  since" in listed
     assert "12 attempts, last: X\n1 sagas" in listed
     assert await saga("retry", str(order.id)) == (0, "Due now.\n")
     assert "running  take seats" in (await saga("list"))[1]
-    await query(stores, f"{dead} 'saga:{order.id}'")
+    await park(stores, f"saga:{order.id}", "X")
     assert (await outbox(apart, "skip", f"saga:{order.id}", "sagas"))[0] == 0
     assert await saga("retry", str(order.id)) == (0, "Due now.\n")
     [owed] = await query(stores, "SELECT name, store FROM outbox WHERE aggregate LIKE 'saga:%'")
@@ -60,6 +57,6 @@ async def test_a_saga_is_listed_retried_and_compensated(apart: Lab, stores: Stor
     shown = (await saga("show", str(order.id)))[1]
     assert "compensating  take seats" in shown
     assert "because: by an operator" in shown
-    await query(stores, f"{dead} 'saga:{order.id}:undo'")
+    await park(stores, f"saga:{order.id}:undo", "X")
     assert await saga("retry", str(order.id)) == (0, "Due now.\n")
     assert (await query(stores, "SELECT dead FROM outbox_streams WHERE aggregate LIKE '%undo'"))[0].dead is False

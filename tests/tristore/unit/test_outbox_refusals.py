@@ -24,6 +24,7 @@ from tristore.testing.outbox import (
     aggregate_of,
     make_outbox,
     outbox_repository,
+    park,
     pass_leases,
     query,
     well,
@@ -146,20 +147,15 @@ async def nothing_is_owed(stores: Stores) -> bool:
     return not await query(stores, "SELECT 1 FROM outbox")
 
 
-async def park(stores: Stores, on: str, error: str) -> None:
-    dead = "UPDATE outbox_streams SET dead = true, attempts = 12, last_error = :error, lease_until = NULL"
-    await query(stores, f"{dead} WHERE aggregate = :on", on=aggregate_of(on), error=error)
-
-
 async def test_what_was_parked_for_a_stores_fault_is_revived_at_the_start(
     fresh: Stores, journal: Journal, outbox: Outbox
 ) -> None:
     parked = {"a": "timeout", "b": "OperationFailure", "c": "ValueError"}
     for on, error in parked.items():
         await write(outbox, fresh, [Noted(on=on, number=1)], deliver=False)
-        await park(fresh, on, error)
+        await park(fresh, aggregate_of(on), error)
     await write(outbox, fresh, [NotedInSaga(on="d", number=1)], deliver=False)
-    await park(fresh, "d", "unreachable")
+    await park(fresh, aggregate_of("d"), "unreachable")
     outbox.start()
 
     async def only_one_is_left() -> bool:
@@ -181,7 +177,7 @@ async def test_what_waits_or_was_parked_for_a_store_is_revived_when_it_resumes(
         return (await row(fresh, "saga", "sagas"))["waits_for"] == "mongodb"
 
     await until(saga_waits, 20)
-    await park(fresh, "old", "WriteError")
+    await park(fresh, aggregate_of("old"), "WriteError")
     found = await row(fresh, "saga", "sagas")
     assert (found["attempts"], found["refusals"], found["last_error"]) == (0, 0, "timeout (50)")
     mongodb.is_down = False
@@ -207,7 +203,7 @@ async def test_retry_of_all_that_has_failed_or_of_one_store(fresh: Stores, outbo
     await pass_leases(fresh)
     await query(fresh, "UPDATE outbox_streams SET lease_until = NULL, due_at = 'infinity'")
     for on in ("a", "b"):
-        await park(fresh, on, "ValueError")
+        await park(fresh, aggregate_of(on), "ValueError")
     assert await repository.retry(None, "redis") == 2
     assert await repository.retry(None, None) == 2
     assert await repository.retry(None, None) == 0
