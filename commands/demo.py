@@ -14,6 +14,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 import click
@@ -171,11 +172,11 @@ def acts_of(cast: Cast) -> dict[str, Act]:
     return acts
 
 
-def _own_settings() -> dict[str, Any]:
+def _own_settings() -> dict[str, object]:
     return {name: value for module in _others() for name, value in module.SETTINGS.items()}
 
 
-def _others() -> Iterator[Any]:
+def _others() -> Iterator[ModuleType]:
     """What other modules of this folder show, those that are called ..._demo."""
     for module in iter_modules(commands.__path__):
         if module.name.endswith("_demo"):

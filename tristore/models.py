@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Generic, Protocol, Self, TypeVar
 
 import uuid_utils.compat
 from pydantic import (
@@ -61,7 +61,7 @@ class Model(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _few_fields(cls, given: Any) -> Any:
+    def _few_fields(cls, given: object) -> object:
         # An error for each of 100,000 would stop the event loop for a second.
         if isinstance(given, dict) and len(given) > MOST_FIELDS:
             raise ValueError(f"must not have more than {MOST_FIELDS} fields")

@@ -35,7 +35,7 @@ class DocumentedAPI(FastAPI):
         title: str,
         version: str,
         description: str,
-        license_info: dict[str, Any],
+        license_info: dict[str, str],
         lifespan: Lifespan[FastAPI],
         telemetry: TelemetryConfig | None = None,
     ) -> None:

@@ -1,12 +1,12 @@
 """The headers of answers that clients need, as the API's document tells of them."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request, Response
 
 Item = TypeVar("Item")
 
-HEADERS: dict[str, dict[str, Any]] = {
+HEADERS: dict[str, dict[str, object]] = {
     "X-Request-Id": {
         "description": "Finds the request in the server's log. It is the client's own, where it sent one that fits.",
         "required": True,
@@ -45,7 +45,7 @@ HEADERS: dict[str, dict[str, Any]] = {
 """One that is `required` is in each answer that names it."""
 
 
-def sends(*names: str) -> dict[str, Any]:
+def sends(*names: str) -> dict[str, object]:
     """What a route's `responses` say of a status whose answers have these headers, as in
     `problems(404) | {201: sends("Location")}`. What follows from the status the document adds by itself."""
     return {"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names}}

@@ -5,9 +5,9 @@ A page changes nothing until somebody presses its button: programs that look for
 
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response, params
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field, SecretStr
 
@@ -35,7 +35,9 @@ class Services(Protocol):
 ServicesOf = Callable[[Request], Services]
 
 
-def add_link_routes(router: APIRouter, services_of: ServicesOf, owner: Callable[..., Any], guard: Any) -> None:
+def add_link_routes(
+    router: APIRouter, services_of: ServicesOf, owner: Callable[..., object], guard: params.Depends
+) -> None:
     """`owner`: a dependency that tells whose request it is. `guard`: one of the `dependencies` of a route that takes a
     secret without a token."""
 
@@ -110,7 +112,7 @@ class SentPassword(Opened):
     password: NewPassword
 
 
-def add_pages(router: APIRouter, services_of: ServicesOf, guard: Any) -> None:
+def add_pages(router: APIRouter, services_of: ServicesOf, guard: params.Depends) -> None:
     """The pages that links open, which `PAGES` of tristore/links.py names. They send the token in a body, so that it
     stands in no log, and take nothing from elsewhere."""
 

@@ -1,7 +1,7 @@
 """What is refused before a route is asked."""
 
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
@@ -33,7 +33,7 @@ class StrictRoute(APIRoute):
     max_body_bytes: int | None = None
     """None: as large as any may be (SizeBounds)."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[object, object, Response]]:
         handler = super().get_route_handler()
         guards = list(_guards(self.dependant))
         known = [

@@ -2,6 +2,7 @@
 locked, and everything goes on meanwhile. So what seems wrong is looked at again, when what was under way has ended."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ def missing(kind: str, cure: str, every: Keys, has: Lookup, aggregate: Callable[
 def ownerless(
     entities: Sequence[Entity[Any, Any]],
     stores: Stores,
-    owner: InstrumentedAttribute[Any],
+    owner: InstrumentedAttribute[uuid.UUID],
     living: Lookup,
     cure: str,
     aggregate: Callable[[str], str],

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
+from structlog.typing import EventDict
 
 from tristore import spans
 from tristore.settings import TristoreSettings
@@ -83,7 +84,7 @@ def exporting(settings: TristoreSettings) -> Iterator[None]:
         sending.join(FLUSH_SECONDS)
 
 
-def add_ids(logger: Any, method: str, event: Any) -> Any:
+def add_ids(logger: object, method: str, event: EventDict) -> EventDict:
     """A processor of structlog: a line that is logged within a span has the ids of it and its trace."""
     if ids := spans.ids():
         event["trace_id"], event["span_id"] = ids

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import InstrumentedAttribute
@@ -29,7 +29,7 @@ class PostgresKeys:
     """The values of a column of UUIDs that has an index."""
 
     postgres: Postgres
-    column: InstrumentedAttribute[Any] | ColumnElement[Any]
+    column: InstrumentedAttribute[uuid.UUID] | ColumnElement[uuid.UUID]
     where: Sequence[ColumnElement[bool]] = ()
 
     async def following(self, after: str, limit: int) -> Sequence[str]:
@@ -39,7 +39,7 @@ class PostgresKeys:
     async def among(self, keys: Collection[str]) -> set[str]:
         return set(await self._found(select(self.column).where(self.column.in_(list(uuids(keys))), *self.where)))
 
-    async def _found(self, query: Select[Any]) -> list[str]:
+    async def _found(self, query: Select[uuid.UUID]) -> list[str]:
         async with connect(self.postgres.background) as connection:
             return [str(value) for value in await connection.scalars(query)]
 

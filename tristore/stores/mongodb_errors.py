@@ -80,7 +80,7 @@ def refusal(said: Mapping[str, Any]) -> errors.OperationFailure:
     return errors.OperationFailure("not inserted", kept.get("code"), kept)
 
 
-def _refusal(error: BaseException) -> Mapping[str, Any]:
+def _refusal(error: BaseException) -> Mapping[str, object]:
     """The server's own words: of a bulk write those on why it was not acknowledged, else on what is no duplicate."""
     if not isinstance(error, errors.OperationFailure | errors.NotPrimaryError):
         return {}

@@ -9,7 +9,7 @@ has then heard it from a majority, and two majorities have a server in common.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -96,7 +96,7 @@ class Cluster(Generic[S]):
         self._owners: list[S | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._confirmed_at = float("-inf")
         self._looking: asyncio.Task[bool] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._listeners: list[Callable[[], object]] = []
 
     @property
@@ -244,7 +244,7 @@ class Cluster(Generic[S]):
                 untagged.remove(owner.identity.node)
             number += 1
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _start(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -282,6 +282,6 @@ class RoutingClient(Redis):
             self._cluster.doubt()
             return await self._on_server_of(key, args, options)
 
-    async def _on_server_of(self, key: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    async def _on_server_of(self, key: str, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
         server = await self._cluster.server_of(key)
         return await server.client.execute_command(*args, **options)

@@ -38,11 +38,11 @@ def watch(engine: Engine) -> None:
     event.listen(engine, "handle_error", _failed)
 
 
-def _begun(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+def _begun(connection: object, cursor: object, statement: str, parameters: object, context: object, many: bool) -> None:
     setattr(context, SPAN, spans.begin("postgresql", *named(statement)))
 
 
-def _done(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+def _done(connection: object, cursor: object, statement: str, parameters: object, context: object, many: bool) -> None:
     _end(context)
 
 
@@ -50,7 +50,7 @@ def _failed(failure: ExceptionContext) -> None:
     _end(failure.execution_context, type(failure.original_exception).__qualname__)
 
 
-def _end(context: Any, error: str = "") -> None:
+def _end(context: object, error: str = "") -> None:
     if span := getattr(context, SPAN, None):
         setattr(context, SPAN, None)
         span.end(error)
