@@ -4,7 +4,7 @@ MongoDB on three nodes. What happens to a primary, and what then has to serve.""
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from config import Settings
 from tests.chaos.replica_set import PATIENCE, ReplicaSet, three_nodes_in
 from tests.chaos.schedule import Kind
+from tests.chaos.witness import Witness, to_mongodb, to_postgresql, witnessed
 from tests.under_test import migrate
 from tristore.embedded.process import LOOPBACK, end, family
 from tristore.embedded.servers import Store
@@ -38,10 +39,10 @@ class Outage:
     serves: float
     """When the store took the app's kind of write again. Both by the monotonic clock."""
 
-    def refused_for(self, refusals: Sequence[tuple[float, str]], until: float) -> float:
-        """Seconds after the store served again for which a client was still refused because of it."""
+    def refused_for(self, refusals: Sequence[tuple[float, str]], until: float, witness: Witness | None) -> float:
+        """The longest time for which the store had served, and a client was still refused because of it. Seconds."""
         late = [at for at, store in refusals if store == self.store and self.serves < at < until]
-        return max(late, default=self.serves) - self.serves
+        return max((at - max(self.serves, witness.last_failure(at) if witness else 0) for at in late), default=0.0)
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Failovers:
     postgres: Replication
     redis: Sentinel
     mongodb: ReplicaSet
+    witnesses: Mapping[Store, Witness]
+    """Of the stores without which a client is refused."""
     outages: list[Outage] = field(default_factory=list)
 
     def settings(self, settings: Settings, redis_dsn: str) -> Settings:
@@ -73,7 +76,8 @@ class Failovers:
         found = []
         for outage in self.outages:
             later = [other.away for other in self.outages if other.store == outage.store and other.away > outage.away]
-            found.append((outage, outage.refused_for(refusals, min([*later, outage.serves + LATER]))))
+            until, witness = min([*later, outage.serves + LATER]), self.witnesses.get(outage.store)
+            found.append((outage, outage.refused_for(refusals, until, witness)))
         return found
 
 
@@ -205,10 +209,14 @@ KINDS: dict[tuple[Store, Kind], Failover] = {
 @asynccontextmanager
 async def failovers_in(folder: Path, settings: Settings) -> AsyncIterator[Failovers]:
     async with AsyncExitStack() as exits:
-        failovers = Failovers(
-            await exits.enter_async_context(replication_in(folder / "replication")),
-            await exits.enter_async_context(sentinel_in(folder / "sentinel")),
-            await exits.enter_async_context(three_nodes_in(folder)),
-        )
+        postgres = await exits.enter_async_context(replication_in(folder / "replication"))
+        redis = await exits.enter_async_context(sentinel_in(folder / "sentinel"))
+        mongodb = await exits.enter_async_context(three_nodes_in(folder))
+        write = await exits.enter_async_context(to_mongodb(mongodb))
+        witnesses: dict[Store, Witness] = {
+            "postgresql": await exits.enter_async_context(witnessed(to_postgresql(postgres))),
+            "mongodb": await exits.enter_async_context(witnessed(write)),
+        }
+        failovers = Failovers(postgres, redis, mongodb, witnesses)
         await migrate(failovers.settings(settings, failovers.redis_now))
         yield failovers
