@@ -4,6 +4,7 @@ With several workers (pytest-xdist) PostgreSQL and MongoDB are shared, and each 
 Each has its own Redis, because its channels are shared by all databases of a server, and its own lab.
 """
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["folder"] = str(node.config.stash[FOLDER])
+
+
+def pytest_collection_finish() -> None:
+    """What exists now stays: no full collection looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)  # all workers have ended by then

@@ -14,7 +14,7 @@ from migrations import REVISIONS, SCRIPTS
 from tristore.embedded.servers import EmbeddedServers
 from tristore.stores.mongodb import MongoStore, open_mongodb
 from tristore.stores.stores import Stores, open_stores
-from tristore.testing import lab, stores
+from tristore.testing import lab, stores, warm
 from tristore.testing.lab import App, Apps
 from tristore.testing.stores import MONGODB, Servers
 
@@ -29,6 +29,7 @@ SECRETS = {
     "DSN": r"(?:postgres(?:ql)?|redis|mongodb)(?:\+\w+)?://[^\s\"')]*[@:\d]",
 }
 """What no log and no error answer may hold."""
+warm.preload("tests.warm")
 QUICK_HASH = {"argon2__memory_cost": 64, "argon2__time_cost": 1}
 """For tests of anything but hashing: a real hash takes 40 ms of a core."""
 

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from anyio import to_thread
 
-from tests.under_test import APP, Lab
+from tests.under_test import Lab
 from tristore.testing import warm
 from tristore.testing.lab import PROJECT
 from tristore.testing.stores import environment
@@ -17,7 +17,6 @@ async def outbox(lab: Lab, *arguments: str) -> tuple[int, str]:
 
 async def manage(lab: Lab, *arguments: str) -> tuple[int, str]:
     """Its exit code, and what it printed."""
-    warm.preload(APP.partition(":")[0])
     with TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
         files = {"output": output, "log": errors}

@@ -50,7 +50,6 @@ class Apps:
         """A module that serves on the port that comes as its last argument."""
         port = free_port()
         env = environment(self.settings, PYTHONPATH=str(PROJECT), **more)
-        warm.preload(self.app_path.partition(":")[0])
         process = warm.WarmProcess(*module, str(port), cwd=self.folder, env=env, log=log_of_run.path())
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, timeout=10, event_hooks=log_of_run.HOOKS, verify=NO_TLS) as client:
