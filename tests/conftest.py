@@ -5,7 +5,7 @@ Each has its own Redis, because its channels are shared by all databases of a se
 """
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from tristore.testing.stores import MONGODB, REDIS, Servers, allow_faults, clien
 FOLDER = pytest.StashKey[Path]()
 """Of the run. All its servers and logs are in there, and nothing of it is left at the end."""
 LEAKS = pytest.StashKey[list[str]]()
+LOGGED_BEFORE = pytest.StashKey[int]()
+"""So long the log of the run was when a test began. Bytes."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +62,21 @@ def pytest_collection_finish() -> None:
     """What exists now stays: no full collection looks through it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[LOGGED_BEFORE] = log_of_run.path().stat().st_size
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows what apps have logged, too, which pytest's own plugin for logs does not know of."""
+    report = yield
+    if report.failed:
+        logged = log_of_run.since(item.stash[LOGGED_BEFORE])
+        report.sections.append(("logged by this test and its apps", logged))
+    return report
 
 
 @pytest.hookimpl(trylast=True)  # all workers have ended by then

@@ -32,6 +32,13 @@ def write_to(file: Path) -> None:
     root.handlers = [handler]
 
 
+def since(size: int, most: int = 20_000) -> str:
+    """What was logged after the file had so many bytes, or its last `most` bytes."""
+    with _file.open("rb") as log:
+        log.seek(max(size, _file.stat().st_size - most))
+        return log.read().decode(errors="replace")
+
+
 async def note_error(response: httpx.Response) -> None:
     """A hook for clients: an error answer, too, must hold no secret."""
     if response.is_error:
