@@ -40,6 +40,8 @@ LAB_SETTINGS = {
     "ACCESS_LOG": "false",
     "LOG_LEVEL": "INFO",
 }
+DRIVERS = ("pymongo", "motor")
+"""Of each app, where MongoDB fails over: the drivers find its new primary each in its own way."""
 START_PATIENCE, STOP_PATIENCE = 30, 5
 MOST_AT_ONCE = 40
 """Of the newest faults. Those before them are over."""
@@ -252,7 +254,12 @@ async def arena_in(
         own = {"PYTHONPATH": str(PROJECT), "BREAK": variant}
         settings = failovers.settings(lab.settings, failovers.redis.dsn) if failovers else _behind(lab, proxies)
         env = environment(settings, **LAB_SETTINGS, **more, **own)
-        arena = Arena(lab, proxies, [AppProcess(name, env, folder) for name in APPS], replica_set, failovers)
+        drivers = DRIVERS if replicated else DRIVERS[:1] * len(APPS)
+        apps = [
+            AppProcess(name, env | {"MONGODB_DRIVER": driver}, folder)
+            for name, driver in zip(APPS, drivers, strict=True)
+        ]
+        arena = Arena(lab, proxies, apps, replica_set, failovers)
         for app in arena.apps:
             exits.push_async_callback(app.stop)
         await asyncio.gather(*(app.start() for app in arena.apps))
