@@ -90,7 +90,7 @@ bench-outbox: $(VENV)/installed ## The outbox with 100,000 effects owed: poll, r
 bench-traces: $(VENV)/installed ## What traces cost a request in processor time (SMOKE=1: for errors only)
 	$(BIN)/python -m benchmarks.traces
 
-bench-sign-in: $(VENV)/installed ## Whether a refusal's time tells who exists; how long 40 sign-ins stall the loop
+bench-sign-in: $(VENV)/installed ## Whether the time of an answer tells who exists; how long 40 sign-ins stall the loop
 	$(BIN)/python -m benchmarks.sign_in $(ARGS)
 
 # begin part live

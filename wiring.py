@@ -209,8 +209,8 @@ class Services(Components):
             auth=self.auth,
             sessions=self._sessions,
             links=self._links,
-            has_mail=self.mailer is not None,
-            may_mail=self.rate_limits.may_mail if self._settings.registration_privacy else None,
+            may_mail=self.rate_limits.may_mail if self.mailer else None,
+            is_private=self._settings.registration_privacy,
         )
 
     @cached_property
@@ -219,6 +219,7 @@ class Services(Components):
             unit_of_work=self._unit_of_work,
             accounts=self._sessions,
             links=self._links,
+            recipient=self._users.recipient,
             hasher=self._hasher,
             prove=self.users.prove,
             has_mail=self.mailer is not None,

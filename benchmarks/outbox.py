@@ -115,7 +115,8 @@ def service(services: Any, stores: Stores, repository: OutboxRepository) -> User
         auth=services.auth,
         sessions=services.users._sessions,
         links=services.users._links,
-        has_mail=False,
+        may_mail=None,
+        is_private=False,
     )
 
 

@@ -1,10 +1,12 @@
-"""Questions: does the time of a refused sign-in tell whether the user exists, and how long does the event loop stall
-while 40 sign-ins run at once? Run: `make bench-sign-in` (ARGS=20 for a quick look: attempts of each kind).
+"""Questions: does the time of a refused sign-in tell whether the user exists? Does that of a request for a new
+password, or of a private registration, tell whether the address is known? How long does the event loop stall while 40
+sign-ins run at once? Run: `make bench-sign-in` (ARGS=20 for a quick look: attempts of each kind).
 
 Method: embedded servers and app processes of its own; this process sends the requests, over plain connections.
 1. Wrong passwords for existing and for unknown names and emails of one length, in random order, one at a time. "Slower"
    is the share of pairs in which the existing one took longer (0.5: nothing to tell them apart by), with a bootstrapped
-   95 % interval. Then the same as the very first sign-in of fresh processes.
+   95 % interval. Then the same as the very first sign-in of fresh processes. Then requests for a new password, and
+   registrations with REGISTRATION_PRIVACY, of known and unknown addresses, while the relay of the same process mails.
 2. 40 requests at once, each over its own connection, in several rounds. A task in the app's loop sleeps 1 ms at a time
    and notes how late it wakes up: because the loop's thread was computing, or because that thread waited for a core or
    for the interpreter's lock. The 99th percentile is over moments: a stall of 20 ms counts 20 times. "Stolen" is the
@@ -21,6 +23,7 @@ import random
 import statistics
 import sys
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPConnection
@@ -44,7 +47,10 @@ QUIET = {"LOG_LEVEL": "ERROR"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
 BINS = 16
+EMAILS = KINDS[2:]
 Times = dict[str, list[float]]
+Ask = Callable[[HTTPConnection, str, int], None]
+"""Sends the request of a kind and a number, and reads its answer."""
 Seen = dict[str, Any]
 Send = Callable[[HTTPConnection, int], None]
 
@@ -57,6 +63,7 @@ async def main(attempts: int) -> None:
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
             await compare_times(lab, attempts)
             await compare_first_times(lab, starts=few)
+            await compare_private_times(lab, attempts)
             await measure_stalls(lab, rounds=few)
             print(f"\nLoad {os.getloadavg()[0]:.1f} after")
 
@@ -66,12 +73,8 @@ async def compare_times(lab: Lab, attempts: int) -> None:
         connection = connect(app)
         for number in range(AT_ONCE):
             register(connection, number)
-        refusals(connection, 10)  # to warm up
-        times = refusals(connection, attempts)
-    print("\nRefused sign-ins, one at a time, ms")
-    print_times(times)
-    for shape in ("name", "email"):
-        print_comparison(times, f"existing {shape}", f"unknown {shape}")
+        times = asked(connection, refuse, KINDS, attempts)
+    print_compared("Refused sign-ins", times)
     print_histogram(times)
 
 
@@ -79,9 +82,17 @@ async def compare_first_times(lab: Lab, starts: int) -> None:
     times: Times = defaultdict(list)
     for kind in ["existing name", "unknown name"] * starts:
         async with lab.app(**QUIET) as app:
-            times[kind].append(refusal(connect(app), kind, len(times[kind])))
+            times[kind].append(timed(connect(app), refuse, kind, len(times[kind])))
     print("\nThe first sign-in of a process, ms")
     print_times(times)
+
+
+async def compare_private_times(lab: Lab, attempts: int) -> None:
+    """Of the users whom `compare_times` has registered."""
+    mailing = {"ENVIRONMENT": "local", "DATA_DIR": str(lab.folder / "mailing"), "REGISTRATION_PRIVACY": "true"}
+    async with lab.app(**QUIET, **mailing) as app:
+        print_compared("Requests for a new password", asked(connect(app), ask_reset, EMAILS, attempts))
+        print_compared("Private registrations", asked(connect(app), register_privately, EMAILS, attempts))
 
 
 async def measure_stalls(lab: Lab, rounds: int) -> None:
@@ -115,9 +126,13 @@ def connect(app: App) -> HTTPConnection:
 
 
 def register(connection: HTTPConnection, number: int) -> None:
-    body = {"username": name_of("existing name", number), "email": name_of("existing email", number)}
-    connection.request("POST", "/users/register", json.dumps(body | {"password": PASSWORD}), JSON)
+    send_registration(connection, name_of("existing name", number), name_of("existing email", number))
     receive(connection, 201)
+
+
+def send_registration(connection: HTTPConnection, name: str, email: str) -> None:
+    body = {"username": name, "email": email, "password": PASSWORD}
+    connection.request("POST", "/users/register", json.dumps(body), JSON)
 
 
 def name_of(kind: str, number: int) -> str:
@@ -126,19 +141,35 @@ def name_of(kind: str, number: int) -> str:
     return f"{name}@example.com" if kind.endswith("email") else name
 
 
-def refusals(connection: HTTPConnection, attempts: int) -> Times:
-    """Milliseconds of each, by kind."""
-    times: Times = {kind: [] for kind in KINDS}
-    for kind in random.sample(KINDS, counts=[attempts] * len(KINDS), k=attempts * len(KINDS)):
-        times[kind].append(refusal(connection, kind, len(times[kind])))
+def asked(connection: HTTPConnection, ask: Ask, kinds: Sequence[str], attempts: int) -> Times:
+    """Milliseconds of each, by kind. The first ten of each only warm up."""
+    times: Times = {}
+    for count in (10, attempts):
+        times = {kind: [] for kind in kinds}
+        for kind in random.sample(kinds, counts=[count] * len(kinds), k=count * len(kinds)):
+            times[kind].append(timed(connection, ask, kind, len(times[kind])))
     return times
 
 
-def refusal(connection: HTTPConnection, kind: str, number: int) -> float:
+def timed(connection: HTTPConnection, ask: Ask, kind: str, number: int) -> float:
     started = time.monotonic()
+    ask(connection, kind, number)
+    return (time.monotonic() - started) * 1000
+
+
+def refuse(connection: HTTPConnection, kind: str, number: int) -> None:
     send_form(connection, name_of(kind, number), "wrong horse 9")
     receive(connection, 401)
-    return (time.monotonic() - started) * 1000
+
+
+def ask_reset(connection: HTTPConnection, kind: str, number: int) -> None:
+    connection.request("POST", "/auth/password-reset", json.dumps({"email": name_of(kind, number)}), JSON)
+    receive(connection, 202)
+
+
+def register_privately(connection: HTTPConnection, kind: str, number: int) -> None:
+    send_registration(connection, f"u{uuid.uuid4().hex[:12]}", name_of(kind, number))
+    receive(connection, 201)
 
 
 def sign_in(connection: HTTPConnection, number: int) -> None:
@@ -218,6 +249,13 @@ def print_times(times: Times) -> None:
     for kind, values in times.items():
         shares = " ".join(f"{percentile(values, share):7.2f}" for share in (0.05, 0.25, 0.5, 0.75, 0.95))
         print(f"{kind:<16} {len(values):>6} {shares}")
+
+
+def print_compared(title: str, times: Times) -> None:
+    print(f"\n{title}, one at a time, ms")
+    print_times(times)
+    for this in [kind for kind in times if kind.startswith("existing")]:
+        print_comparison(times, this, this.replace("existing", "unknown"))
 
 
 def print_comparison(times: Times, this: str, that: str) -> None:

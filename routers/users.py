@@ -99,8 +99,6 @@ async def update_me(
     if {"username", "email"} & update.sent().keys():  # the answer tells whether it is taken, as that to a registration
         await auth.require_recent(who)
         await limits.registration(address_of(request))
-    if update.email:  # it is sent a mail
-        await limits.mail(update.email)
     return tagged(response, await users.update_user(caller.id, update, tags), TAG)
 
 

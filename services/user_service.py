@@ -21,7 +21,7 @@ from services.rate_limit_service import NOBODYS, Turn
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import Conflict, NotAuthenticated, NotFound, found
 from tristore.idempotency import IdempotencyKey, IdempotencyRepository, KeyUsed
-from tristore.links import LinkRepository, SendLink
+from tristore.links import LinkRepository, MayMail, SendLink
 from tristore.models import new_id, now
 from tristore.outbox.effects import Owed
 from tristore.outbox.relay import Outbox
@@ -52,10 +52,10 @@ class UserService:
         auth: AuthService,
         sessions: SessionRepository,
         links: LinkRepository,
-        has_mail: bool,
-        may_mail: Callable[[str], Awaitable[bool]] | None = None,
+        may_mail: MayMail | None,
+        is_private: bool,
     ) -> None:
-        """`may_mail`: where no registration tells whose an address is, counts a mail to it."""
+        """`may_mail`: None where no mail is sent. `is_private`: no registration tells whose an address is."""
         self._unit_of_work = unit_of_work
         self._users = users
         self._idempotency = idempotency
@@ -66,8 +66,8 @@ class UserService:
         self._auth = auth
         self._sessions = sessions
         self._links = links
-        self._has_mail = has_mail
         self._may_mail = may_mail
+        self._is_private = is_private
 
     async def register_user(
         self, registration: Registration, key: IdempotencyKey | None = None, attempt: Attempt | None = None
@@ -80,8 +80,8 @@ class UserService:
         user_id = new_id()
         welcome = started(user_id, WELCOME_TITLE)
         lease = await self._cache.profiles.lease(user_id)  # before the commit
-        email = None if self._may_mail else registration.email  # until it is proved, and whoever has it by now
-        is_mailed = self._has_mail and (self._may_mail is None or await self._may_mail(registration.email))
+        email = None if self._is_private else registration.email  # until it is proved, and whoever has it by now
+        is_mailed = self._may_mail is not None and await self._may_mail(registration.email)
         registered = Registered(user_id=user_id, welcome_conversation_id=welcome.id)
         # The address's own, so that strangers who make up the same key do not meet. Hashed as in limits: it is stored.
         key = key and key.of(hashlib.sha256(registration.email.encode()).hexdigest())
@@ -95,7 +95,7 @@ class UserService:
                 uow.effects += [
                     CreateConversation(conversation=welcome),
                     RecordActivity(activity=happened(user_id, "registered")),
-                    *[SendLink(owner_id=user_id, purpose="verify")] * is_mailed,
+                    *[SendLink.to_verify(user_id, registration.email)] * is_mailed,
                 ]
                 await uow.commit()
         if replay is not None:  # verified whatever else is sent: nothing tells more of the password than a sign-in does
@@ -131,10 +131,12 @@ class UserService:
     async def update_user(self, user_id: uuid.UUID, update: ProfileUpdate, tags: Tags = None) -> FullProfile:
         """Change what was sent. Where there is mail, a new address holds once it is verified, and the present one is
         told. Raises AlreadyTaken, NotFound, StaleTag, StoreUnavailable."""
-        changes, activities = update.sent(), [happened(user_id, "profile_changed")]
-        address = str(changes.pop("email", "")) if self._has_mail else ""
+        changes, activities, address, mails = update.sent(), [happened(user_id, "profile_changed")], "", []
+        if self._may_mail and (address := str(changes.pop("email", ""))):
+            present = FullProfile.model_validate_json(await self.get_user_profile(user_id)).email
+            mails = await SendLink.of_change(user_id, present, address, self._may_mail)
         changes |= {"email_verified_at": None} if "email" in changes else {}
-        profile, owed = await self._change(user_id, changes, activities, tags, address=address)
+        profile, owed = await self._change(user_id, changes, activities, tags, address=address, mails=mails)
         await self._outbox.deliver(owed)
         return profile
 
@@ -185,6 +187,7 @@ class UserService:
         heard: bool = False,
         out: bool = False,
         address: str = "",
+        mails: Sequence[SendLink] = (),
         take: Take | None = None,
     ) -> tuple[FullProfile, Sequence[Owed]]:
         async with self._unit_of_work() as uow:
@@ -207,6 +210,6 @@ class UserService:
             if address:
                 await self._links.ask(uow.session, user_id, "verify", address)
                 await self._links.ask(uow.session, user_id, "notice", profile.email)
-                uow.effects += [SendLink(owner_id=user_id, purpose=purpose) for purpose in ("verify", "notice")]
+                uow.effects += mails
             await uow.commit()
         return profile, uow.owed

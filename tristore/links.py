@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import ColumnElement, Index, LargeBinary, Select, String, and_, case, delete, func, literal, or_, select
@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
+from tristore.bounds.limits import hashed
 from tristore.errors import InvalidInput
 from tristore.fields import LONGEST_EMAIL
 from tristore.mail.effects import Letter, SendMail
@@ -32,6 +33,8 @@ LASTS: Mapping[Purpose, timedelta] = {
     "notice": timedelta(),
 }
 KEY = ("owner_id", "purpose")
+MayMail = Callable[..., Awaitable[bool]]
+"""Counts a mail to an address, and tells whether it may be sent: see tristore.bounds.limits."""
 TAKEN = "taken"
 """The letter to whoever has the address that somebody else wants to verify."""
 PAGES = {"verify": "/pages/verify-email", "reset": "/pages/reset-password"}
@@ -87,6 +90,15 @@ class LinkRepository:
         await session.execute(
             row.on_conflict_do_update(set_=anew, where=self._table.address != address, index_elements=KEY)
         )
+
+    async def address(self, owner: Select[uuid.UUID, str], purpose: Purpose) -> str | None:
+        """Where the next mail goes to that proves an address: the one that was asked for, or else the owner's. None
+        where `owner` finds nobody."""
+        who, table = owner.cte("who"), self._table
+        asked = select(table.address).where(table.owner_id == who.c[0], table.purpose == purpose).scalar_subquery()
+        async with connect(self._postgres.reads) as connection:
+            found: str | None = await connection.scalar(select(func.coalesce(asked, who.c[1])))
+        return found
 
     async def mint(self, owner: Select[uuid.UUID, str], purpose: Purpose, token: str) -> str | None:
         """Let a token open the link from now on, and the one before it as well. Returns the address: the one that was
@@ -163,18 +175,38 @@ class Targets(Protocol):
 
 
 class SendLink(SendMail):
-    """It names the owner alone: of one who is gone by then nothing is left to find, and nothing is sent. Whose the
-    address is that somebody wants to verify is looked up here, where no request waits: its answer and its time cannot
-    tell. Where it is another one's, they are told, and get no link."""
+    """It names the owner: of one who is gone by then nothing is left to find, and nothing is sent. Whose the address is
+    that somebody wants to verify is looked up here, where no request waits: its answer and its time cannot tell. Where
+    it is another one's, they are told, and get no link."""
 
     owner_id: uuid.UUID
     purpose: Purpose
+    only_to: str = ""
+    """A hash of the address that the mail was counted for. Somebody may have asked for another one since: what waits
+    for the first must not all go there."""
+
+    @classmethod
+    def to_verify(cls, owner: uuid.UUID, address: str) -> Self:
+        return cls(owner_id=owner, purpose="verify", only_to=hashed(str(owner), address))
+
+    @classmethod
+    async def of_change(cls, owner: uuid.UUID, present: str, new: str, may_mail: MayMail) -> list[Self]:
+        """To the new address and to the present one, as far as they may be sent. What tells the present one has a most
+        of its own: whoever takes an account over cannot use it up by other mails."""
+        mails = [cls.to_verify(owner, new)] if await may_mail(new) else []
+        if await may_mail(present, "notice"):
+            mails.append(cls(owner_id=owner, purpose="notice"))
+        return mails
 
     async def write(self, to: Targets) -> Letter | None:
         if (recipient := await to.recipient(self.owner_id)) is None:
             return None
+        # Looked at first: a token that nobody is sent would put an earlier mail's out of use.
+        if self.only_to and not self._may_go_to(await to.links.address(recipient.who, self.purpose)):
+            return None
         token = new_token()
-        if not (address := await to.links.mint(recipient.who, self.purpose, token)):
+        address = await to.links.mint(recipient.who, self.purpose, token)
+        if not address or not self._may_go_to(address):
             return None
         if self.purpose == "verify" and (holder := await self._other_holder(to, address)):
             language = (await to.recipient(holder) or recipient).language
@@ -182,6 +214,9 @@ class SendLink(SendMail):
         page = PAGES.get(self.purpose)
         link = page and f"{page}?token={token}&language={recipient.language}"
         return Letter(address, self.purpose, recipient.language, link)
+
+    def _may_go_to(self, address: str | None) -> bool:
+        return not self.only_to or self.only_to == hashed(str(self.owner_id), address or "")
 
     async def _other_holder(self, to: Targets, address: str) -> uuid.UUID | None:
         holder = await to.sessions.credentials(address)

@@ -7,7 +7,7 @@ from typing import Protocol
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tristore.links import LinkRepository, Purpose, SendLink
+from tristore.links import LinkRepository, MayMail, Recipient, SendLink
 from tristore.models import new_id
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.passwords import PasswordHasher
@@ -45,6 +45,7 @@ class Recovery:
         unit_of_work: Callable[[], PostgresUnitOfWork],
         accounts: Accounts,
         links: LinkRepository,
+        recipient: Callable[[uuid.UUID], Awaitable[Recipient | None]],
         hasher: PasswordHasher,
         prove: Prove,
         has_mail: bool,
@@ -52,6 +53,7 @@ class Recovery:
         self._unit_of_work = unit_of_work
         self._accounts = accounts
         self._links = links
+        self._recipient = recipient
         self._hasher = hasher
         self._prove = prove
         self._has_mail = has_mail
@@ -59,11 +61,14 @@ class Recovery:
     async def ask_reset(self, address: str) -> None:
         """The same is done, and owed, whether anybody has the address or not: nothing tells."""
         account = await self._accounts.credentials(address)
-        await self._owe(account.user_id if account else new_id(), "reset")
+        await self._owe(SendLink(owner_id=account.user_id if account else new_id(), purpose="reset"))
 
-    async def ask_verification(self, owner: uuid.UUID) -> None:
-        """Send the link once more that verifies the owner's address."""
-        await self._owe(owner, "verify")
+    async def ask_verification(self, owner: uuid.UUID, may_mail: MayMail) -> None:
+        """Send the link once more that verifies the owner's address. `may_mail` counts a mail to it."""
+        to = await self._recipient(owner)
+        address = to and await self._links.address(to.who, "verify")
+        if address and await may_mail(address):
+            await self._owe(SendLink.to_verify(owner, address))
 
     async def reset(self, token: SecretStr, new_password: SecretStr) -> None:
         """Set a new password and end all sessions. It proves the address too, and closes what a squatter may have
@@ -79,8 +84,8 @@ class Recovery:
         owner = await self._links.owner("verify", token)
         await self._prove(owner, lambda session: self._links.take(session, "verify", token))
 
-    async def _owe(self, owner: uuid.UUID, purpose: Purpose) -> None:
+    async def _owe(self, mail: SendLink) -> None:
         if self._has_mail:
             async with self._unit_of_work() as uow:
-                uow.effects.append(SendLink(owner_id=owner, purpose=purpose))
+                uow.effects.append(mail)
                 await uow.commit()

@@ -38,8 +38,13 @@ async def open_link(client: httpx.AsyncClient, box: LetterBox, address: str, num
     return await client.post("/auth/email-verification/confirm", json={"token": token})
 
 
-async def until_nothing_is_owed(stores: Stores) -> None:
+async def until_nothing_is_owed(stores: Stores, what: str = "true") -> None:
     async def is_empty() -> bool:
-        return not await query(stores, "SELECT 1 FROM outbox")
+        return not await query(stores, f"SELECT 1 FROM outbox WHERE {what}")
 
     await until(is_empty, 20)
+
+
+async def until_no_mail_is_owed(stores: Stores) -> None:
+    """Whatever waits for the second pass of an erasure."""
+    await until_nothing_is_owed(stores, "store = 'mail'")

@@ -42,14 +42,14 @@ class Limits:
         for limit, who in self._of_address(kind, address):
             self._refuse(kind, await self._counters.count(limit, kind, who))
 
-    async def mail(self, address: str) -> None:
-        """One that somebody asks for, by the address that it goes to."""
-        await self.count("mail", hashed(address))
+    async def mail(self, *to: str) -> None:
+        """One that somebody asks for, by the address that it goes to, or by what else the most is of."""
+        await self.count("mail", hashed(*to))
 
-    async def may_mail(self, address: str) -> bool:
+    async def may_mail(self, *to: str) -> bool:
         """The same, for an answer that must not tell that others have asked."""
         try:
-            await self.mail(address)
+            await self.mail(*to)
         except TooManyRequests:
             return False
         return True

@@ -82,8 +82,10 @@ def add_link_routes(
     async def request_verification(
         request: Request, recovery: of_links, caller: Annotated[uuid.UUID, Depends(owner)]
     ) -> None:
-        await _limits(request).mail(str(caller))
-        await recovery.ask_verification(caller)
+        """Where others have asked for many mails to that address, none is sent, and the answer is the same."""
+        limits = _limits(request)
+        await limits.mail(str(caller))
+        await recovery.ask_verification(caller, limits.may_mail)
 
     @router.post(
         "/email-verification/confirm",

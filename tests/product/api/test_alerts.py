@@ -14,9 +14,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.product.commands import manage
-from tests.product.people import register
+from tests.product.people import account, register
 from tests.under_test import Lab
 from tristore.stores.stores import Stores
+from tristore.testing.mail import LetterBox
 from tristore.testing.outbox import query
 
 PROJECT = Path(__file__).parents[3]
@@ -53,11 +54,13 @@ def labels_in(expression: str) -> set[str]:
 
 
 @pytest.fixture
-async def seen(client: httpx.AsyncClient) -> dict[str, list[dict[str, str]]]:
+async def seen(mailed: httpx.AsyncClient, box: LetterBox) -> dict[str, list[dict[str, str]]]:
     """The labels of each sample of a run, by its name."""
-    headers = await register(client)
+    client, body = mailed, account()
+    headers = await register(client, **body)
     await client.post("/auth/token", data={"username": headers["X-User-Id"], "password": "not this one"})
     await client.get("/users/me", headers=headers)
+    await box.to(body["email"])
     samples: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families((await client.get("/metrics")).text):
         suffix = "_total" if family.type == "counter" else ""

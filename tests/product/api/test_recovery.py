@@ -1,19 +1,21 @@
 """Links in mails, on a real SMTP server: verifying an address, choosing a new password, changing the address."""
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 
 from config import Settings
 from main import create_app
-from tests.product.mails import joined, me, token_in, until_nothing_is_owed
-from tests.product.people import sign_in
+from tests.product.mails import joined, me, token_in, until_no_mail_is_owed, until_nothing_is_owed
+from tests.product.people import account, register, sign_in
 from tristore.stores.stores import Stores
-from tristore.testing.lab import until
 from tristore.testing.mail import LetterBox
 from tristore.testing.outbox import forget_effects, query
 from tristore.testing.stores import client_of
 
 NEW = "battery staple 7"
+VERIFY, NOTICE = "Confirm your address for ChatLingo", "Your address at ChatLingo is about to change"
 
 
 async def test_who_registers_is_mailed_a_link_that_verifies_the_address(
@@ -160,17 +162,72 @@ async def test_mails_to_one_address_are_limited_without_a_word(
         assert len(box.mails_to(body["email"])) == 3  # with the one of the registration
 
 
-async def test_a_change_of_address_does_not_mail_anybody_without_end(mailing: Settings, mail_stores: Stores) -> None:
+@pytest.fixture
+async def sparing(mailing: Settings, mail_stores: Stores, box: LetterBox) -> AsyncIterator[httpx.AsyncClient]:
+    """Of a service that sends two mails to an address."""
+    box.clear()
     await mail_stores.redis.client.flushall()
     limited = mailing.model_copy(update={"rate_limit_mail": "2/hour"})
     async with client_of(create_app(limited, mail_stores)) as client:
-        body = await joined(client)
-        headers = await sign_in(client, body["username"], body["password"])
-        change = {"email": f"other.{body['email']}"}
-        answers = [await client.patch("/users/me", headers=headers, json=change) for _ in range(3)]
-        assert [answer.status_code for answer in answers] == [200, 200, 429]
-        again = [await client.post("/auth/email-verification", headers=headers) for _ in range(3)]
-        assert [answer.status_code for answer in again] == [202, 202, 429]
+        yield client
+
+
+async def test_nobody_is_mailed_without_end_by_registrations(
+    sparing: httpx.AsyncClient, mail_stores: Stores, box: LetterBox
+) -> None:
+    """Whoever erases the account can register with the address anew."""
+    address = account()["email"]
+    for _ in range(4):
+        headers = await register(sparing, email=address)
+        await until_no_mail_is_owed(mail_stores)
+        assert (await sparing.delete("/users/me", headers=headers)).status_code == 202
+    assert len(box.mails_to(address)) == 2
+
+
+async def test_nobody_is_mailed_without_end_by_changes_of_address(
+    sparing: httpx.AsyncClient, mail_stores: Stores, box: LetterBox
+) -> None:
+    """However many accounts want it, and ask for the mail again. They are told nothing of each other."""
+    strangers, wanted = account()["email"], {"email": account()["email"]}
+    accounts = [await register(sparing, email=strangers), await register(sparing), await register(sparing)]
+    for headers in accounts:
+        changes = [await sparing.patch("/users/me", headers=headers, json=wanted) for _ in range(3)]
+        assert [answer.status_code for answer in changes] == [200] * 3
+        assert [(await sparing.post("/auth/email-verification", headers=headers)).status_code for _ in range(3)] == [
+            *[202] * 2,
+            429,  # for one's own requests alone
+        ]
+    await until_no_mail_is_owed(mail_stores)
+    assert len(box.mails_to(wanted["email"])) == 2
+    assert len(box.mails_to(strangers, NOTICE)) == 2  # it is an address that this account has never proved
+
+
+async def test_who_is_about_to_lose_an_account_is_told_whatever_mails_have_come_before(
+    sparing: httpx.AsyncClient, box: LetterBox
+) -> None:
+    body = await joined(sparing)
+    headers = await sign_in(sparing, body["username"], body["password"])
+    for _ in range(3):
+        await sparing.post("/auth/password-reset", json={"email": body["email"]})
+    await sparing.patch("/users/me", headers=headers, json={"email": account()["email"]})
+    await box.to(body["email"], NOTICE)
+
+
+async def test_what_waits_for_one_address_does_not_go_to_the_next_one(
+    mailed: httpx.AsyncClient, mail_stores: Stores, box: LetterBox
+) -> None:
+    """It was not counted for that one. Whoever corrects an address just after registering gets one mail there."""
+    body = account()
+    addresses = [body["email"], *(account()["email"] for _ in range(3))]
+    async with box.closed():
+        headers = await register(mailed, **body)
+        for address in addresses[1:]:
+            assert (await mailed.patch("/users/me", headers=headers, json={"email": address})).status_code == 200
+    token = token_in(box.text(await box.to(addresses[-1])), "/pages/verify-email")
+    await until_no_mail_is_owed(mail_stores)
+    assert [len(box.mails_to(address, VERIFY)) for address in addresses] == [0, 0, 0, 1]
+    assert (await mailed.post("/auth/email-verification/confirm", json={"token": token})).status_code == 204
+    assert (await me(mailed, headers))["email"] == addresses[-1].lower()
 
 
 async def test_guessing_the_token_of_a_link_is_limited(mailing: Settings, mail_stores: Stores) -> None:
@@ -192,7 +249,7 @@ async def test_a_new_address_holds_once_confirmed_and_the_old_one_is_told(
     changed = f"new.{body['email']}".lower()
     answer = await mailed.patch("/users/me", headers=headers, json={"email": changed, "bio": "b"})
     assert (answer.json()["email"], answer.json()["bio"]) == (body["email"].lower(), "b")
-    await box.to(body["email"], "Your address at ChatLingo is about to change")
+    await box.to(body["email"], NOTICE)
     assert len(box.mails_to(changed)) <= 1
     token = token_in(box.text(await box.to(changed)), "/pages/verify-email")
     exported = (await mailed.get("/users/me/export", headers=headers)).json()["email_links"]
@@ -256,11 +313,7 @@ async def test_of_who_is_erased_nothing_is_mailed(
         )
         == []
     )
-
-    async def no_mail_is_owed() -> bool:
-        return not await query(mail_stores, "SELECT 1 FROM outbox WHERE store = 'mail'")
-
-    await until(no_mail_is_owed, 20)
+    await until_no_mail_is_owed(mail_stores)
     assert len(box.mails_to(body["email"])) == 1
 
 

@@ -122,7 +122,7 @@ async def test_a_registration_does_the_same_work_whether_the_address_is_taken_or
             done.append((answer.status_code, sent, effects, found))
     await forget_effects(mail_stores)
     assert done[0] == done[1]
-    assert done[0][2] == [("SendLink", "['mail_id', 'owner_id', 'purpose']")]
+    assert done[0][2] == [("SendLink", "['mail_id', 'only_to', 'owner_id', 'purpose']")]
     assert done[0][3] == [(None, None, "verify")]
     assert any("INSERT INTO users" in statement for statement in done[0][1])
 

@@ -13,3 +13,12 @@ from tristore.testing.stores import Servers
 async def app(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
     async with fresh_databases(servers) as settings, apps_on(settings, tmp_path_factory.mktemp("app")).app() as app:
         yield app
+
+
+@pytest.fixture
+async def app_with_mailbox(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
+    """As `make run` starts it: it keeps mails, and shows them at `/mail`."""
+    folder = tmp_path_factory.mktemp("app")
+    local = {"ENVIRONMENT": "local", "DATA_DIR": str(folder), "OUTBOX_POLL_SECONDS": "0.1"}
+    async with fresh_databases(servers) as settings, apps_on(settings, folder).app(**local) as app:
+        yield app
