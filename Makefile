@@ -40,6 +40,9 @@ test-faults: $(VENV)/installed ## All tests in their long form: a kill at every 
 chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone, STORES=replicated: failovers)
 	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) STORES=$(STORES) $(BIN)/python -m tests.chaos
 
+upgrade-test: $(VENV)/installed ## A roll from FROM=<commit> to this tree and back, pod by pod, under the lab's clients (SEED, MINUTES=3, BREAK=a broken variant, PLAN=the same done rightly)
+	@FROM=$(FROM) SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) $(BIN)/python -m tests.chaos.upgrade
+
 attack: $(VENV)/installed ## Attackers of every kind at once on a fresh app, and what each could take (ATTACKERS=50; SMOKE=1: a few, for the bounds alone)
 	@$(BIN)/python -m tests.attack
 
@@ -180,4 +183,4 @@ $(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/pa
 	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos attack test-browser test-clients test-pooler test-valkey drill fuzz bench bench-protocol bench-growth bench-outbox bench-traces bench-sign-in rename without upgrade audit sbom migrate migration lock image image-test test-python test-examples demo docs
+.PHONY: help run check format test test-faults chaos upgrade-test attack test-browser test-clients test-pooler test-valkey drill fuzz bench bench-protocol bench-growth bench-outbox bench-traces bench-sign-in rename without upgrade audit sbom migrate migration lock image image-test test-python test-examples demo docs

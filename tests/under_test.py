@@ -1,6 +1,6 @@
 """The service under test, as `tristore.testing` needs it: its settings, its migrations, its entry points."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,12 +72,15 @@ def apps_on(settings: Settings, folder: Path) -> Apps:
 
 
 @asynccontextmanager
-async def own_lab(folder: Path, **values: Any) -> AsyncIterator[Lab]:
-    """A lab whose servers have their data in the folder. Whoever made the folder ends them: see guarded.py."""
+async def own_lab(
+    folder: Path, migrated: Callable[[Settings], Awaitable[None]] = migrate, **values: Any
+) -> AsyncIterator[Lab]:
+    """A lab whose servers have their data in the folder. Whoever made the folder ends them: see guarded.py. `migrated`
+    brings its databases up."""
     embedded = EmbeddedServers(folder)
     servers = await to_thread.run_sync(embedded.start_all)
     await to_thread.run_sync(stores.allow_faults, servers["mongodb"])
-    async with fresh_databases(servers, **values) as settings:
+    async with stores.fresh_databases(settings_for(servers, **values), migrated) as settings:
         yield Lab(settings, APP, servers["redis"].data, embedded, servers)
 
 

@@ -21,10 +21,13 @@ from typing import Literal, TypeVar
 
 T = TypeVar("T")
 StoreName = Literal["postgresql", "redis", "mongodb"]
-Reason = Literal["unreachable", "timeout", "busy", "not migrated", "read only", "refuses writes", "not permitted"]
+Reason = Literal[
+    "unreachable", "timeout", "busy", "not migrated", "read only", "refuses writes", "not permitted", "not known"
+]
 """Why a store cannot serve. `busy`: our own pool, or the server for a moment; asking again helps. `read only`: it
 answers, and takes no writes by its role or its setting. `refuses writes`: it answers, and refuses for want of space,
-memory or replicas, or for a reason that we do not know. `not permitted`: the DSN's user lacks a right."""
+memory or replicas, or for a reason that we do not know. `not permitted`: the DSN's user lacks a right. `not known`: no
+fault of a store; what is to be done is known to another release alone."""
 
 
 class TristoreError(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.chaos.broken import VARIANTS
 from tests.chaos.plans import Course, course, replicated
+from tests.chaos.roll import rolls
 from tests.chaos.run import Run, prepared
 from tests.chaos.schedule import NO_KILLED_APPS, rounds
 from tests.chaos.summary import Summary
@@ -19,10 +20,9 @@ from tristore.testing.guarded import guarded_folder
 RESULTS = Path(".data/chaos")
 
 
-async def main(seed: int, minutes: float, variant: str, plan: str, stores: str) -> bool:
-    """Run, report, and return whether it went as it should."""
-    this = replicated(minutes) if stores else course(minutes, plan)
-    result = RESULTS / f"{variant or stores or 'seed'}-{seed}.json"
+async def main(seed: int, minutes: float, variant: str, this: Course, name: str) -> bool:
+    """Run, report, and return whether it went as it should. `name`: of the run's results, where it is no variant's."""
+    result = RESULTS / f"{variant or name}-{seed}.json"
     with guarded_folder("tristore-chaos-") as folder:
         async with prepared(seed, folder, variant, this) as run:
             await go_through(run, seed, this)
@@ -39,11 +39,13 @@ async def main(seed: int, minutes: float, variant: str, plan: str, stores: str) 
 
 
 async def go_through(run: Run, seed: int, this: Course) -> None:
-    for number, faults in enumerate(rounds(seed, this.plan, this.rounds, this.seconds - this.settling), 1):
-        await run.round(faults, this.seconds)
+    dealt = rounds(seed, this.plan, this.rounds, this.seconds - this.settling)
+    for number, faults in enumerate(rolls(seed, this.seconds) if this.roll else dealt, 1):
+        await run.round(faults, this.seconds * (len(faults) if this.roll else 1))
         print(f"round {number} of {this.rounds}: {len(run.tally.violations)} violations", flush=True)
         if run.tally.violations:
             return
+    run.judge_roll()
     if this.quiet_seconds:
         [faults] = rounds(seed, NO_KILLED_APPS, 1, this.quiet_seconds)
         await run.quiet_round(faults, this.quiet_seconds)
@@ -76,7 +78,16 @@ def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
         spared=run.machine.spared,
         violations=tally.violations,
         failovers=failovers,
+        answered={mix: count for mix, count in tally.answered.items() if mix},
     )
+
+
+def seed_of_run() -> int:
+    return int(os.environ.get("SEED") or random.randrange(10**6))
+
+
+def minutes_of_run() -> float:
+    return float(os.environ.get("MINUTES") or 3)
 
 
 if __name__ == "__main__":
@@ -87,5 +98,6 @@ if __name__ == "__main__":
     stores = os.environ.get("STORES", "")
     if stores and (stores != "replicated" or plan):
         sys.exit("STORES must be replicated, and goes with neither BREAK nor PLAN")
-    seed = int(os.environ.get("SEED") or random.randrange(10**6))
-    sys.exit(not asyncio.run(main(seed, float(os.environ.get("MINUTES") or 3), variant, plan, stores)))
+    seed, minutes = seed_of_run(), minutes_of_run()
+    this = replicated(minutes) if stores else course(minutes, plan)
+    sys.exit(not asyncio.run(main(seed, minutes, variant, this, stores or "seed")))

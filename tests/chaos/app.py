@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from config import get_settings
 from main import create_app
 from tests.chaos.broken import break_app, break_stores, break_wiring
+from tests.chaos.broken_releases import RELEASES
 from tests.under_test import QUICK_HASH
 from tristore.http.protocol import HttpProtocol
 from tristore.ops.process import configure_logging
@@ -62,6 +63,8 @@ async def main(port: int, kills: Path) -> None:
     CONTEXT.update(**QUICK_HASH)
     variant = os.environ.get("BREAK", "")
     break_wiring(variant)
+    if variant in RELEASES:
+        RELEASES[variant]()
     doom = ToldDoom(kills)
     monitoring.register(MongoCalls(doom))
     settings = get_settings()

@@ -18,6 +18,8 @@ from pydantic import SecretStr
 from config import Settings
 from tests.chaos.failovers import Failovers, failovers_in
 from tests.chaos.replica_set import ReplicaSet, three_nodes_in
+from tests.chaos.roll import SETTINGS as ROLL_SETTINGS
+from tests.chaos.roll import Release, ReleaseName, Roll
 from tests.chaos.schedule import APPS, TAKES_AWAY, AppName, Fault, Kind, Target
 from tests.chaos.strikes import strike
 from tests.under_test import Lab, migrate, own_lab
@@ -43,6 +45,8 @@ LAB_SETTINGS = {
 DRIVERS = ("pymongo", "motor")
 """Of each app, where MongoDB fails over: the drivers find its new primary each in its own way."""
 START_PATIENCE, STOP_PATIENCE = 30, 5
+GRACE = 15
+"""Seconds in which an app that is rolled must have ended by itself."""
 MOST_AT_ONCE = 40
 """Of the newest faults. Those before them are over."""
 LOOK_AGAIN_SECONDS = 0.3
@@ -58,6 +62,8 @@ class AppProcess:
     folder: Path
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
+    release: str = ""
+    """The name of the release that it is, in a roll."""
 
     @property
     def pid(self) -> int:
@@ -85,14 +91,29 @@ class AppProcess:
         self.signal(signal.SIGKILL)
         await self.process.wait()
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float = STOP_PATIENCE) -> bool:
+        """Whether it has ended by itself."""
         if self.process and self.process.returncode is None:
             self.signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                await asyncio.wait_for(self.process.wait(), STOP_PATIENCE)
+                await asyncio.wait_for(self.process.wait(), patience)
             except TimeoutError:
                 await self.kill()
+                return False
+        return True
+
+    async def become(self, release: Release) -> str:
+        """End as a pod does, and begin as one of a release. Returns what went wrong."""
+        has_ended = await self.stop(GRACE)
+        self.env = {**self.env, **release.environment}
+        try:
+            await self.start()
+            await until(self.is_ready, START_PATIENCE)
+        except TimeoutError:
+            return f"{self.name} does not begin as one of the {release.name} release: see its log"
+        self.release = release.name
+        return "" if has_ended else f"{self.name} had to be killed {GRACE} s after SIGTERM"
 
     def signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
@@ -100,6 +121,9 @@ class AppProcess:
 
     async def is_live(self) -> bool:
         return await self.ask("/health/live", {}) is not None
+
+    async def is_ready(self) -> bool:
+        return await self.ask("/health/ready", {}) == {"status": "ok"}
 
     async def ask(self, path: str, headers: dict[str, str]) -> object:
         """The JSON of an answer, None when there is none."""
@@ -137,12 +161,17 @@ class Arena:
         apps: Sequence[AppProcess],
         replica_set: ReplicaSet | None = None,
         failovers: Failovers | None = None,
+        releases: Mapping[ReleaseName, Release] | None = None,
     ) -> None:
+        """`releases`: between which the apps are rolled."""
         self.lab = lab
         self.proxies = proxies
         self.apps = apps
         self._replica_set = replica_set
         self.failovers = failovers
+        self.releases = releases or {}
+        self.complaints: list[str] = []
+        """What went wrong in a roll."""
         self.blows: list[Blow] = []
         self._struck: dict[Target, asyncio.Lock] = defaultdict(asyncio.Lock)
         """A server that was killed needs its time to start: what strikes it next waits."""
@@ -152,6 +181,11 @@ class Arena:
         """Of the servers themselves, without a proxy or a Sentinel between."""
         failovers = self.failovers
         return failovers.settings(self.lab.settings, failovers.redis_now) if failovers else self.lab.settings
+
+    @property
+    def mix(self) -> str:
+        """The releases of the apps, in a roll."""
+        return " ".join(app.release for app in self.apps).strip()
 
     def struck_between(self, start: float, end: float, target: Target | None = None) -> bool:
         """Whether any fault, or any of this target, was active at any time in between."""
@@ -183,17 +217,30 @@ class Arena:
 
     async def _strike(self, fault: Fault, at: float) -> None:
         await asyncio.sleep(at - time.monotonic())
-        async with self._struck[fault.target]:
+        async with self._struck["postgresql" if self.releases else fault.target]:  # the steps of a roll: one at a time
             await self._strike_now(fault)
 
     async def _strike_now(self, fault: Fault) -> None:
         blow = Blow(fault)
         self.blows.append(blow)
-        if fault.target in APPS:
+        if self.releases:
+            self.complaints += filter(None, [await self._roll(fault)])
+        elif fault.target in APPS:
             await self._strike_app(fault, self.apps[APPS.index(fault.target)])
         else:
             await self._strike_store(blow, next(store for store in STORES if store == fault.target))
         blow.over = time.monotonic()
+
+    async def _roll(self, step: Fault) -> str:
+        """Take a step of a roll. Returns what went wrong."""
+        if step.kind == "migrate":
+            try:
+                await self.releases["new"].migrate(self.settings)
+            except RuntimeError as error:
+                return str(error)
+            return ""
+        release = self.releases["new" if step.kind == "roll forward" else "old"]
+        return await self.apps[APPS.index(step.target)].become(release)
 
     async def _strike_app(self, fault: Fault, app: AppProcess) -> None:
         if fault.kind == "hang":
@@ -238,11 +285,20 @@ class Arena:
 
 @asynccontextmanager
 async def arena_in(
-    folder: Path, variant: str, seed: int, more: Mapping[str, str], *, three_nodes: bool, replicated: bool
+    folder: Path,
+    variant: str,
+    seed: int,
+    more: Mapping[str, str],
+    *,
+    three_nodes: bool,
+    replicated: bool,
+    roll: Roll | None = None,
 ) -> AsyncIterator[Arena]:
     """Start everything, and stop it at the end. `variant` names the broken variant, or is empty;
-    `more` is environment of the apps."""
-    async with own_lab(folder) as lab, AsyncExitStack() as exits:
+    `more` is environment of the apps. In a `roll` all is of the old release at first."""
+    releases = roll.laid_out(folder) if roll else {}
+    migrated = releases["old"].migrate if releases else migrate
+    async with own_lab(folder, migrated) as lab, AsyncExitStack() as exits:
         replica_set = await exits.enter_async_context(three_nodes_in(folder)) if three_nodes else None
         if replica_set:
             lab = lab.on(lab.settings.model_copy(update={"mongodb_dsn": SecretStr(replica_set.dsn)}))
@@ -252,14 +308,17 @@ async def arena_in(
         proxies = {store: await exits.enter_async_context(proxy_to(ports[store], share)) for store in STORES}
         failovers = await exits.enter_async_context(failovers_in(folder, lab.settings)) if replicated else None
         own = {"PYTHONPATH": str(PROJECT), "BREAK": variant}
+        if releases:
+            own = {**releases["old"].environment, **ROLL_SETTINGS}
         settings = failovers.settings(lab.settings, failovers.redis.dsn) if failovers else _behind(lab, proxies)
         env = environment(settings, **LAB_SETTINGS, **more, **own)
         drivers = DRIVERS if replicated else DRIVERS[:1] * len(APPS)
+        release = "old" if releases else ""
         apps = [
-            AppProcess(name, env | {"MONGODB_DRIVER": driver}, folder)
+            AppProcess(name, env | {"MONGODB_DRIVER": driver}, folder, release=release)
             for name, driver in zip(APPS, drivers, strict=True)
         ]
-        arena = Arena(lab, proxies, apps, replica_set, failovers)
+        arena = Arena(lab, proxies, apps, replica_set, failovers, releases)
         for app in arena.apps:
             exits.push_async_callback(app.stop)
         await asyncio.gather(*(app.start() for app in arena.apps))

@@ -94,6 +94,8 @@ class Tally:
     operations: Counter[str] = field(default_factory=Counter)
     acknowledged: Counter[str] = field(default_factory=Counter)
     under_fault: int = 0
+    answered: Counter[str] = field(default_factory=Counter)
+    """In a roll: by which releases ran."""
     refused: int = 0
     unanswered: int = 0
     violations: list[Violation] = field(default_factory=list)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tests.chaos.client import Habits
 from tests.chaos.guests import guests
+from tests.chaos.roll import Roll, rolls
 from tests.chaos.schedule import APPS, EVERYTHING, Card, Kind, Plan
 from tristore.embedded.servers import STORES
 
@@ -32,6 +33,8 @@ class Course:
     """Whether each store has its own form of failover, without a proxy."""
     settling: float = 0
     """Seconds at the end of a round in which no fault begins: a failover takes its time."""
+    roll: Roll | None = None
+    """Whether the faults are the steps of a roll, each of so many seconds as else a round has."""
 
 
 KILLED_AT_CALLS = Plan([("doom", app) for app in APPS], (1.0, 3.0))
@@ -81,6 +84,12 @@ def replicated(minutes: float) -> Course:
     seconds = minutes * 60
     number = max(1, round(seconds / ROUND_SECONDS))
     return Course(FAILOVERS, number, seconds / number, replicated=True, settling=SETTLING_SECONDS)
+
+
+def rolled(minutes: float, roll: Roll) -> Course:
+    """As `course`, with nothing but the steps of a roll."""
+    steps = rolls(0, 0)
+    return Course(Plan([]), len(steps), minutes * 60 / sum(map(len, steps)), roll=roll)
 
 
 def course(minutes: float, variant: str) -> Course:

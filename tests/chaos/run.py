@@ -22,6 +22,7 @@ from tests.chaos.learner import Learner
 from tests.chaos.machine import Machine
 from tests.chaos.memory import History, Tally, Violation
 from tests.chaos.plans import Course
+from tests.chaos.roll import MIXES
 from tests.chaos.schedule import Fault
 from tests.chaos.snapshot import query, take
 from tristore.outbox.pauses import PAUSE_SECONDS
@@ -77,23 +78,35 @@ class Run:
 
     async def round(self, faults: Sequence[Fault], seconds: float) -> None:
         """Load and faults for so long, then the checks."""
-        end = time.monotonic() + seconds
-        health = HealthWatch(self.arena, self.tally, self.machine)
         async with asyncio.TaskGroup() as tasks:  # if one fails, nothing goes on behind the back of who cleans up
-            tasks.create_task(self.arena.suffer(faults))
-            tasks.create_task(health.look(end))
-            for client in self.clients:
-                tasks.create_task(client.work(end))
-        health.close()
+            suffering = tasks.create_task(self.arena.suffer(faults))
+            end = await self._work(seconds)
+            if self.arena.releases and not (suffering.done() and self.tally.answered[self.arena.mix]):
+                await suffering  # the machine was slow: what it has come to gets its load all the same
+                end = await self._work(seconds / len(faults))
+        self.tally.violations += map(Violation, self.arena.complaints)
+        self.arena.complaints.clear()
         quiet_since = max(end, self.arena.last_fault_ended_at())
         await self._converge(quiet_since)
         if faults:
             self.converged.append(time.monotonic() - quiet_since)
         for guest in self.guests:
             await guest.look(self.arena.settings)
-        self.tally.violations += Checks(await take(self.arena.settings), self.learners, self.guests).all()
+        stores = await take(self.arena.settings, another_release=bool(self.arena.releases))
+        self.tally.violations += Checks(stores, self.learners, self.guests).all()
         if not self.tally.violations:  # a broken app may answer none of them, and each would be waited for
             await self._try_tokens()
+
+    async def _work(self, seconds: float) -> float:
+        """Load for so long. Returns when it should have ended."""
+        end = time.monotonic() + seconds
+        health = HealthWatch(self.arena, self.tally, self.machine)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(health.look(end))
+            for client in self.clients:
+                tasks.create_task(client.work(end))
+        health.close()
+        return end
 
     async def _converge(self, since: float) -> None:
         while not await self._is_converged():
@@ -130,6 +143,12 @@ class Run:
                 self.machine.spared += refused > SOON
         return sorted(told)
 
+    def judge_roll(self) -> None:
+        """Every mix of releases must have been asked."""
+        for mix in MIXES if self.arena.releases else ():
+            if not self.tally.answered[mix]:
+                self.tally.violation(f"nothing was answered while the releases of the apps were: {mix}", [])
+
     async def _rest(self) -> None:
         for client in self.clients:
             await client.rest()
@@ -164,7 +183,7 @@ async def prepared(seed: int, folder: Path, variant: str, course: Course) -> Asy
     for guest in present:
         await guest.arrive()
     kinds = {"three_nodes": course.three_nodes, "replicated": course.replicated}
-    starting = arena_in(folder, variant, seed, more, **kinds)
+    starting = arena_in(folder, variant, seed, more, **kinds, roll=course.roll)
     async with starting as arena, Machine(lambda: [app.pid for app in arena.apps]).watched() as machine:
         tally = Tally()
         catalogue = Catalogue(Learner(History(tally.began)))

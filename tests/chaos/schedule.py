@@ -21,6 +21,9 @@ Kind = Literal[
     "demoted",
     "failover",
     "switch-over",
+    "migrate",
+    "roll forward",
+    "roll back",
 ]
 AppName = Literal["app 1", "app 2"]
 Target = Store | AppName

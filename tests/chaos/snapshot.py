@@ -63,7 +63,8 @@ async def query(settings: Settings, sql: str) -> list[Row]:
         await connection.close()
 
 
-async def take(settings: Settings) -> Snapshot:
+async def take(settings: Settings, *, another_release: bool = False) -> Snapshot:
+    """`another_release`: whether there was one, whose keys of the cache this one may not know."""
     users, sessions = await query(settings, PROFILES), await query(settings, SESSIONS)
     async with AsyncMongoClient[dict[str, Any]](settings.dsn("mongodb_dsn")) as client:
         database = client[settings.mongodb_database]
@@ -82,11 +83,11 @@ async def take(settings: Settings) -> Snapshot:
         conversations={document["_id"]: document for document in conversations},
         messages=grouped(messages, "conversation_id"),
         activity=grouped([activity[id_] for id_ in in_order if id_ in activity], "user_id"),
-        cache=await _cache(settings),
+        cache=await _cache(settings, another_release),
     )
 
 
-async def _cache(settings: Settings) -> list[Entry]:
+async def _cache(settings: Settings, another_release: bool) -> list[Entry]:
     """What the apps may read. Raises ValueError for a key that it cannot read: it would be checked no more."""
     entries = []
     [lineage] = await query(settings, NAME)
@@ -94,6 +95,8 @@ async def _cache(settings: Settings) -> list[Entry]:
         history = f"{(await redis.info('replication'))['master_replid']}.{next(iter(lineage.values()))}"
         async for key in redis.scan_iter("cache:*", count=1000):
             match = CACHE_KEY.fullmatch(key.decode())
+            if match is None and another_release:
+                continue
             if match is None:
                 raise ValueError(f"no key of the cache: {key!r}")
             value: Any = await redis.get(key)

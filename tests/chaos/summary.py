@@ -32,6 +32,8 @@ class Summary:
     spared: int
     violations: list[Violation]
     failovers: list[str] = field(default_factory=list)
+    answered: dict[str, int] = field(default_factory=dict)
+    """In a roll: requests with success, by the releases of the apps."""
 
     @property
     def text(self) -> str:
@@ -47,6 +49,7 @@ class Summary:
             *(f"  {kind:<17}{_counted(targets)}" for kind, targets in sorted(self.faults.items())),
             f"killed at calls    {sum(self.kills_by_call.values())}: {_counted(self.kills_by_call)}",
             *(f"failover           {failover}" for failover in self.failovers),
+            *([f"with success by    {_counted(self.answered)}"] if self.answered else []),
             f"time to converge   {', '.join(f'{seconds:.1f}' for seconds in self.seconds_to_converge)} s",
             f"machine            {self._starved}load {self.load:.1f} of each core",
             f"violations         {len(self.violations)}",

@@ -60,6 +60,8 @@ class Visitor:
             f"{method} {path}{session} {body or ''} -> {answer.status or 'no answer'} {_short(answer.body)}"
             f" ({self.arena.apps[app].name}, {time.monotonic() - sent_at:.3f} s)"
         )
+        if answer.is_success:
+            self.tally.answered[self.arena.mix] += 1
         if answer.status == 503:
             self.tally.refusals.append((time.monotonic(), answer.body.get("store", "")))
         elif answer.status >= 500:

@@ -58,8 +58,13 @@ def released_revisions(project: Path, folder: str) -> tuple[str, frozenset[str]]
     """The tag of the last release up to here, and the revisions that it has in a folder. Both are empty where git knows
     no release."""
     tag = _git(project, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*").strip()
-    names = _git(project, "ls-tree", "--name-only", tag, f"{folder}/").split() if tag else []
-    return tag, frozenset(Path(name).name.partition("_")[0] for name in names)
+    return tag, revisions_at(project, tag, folder) if tag else frozenset()
+
+
+def revisions_at(project: Path, commit: str, folder: str) -> frozenset[str]:
+    """The revisions that a commit has in a folder."""
+    names = _git(project, "ls-tree", "--name-only", commit, f"{folder}/").split()
+    return frozenset(Path(name).name.partition("_")[0] for name in names)
 
 
 def _git(project: Path, *arguments: str) -> str:

@@ -9,6 +9,7 @@ CURES: dict[Reason, str] = {
     "not migrated": "Run `python manage.py migrate`.",
     "read only": "Its DSN leads to a replica, or it was made read-only. Connect to the primary, or make it writable.",
     "refuses writes": "It answers, but takes no writes. Its log says why: mostly disk, memory, or too few replicas.",
+    "not known": "Run this in the release that knows it: the later one of a roll, or the one before a rename.",
     "not permitted": "Give the user of its DSN the rights that docs/troubleshooting.md lists.",
 }
 

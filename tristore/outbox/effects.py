@@ -15,6 +15,8 @@ from tristore.errors import StoreUnavailable
 from tristore.outbox.tables import AGGREGATE_LENGTH
 
 AGGREGATE = re.compile(r"[a-z][a-z_]*:\S+")
+OTHER_RELEASE = "another release"
+"""What waits for this, where others wait for a store, can be done by another release alone."""
 
 
 class NotYet(Exception):
@@ -31,6 +33,15 @@ class Waits(StoreUnavailable):
     def __init__(self, unavailable: StoreUnavailable, seconds: float) -> None:
         super().__init__(unavailable.store, unavailable.reason, unavailable.cause)
         self.seconds = seconds
+
+
+class Unknown(StoreUnavailable):
+    """This release does not know what is owed, or cannot read it. Another one may: in a process beside this one, or in
+    a later one. So it waits, as for a store that refuses it, and is never parked."""
+
+    def __init__(self, what: str) -> None:
+        """`what`: the name of the effect, or of the saga. Never a value."""
+        super().__init__(OTHER_RELEASE, "not known", what)
 
 
 class Effect(BaseModel):

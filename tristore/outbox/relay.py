@@ -2,7 +2,8 @@
 
 Whoever holds the lease of a stream (one aggregate, one queue) applies its effects in order. The fault of a store costs
 no attempt: while its probe fails, its streams wait until it is back. When it refuses although its probe passes, they
-wait longer and longer. Only an effect that fails by its own fault is counted, and parked in the end.
+wait longer and longer. So does what only another release knows. Only an effect that fails by its own fault is counted,
+and parked in the end.
 """
 
 import asyncio
@@ -12,10 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
+from pydantic import ValidationError
 
 from tristore.errors import StoreUnavailable
 from tristore.outbox.delivery import Delivery
-from tristore.outbox.effects import Due, Effect, Owed, Stream, Waits
+from tristore.outbox.effects import OTHER_RELEASE, Due, Effect, Owed, Stream, Unknown, Waits
 from tristore.outbox.pauses import PAUSE_SECONDS, Pauses, Ping
 from tristore.outbox.repository import LEASE_SECONDS, Leased, OutboxRepository, Outcome
 
@@ -44,7 +46,7 @@ class Outbox:
         self._pauses = Pauses(pings)
         self._stores = list(pings)
         self._poll_seconds = poll_seconds
-        self._to_revive = set(pings)
+        self._to_revive = {*pings, OTHER_RELEASE}
         self._wake = {queue: asyncio.Event() for queue in self._queues}
         self._slots = {queue: asyncio.Semaphore(IN_FLIGHT) for queue in self._queues}
         self._delivery = Delivery(targets, self._pauses, self._wake, deadline)
@@ -104,7 +106,7 @@ class Outbox:
 
     async def drain(self) -> None:
         """Deliver until nothing is owed but what is dead or stuck. Raises StoreUnavailable when PostgreSQL is down."""
-        for store in self._stores:  # before the first look: what was stuck gets its chance
+        for store in list(self._to_revive):  # before the first look: what was stuck gets its chance
             await self._revive(store)
         self.start()
         while await self.repository.has_work():
@@ -145,8 +147,8 @@ class Outbox:
         """Lease, apply, settle, once. Returns whether there was anything to do."""
         if self._pauses.holds(queue) and not await self._serves_again(queue):
             return False
-        if queue in self._to_revive:
-            await self._revive(queue)
+        for store in self._to_revive & {queue, OTHER_RELEASE}:  # this release may know what the last one did not
+            await self._revive(store)
         leased = await self.repository.lease(queue, STREAMS_AT_ONCE, EFFECTS_AT_ONCE)
         until = asyncio.get_running_loop().time() + LEASE_SECONDS - LEASE_MARGIN
         outcomes = await asyncio.gather(*(self._relay_stream(*item, until) for item in leased.items()))
@@ -182,8 +184,6 @@ class Outbox:
                     error = await self._delivery.apply(stream.queue, _parsed(leased), done)
             except (StoreUnavailable, TimeoutError) as unavailable:
                 return await self._refused(stream, tuple(done), unavailable)
-            except ValueError as invalid:  # this release does not know the effect, or cannot read its payload
-                error = type(invalid).__name__
         return Outcome(stream, tuple(done), error)
 
     async def _refused(self, stream: Stream, done: tuple[int, ...], error: StoreUnavailable | TimeoutError) -> Outcome:
@@ -232,5 +232,9 @@ def _parsed(leased: Iterable[Leased]) -> Iterable[Due]:
     for item in leased:
         cls = Effect.by_name.get(item.name)
         if cls is None:
-            raise ValueError(f"unknown effect {item.name}")
-        yield Due(item.id, cls.model_validate_json(item.payload), item.traceparent)
+            raise Unknown(item.name)
+        try:
+            effect = cls.model_validate_json(item.payload)
+        except ValidationError:
+            raise Unknown(f"payload of {item.name}") from None  # its text would hold the payload
+        yield Due(item.id, effect, item.traceparent)

@@ -51,7 +51,8 @@ its attempts for faults of its own."""
 HOPELESS = f"{Hopeless.__name__} ("
 """How the error begins of an effect that will never be possible. It is parked at once."""
 STUCK = 5
-"""A stream is shown as stuck after so many refusals in a row although the store's probe passes. With the waits and the
+"""A stream is shown as stuck after so many refusals in a row although the store's probe passes, or because its first
+effect is not known. With the waits and the
 time-outs this takes some ten seconds: longer than a store is busy, or chooses a new primary."""
 EXACT = 10_000
 """The backlog is counted up to here. Above, counting takes longer than a health check has."""

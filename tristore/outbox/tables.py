@@ -31,9 +31,10 @@ class OutboxStream(OwnTable):
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     """How often in a row the first effect has failed by its own fault."""
     refusals: Mapped[int] = mapped_column(server_default=text("0"))
-    """How often in a row a store has refused the first effect although its probe passed."""
+    """How often in a row a store has refused the first effect although its probe passed, or no process knew it."""
     waits_for: Mapped[str | None] = mapped_column(String(16))
-    """The store that refused. When it resumes, this stream is due."""
+    """The store that refused. When it resumes, this stream is due. Or `OTHER_RELEASE`: then it is due when a process
+    starts."""
     dead: Mapped[bool] = mapped_column(server_default=false())
     last_error: Mapped[str | None]
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tristore import spans
 from tristore.errors import Conflict, NotFound, StoreUnavailable
-from tristore.outbox.effects import Effect, NotYet, Waits
+from tristore.outbox.effects import Effect, NotYet, Unknown, Waits
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.effects import ContinueSaga
 from tristore.saga.repository import SagaRepository
@@ -90,9 +90,10 @@ class Sagas:
 
     async def go_on(self, saga_id: uuid.UUID, direction: Direction) -> None:
         """Go on in this direction to the end, or as far as possible. Raises NotYet and StoreUnavailable; Waits while
-        there is a deadline at which it is decided without the store."""
+        there is a deadline at which it is decided without the store; Unknown for another release's saga."""
         move_on = self._advance if direction == "running" else self._go_back
         while (saga := await self._repository.get(saga_id)) and saga.state == direction:
+            self._kind(saga)
             try:
                 with spans.step(saga.name, self.next_step(saga.name, saga.state, saga.step), saga.traceparent):
                     if not await move_on(saga):
@@ -110,7 +111,7 @@ class Sagas:
 
     async def compensate(self, uow: PostgresUnitOfWork, saga_id: uuid.UUID, reason: str) -> None:
         """Undo a saga that runs or is done, in the caller's transaction. The caller also delivers what it owes. Raises
-        NotFound, and Conflict when it is being undone already."""
+        NotFound, Conflict when it is being undone already, and Unknown when only another release can undo it."""
         saga = await self._repository.get(saga_id, uow.session)
         if saga is None:
             raise NotFound
@@ -125,10 +126,17 @@ class Sagas:
             await uow.commit()
 
     def next_step(self, name: str, state: State, step: int) -> str:
-        """The name of the step to do or undo next; "-" at the end, and for a saga that this release does not know."""
-        if state not in {"running", "compensating"} or name not in self._kinds:
-            return "-"
-        return self._kinds[name].steps[step if state == "running" else step - 1].name
+        """The name of the step to do or undo next; "-" at the end, and where this release does not know it."""
+        steps = self._kinds[name].steps if name in self._kinds else ()
+        reached = step if state == "running" else step - 1
+        return steps[reached].name if state in {"running", "compensating"} and reached < len(steps) else "-"
+
+    def _kind(self, saga: Progress) -> Saga:
+        """Raises Unknown for a saga that this release does not know, or that has more steps in another one."""
+        kind = self._kinds.get(saga.name)
+        if kind is None or saga.step > len(kind.steps) - (saga.state == "running"):
+            raise Unknown(f"saga {saga.name}")
+        return kind
 
     async def _advance(self, saga: Progress) -> bool:
         """False when it went as far as it can go in this direction."""
@@ -164,7 +172,7 @@ class Sagas:
 
     async def _turn_round(self, uow: PostgresUnitOfWork, saga: Progress, reason: str) -> bool:
         """False when somebody else has moved the saga."""
-        kind = self._kinds[saga.name]
+        kind = self._kind(saga)
         is_done = saga.state == "done"
         # The refused step may have had an effect at an earlier attempt, or may still have one until the deadline.
         left = saga.step if is_done or isinstance(kind.steps[saga.step], PostgresStep) else saga.step + 1

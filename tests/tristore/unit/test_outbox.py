@@ -202,16 +202,6 @@ async def test_a_poisonous_effect_is_parked_blocks_its_own_stream_only_and_can_b
     assert await repository.skip(aggregate_of("a"), "mongodb") is None
 
 
-async def test_an_effect_of_another_release_is_not_lost(outbox: Outbox, fresh: Stores, journal: Journal) -> None:
-    await write(outbox, fresh, numbered("a", 1), deliver=False)
-    await query(fresh, "UPDATE outbox SET name = 'OfTheNextRelease'")
-    await pass_leases(fresh)
-    async with asyncio.timeout(10):
-        while not (await outbox.backlog())["dead"]:
-            await asyncio.sleep(0.05)
-    assert len(await query(fresh, "SELECT 1 FROM outbox")) == 1
-
-
 async def test_two_relays_and_inline_delivery_keep_each_streams_order(fresh: Stores, journal: Journal) -> None:
     async def before(stream: str, number: int) -> None:
         await asyncio.sleep(0)

@@ -27,6 +27,7 @@ from tristore.testing.outbox import (
     park,
     pass_leases,
     query,
+    until_empty,
     well,
     write,
 )
@@ -116,6 +117,34 @@ async def test_a_refused_stream_waits_longer_and_longer(fresh: Stores, mongodb: 
         waits.append(float(seconds))
     assert waits[0] < 0.6
     assert 14 < waits[-1] <= 30
+
+
+OF_ANOTHER_RELEASE = {
+    "name = 'OfTheNextRelease'": "not known (OfTheNextRelease)",
+    "payload = payload - 'number'": "not known (payload of Noted)",
+}
+
+
+@pytest.mark.parametrize("change", OF_ANOTHER_RELEASE)
+async def test_what_only_another_release_knows_waits_and_is_due_when_that_starts(
+    fresh: Stores, journal: Journal, outbox: Outbox, change: str
+) -> None:
+    await write(outbox, fresh, [Noted(on="a", number=n) for n in (1, 2, 3)], deliver=False)
+    await query(fresh, f"UPDATE outbox SET {change} WHERE payload->>'number' = '2'")
+    outbox.start()
+    await hurry(fresh, outbox, "refused", STUCK + 2)  # more than an effect may fail by its own fault
+    found = await row(fresh, "a")
+    assert (found["attempts"], found["dead"], found["last_error"]) == (0, False, OF_ANOTHER_RELEASE[change])
+    assert ((await outbox.backlog())["stuck"], journal.applied["a/mongodb"]) == (1, [1])
+    await outbox.close()
+    await query(fresh, "UPDATE outbox_streams SET due_at = clock_timestamp() + interval '1 hour'")
+    known = "name = 'Noted', payload = payload || '{\"number\": 2}'"
+    await query(fresh, f"UPDATE outbox SET {known} WHERE id = (SELECT min(id) FROM outbox)")
+    next_release = make_outbox(fresh, journal)
+    next_release.start()
+    await until_empty(fresh)
+    await next_release.close()
+    assert journal.applied["a/mongodb"] == [1, 2, 3]
 
 
 async def test_a_drain_ends_at_what_is_stuck(fresh: Stores, journal: Journal, mongodb: MongoDB, outbox: Outbox) -> None:

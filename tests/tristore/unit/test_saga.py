@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tristore.errors import Conflict, NotFound, StoreUnavailable
 from tristore.models import new_id
-from tristore.outbox.effects import Effect, NotYet
+from tristore.outbox.effects import Effect, NotYet, Unknown
 from tristore.outbox.relay import Outbox
 from tristore.outbox.unit_of_work import PostgresUnitOfWork
 from tristore.saga.engine import PostgresStep, Refused, RemoteStep, Sagas, TooLate
@@ -260,6 +260,38 @@ async def test_what_an_older_release_owes_to_a_saga_is_delivered_from_the_queue_
     for table in ("outbox", "outbox_streams"):
         await query(scene.stores, f"UPDATE {table} SET store = 'mongodb'")
     await scene.until(saga_id, "done")
+
+
+@pytest.mark.parametrize("change", ["name = 'of the next release'", "step = 4"])
+async def test_a_saga_of_another_release_waits_and_is_neither_parked_nor_undone(scene: Scene, change: str) -> None:
+    saga_id = new_id()
+    async with scene.unit_of_work() as uow:
+        await scene.sagas.begin(uow, "diary", saga_id)
+        await uow.session.execute(text(f"UPDATE sagas SET {change}, deadline = deadline - interval '1 minute'"))
+        await uow.commit()
+
+    async def refused() -> bool:
+        await pass_leases(scene.stores)
+        return scene.outbox.counts["refused"] > 4  # more often than a saga may fail by its own fault
+
+    await until(refused, 20)
+    row = await scene.row(saga_id)
+    assert (row.state, row.attempts, row.dead) == ("running", 0, False)
+    assert row.last_error.startswith("not known (saga ")
+    assert scene.sagas.next_step(row.name, row.state, row.step) == "-"
+    with pytest.raises(Unknown):
+        await scene.sagas.give_up(saga_id, "regret")
+    await query(scene.stores, "UPDATE sagas SET name = 'diary', step = 0, deadline = deadline + interval '1 minute'")
+    await scene.until(saga_id, "done")
+    assert scene.saga.written == ["+A", "+b", "+C", "+d"]
+
+
+async def test_a_saga_that_has_more_steps_in_another_release_is_undone_by_that_alone(scene: Scene) -> None:
+    saga_id = await scene.begin()
+    await query(scene.stores, "UPDATE sagas SET step = 5")
+    with pytest.raises(Unknown):
+        await scene.sagas.give_up(saga_id, "regret")
+    assert scene.saga.written == ["+A", "+b", "+C", "+d"]
 
 
 async def test_the_age_of_the_oldest_open_saga_is_told(scene: Scene) -> None:
