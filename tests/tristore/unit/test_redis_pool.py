@@ -47,7 +47,9 @@ def test_each_server_of_a_cluster_is_connected_to_as_its_dsn_says(scheme: str) -
 
 
 async def test_whoever_is_cancelled_while_it_gives_a_connection_back_gives_it_back(servers: Servers) -> None:
-    pool: Any = pool_for(servers["redis"].dsn, **{**TIMES, "max_connections": 1, "socket_connect_timeout": 5})
+    pool: Any = pool_for(
+        servers["redis"].dsn, **{**TIMES, "max_connections": 1, "socket_timeout": 5, "socket_connect_timeout": 5}
+    )
     connection = await pool.get_connection()
     async with pool._condition:  # as while another connection is closed
         giving_back = asyncio.create_task(pool.release(connection))
