@@ -26,6 +26,8 @@ class Authority:
     ca: Path
     cert: Path
     key: Path
+    server: Path
+    """Certificate and key of a server that speaks TLS itself."""
     context: ssl.SSLContext = field(repr=False)
     """The servers'. Clients may show a certificate."""
 
@@ -36,13 +38,16 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.verify_mode = ssl.CERT_OPTIONAL
         authority.configure_trust(context)
-        authority.issue_cert(HOST, "localhost", *names).configure_cert(context)
+        server = authority.issue_cert(HOST, "localhost", *names)
+        server.configure_cert(context)
         client = authority.issue_cert("app@example.org")
-        made = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", context)
+        made = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", folder / "server.pem", context)
         authority.cert_pem.write_to_path(made.ca)
         client.cert_chain_pems[0].write_to_path(made.cert)
         client.private_key_pem.write_to_path(made.key)
-        made.key.chmod(0o600)
+        server.private_key_and_cert_chain_pem.write_to_path(made.server)
+        for path in (made.key, made.server):
+            path.chmod(0o600)
         return made
 
 

@@ -26,9 +26,9 @@ ELSEWHERE = {
     "rediss+sentinel": "tests/tristore/faults/test_sentinel.py",
     "redis+cluster": "tests/tristore/faults/test_redis_cluster.py",
     "rediss+cluster": "tests/tristore/faults/test_redis_cluster.py",
-    "mongodb+srv": "tests/tristore/unit/test_dsn.py",
+    "mongodb+srv": "tests/tristore/contract/test_srv.py",
 }
-"""What has a test of its own, or none that connects: that needs a server of DNS."""
+"""What has a test of its own."""
 HERE = {"postgresql", "redis", "rediss", "unix", "mongodb", "smtp", "smtps"}
 NOT_A_DSN = {"http", "https"}
 LOGIN = "{user}:{password}@"
