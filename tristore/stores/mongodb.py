@@ -134,7 +134,8 @@ class MongoStore:
                 found = await database[collection].find(query, {"_id": 1}).limit(DELETED_AT_ONCE).to_list(None)
                 if not found:
                     return
-                await database[collection].delete_many({"_id": {"$in": [document["_id"] for document in found]}})
+                these = {"_id": {"$in": [document["_id"] for document in found]}}
+                await database[collection].delete_many({"$and": [query, these]})  # what it names may be a shard key
 
     async def require_migrated(self) -> None:
         """Once it is true, it stays true. Raises StoreUnavailable."""
