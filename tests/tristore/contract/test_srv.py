@@ -1,5 +1,7 @@
 """mongodb+srv://: members and options come from DNS, and TLS is on."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import pytest
 
 from tristore.errors import StoreUnavailable
 from tristore.settings import TristoreSettings
-from tristore.stores.mongodb import open_mongodb, ping
+from tristore.stores.mongodb import MongoStore, open_mongodb, ping
+from tristore.testing.lab import until
 from tristore.testing.srv import MEMBER, NAME, ReplicaSet, names_of, replica_set_in
 from tristore.testing.stores import Servers, settings_on
 from tristore.testing.tls import Authority
@@ -72,3 +75,29 @@ async def test_while_dns_does_not_know_it_the_store_is_away_and_then_it_is_there
         async with names_of(managed.records):
             await ping(store)
             await store.insert_once("probes", {"_id": "later"})
+
+
+def at_work() -> set[object]:
+    """Tasks, and threads of PyMongo."""
+    return {*asyncio.all_tasks(), *(one for one in threading.enumerate() if one.name.startswith("pymongo"))}
+
+
+async def read(store: MongoStore) -> None:
+    async with store.reading() as database:
+        await database.probes.find_one({})
+
+
+@both_drivers
+async def test_who_comes_before_dns_has_answered_leaves_nothing_at_work(
+    servers: Servers, managed: ReplicaSet, authority: Authority, driver: str
+) -> None:
+    before = at_work()
+    settings = settings_of(servers, f"{managed.dsn}?tlsCAFile={authority.ca}", driver)
+    async with names_of(managed.records), open_mongodb(settings) as store:
+        await asyncio.gather(*(read(store) for _ in range(20)))
+        assert not store.looks_up
+
+    async def has_ended() -> bool:
+        return at_work() <= before
+
+    await until(has_ended, 10)
