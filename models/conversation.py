@@ -54,6 +54,7 @@ MESSAGE_INDEXES = [
     # The number decides between processes that append at the same moment.
     IndexModel([("conversation_id", ASCENDING), ("seq", ASCENDING)], name="number", unique=True),
 ]
+MESSAGE_SHARD_KEY = {"conversation_id": "hashed"}  # of a sharded cluster: see docs/scaling.md
 
 
 class NewConversation(Model):

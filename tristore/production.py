@@ -14,14 +14,17 @@ def dsn_problems(dsn: Dsn, known_passwords: Iterable[str], *, trusted: bool) -> 
     """`trusted`: the way to the store is safe by other means. Then TLS and the password's length are not asked for. A
     password that everybody knows is refused all the same."""
     password = dsn.options.get("password", dsn.password)
-    if password.lower() in DEVELOPMENT_PASSWORDS | set(known_passwords):
+    of_sentinels = dsn.options.get("sentinel_password", "")
+    if {password.lower(), of_sentinels.lower()} & (DEVELOPMENT_PASSWORDS | set(known_passwords)):
         yield "has a well-known password"
     elif not trusted and not password and "sslcert" not in dsn.options:
         yield "has no password"
     elif not trusted and password and len(password) < MIN_PASSWORD:
         yield f"has a password of fewer than {MIN_PASSWORD} characters, which can be guessed"
-    if not trusted and not _has_tls(dsn) and not all(map(_is_local, _hosts(dsn))):
-        yield "has no TLS, and leads to another machine: whoever is between reads all data"
+    # Whoever is asked for the others may be of this machine, and the others need not be.
+    stays = not dsn.scheme.endswith(("+sentinel", "+cluster")) and all(map(_is_local, _hosts(dsn)))
+    if not trusted and not _has_tls(dsn) and not stays:
+        yield "has no TLS, and may lead to another machine: whoever is between reads all data"
 
 
 def is_in_the_clear(mail: Dsn) -> bool:

@@ -69,6 +69,7 @@ def read_redis(text: str) -> Dsn:
     dsn = _read(text, forms)
     tls = REDIS_TLS_OPTIONS if dsn.scheme.startswith("rediss") else {}
     _require_known(dsn.options, REDIS_OPTIONS | tls | (SENTINEL_OPTIONS if is_sentinel(dsn) else {}))
+    _require_files_of_redis(dsn.options)
     try:
         urlsplit(text)  # as redis-py does
     except ValueError:
@@ -237,11 +238,24 @@ def _require_tls_files(options: dict[str, str]) -> None:
     default = Path(os.environ.get("PGSSLROOTCERT") or Path.home() / ".postgresql" / "root.crt")
     if mode.startswith("verify") and not root and not default.exists():
         raise ValueError(f"has sslmode={mode} without sslrootcert: the path of a file, or system")
+    _require_readable(options, "" if root == "system" else "sslrootcert", "sslcert", "sslkey")
+
+
+def _require_files_of_redis(options: dict[str, str]) -> None:
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise ValueError("has ssl_keyfile without ssl_certfile")
+    if "ssl_ca_path" in options and not Path(options["ssl_ca_path"]).is_dir():
+        raise ValueError("names something in ssl_ca_path that is no folder")
+    _require_readable(options, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", options.get("ssl_password", ""))
+
+
+def _require_readable(options: dict[str, str], root: str, certificate: str, key: str, password: str = "") -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        if root and root != "system":
-            context.load_verify_locations(root)
-        if certificate := options.get("sslcert"):
-            context.load_cert_chain(certificate, options.get("sslkey"), password="")  # or it asks for one
+        if root in options:
+            context.load_verify_locations(options[root])
+        if certificate in options:  # without a password it would ask for one
+            context.load_cert_chain(options[certificate], options.get(key), password=password)
     except OSError:
-        raise ValueError("names a file in sslrootcert, sslcert or sslkey that cannot be read, or holds none") from None
+        names = f"{', '.join(filter(None, (root, certificate)))} or {key}"
+        raise ValueError(f"names a file in {names} that cannot be read, or holds none") from None

@@ -38,7 +38,8 @@ class Names:
     heads: str
     """The collection with one document for each log."""
     log: str
-    """The field of an entry that names its log. A unique index is on it and `seq`."""
+    """The field of an entry that names its log. A unique index is on it and `seq`. A shard key is this field
+    alone: else two shards could take the same id."""
     owner: str
     """The field of a head that names its owner."""
     living: Document
@@ -219,7 +220,7 @@ class LogWriter:
             heads[waiting.log].last = None  # until it is acknowledged
         try:
             failed = await self._write(documents, ordered=ordered)
-            stored = await self._stored(documents[i]["_id"] for i, said in failed.items() if _may_be_repeat(said))
+            stored = await self._stored(documents[i] for i, said in failed.items() if _may_be_repeat(said))
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait
             if reason_of(error) or len(group) == 1:
                 return self._fail([group], error)
@@ -276,11 +277,13 @@ class LogWriter:
             return {said["index"]: said for said in error.details["writeErrors"]}
         return {}
 
-    async def _stored(self, ids: Iterable[str]) -> dict[str, Document]:
-        if not (wanted := list(ids)):
+    async def _stored(self, documents: Iterable[Document]) -> dict[str, Document]:
+        """What has their ids. The logs are named too: in a sharded cluster they tell where to look."""
+        if not (wanted := list(documents)):
             return {}
+        query = {name: {"$in": [document[name] for document in wanted]} for name in (self._names.log, "_id")}
         async with self._mongodb.reading() as settled:
-            found = await settled[self._names.entries].find({"_id": {"$in": wanted}}).to_list(None)
+            found = await settled[self._names.entries].find(query).to_list(None)
         return {document["_id"]: document for document in found}
 
     def _tell_of(self, name: str) -> None:

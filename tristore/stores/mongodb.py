@@ -60,7 +60,10 @@ class MongoStore:
     """Let a refusal that no table has pass. In tests: it may be our own bug."""
     required_scripts: Mapping[str, str] = field(default_factory=dict)
     """Ledger -> the migration script that it must record before this serves."""
+    looks_up: bool = False
+    """Whether DNS has yet to tell the members."""
     _migrated: bool = False
+    _looking_up: "asyncio.Future[Any] | None" = None
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[AsyncDatabase[Document]]:
@@ -70,6 +73,8 @@ class MongoStore:
         try:
             with translate_errors(raise_unknown=self.raise_unknown):
                 async with asyncio.timeout(self.timeout):
+                    if self.looks_up:
+                        await self._look_up()
                     if not self._migrated:
                         await self.require_migrated()
                     yield self.database
@@ -134,7 +139,20 @@ class MongoStore:
                 found = await database[collection].find(query, {"_id": 1}).limit(DELETED_AT_ONCE).to_list(None)
                 if not found:
                     return
-                await database[collection].delete_many({"_id": {"$in": [document["_id"] for document in found]}})
+                these = {"_id": {"$in": [document["_id"] for document in found]}}
+                await database[collection].delete_many({"$and": [query, these]})  # what it names may be a shard key
+
+    async def _look_up(self) -> None:
+        """Once for all. PyMongo does it for each caller that comes before the first answer, and what it opens for all
+        but one runs on for good."""
+        if self._looking_up is None:
+            self._looking_up = asyncio.ensure_future(self.database.command("ping"))
+            self._looking_up.add_done_callback(self._looked_up)
+        await asyncio.shield(self._looking_up)
+
+    def _looked_up(self, done: "asyncio.Future[Any]") -> None:
+        self._looking_up = None
+        self.looks_up = done.cancelled() or done.exception() is not None
 
     async def require_migrated(self) -> None:
         """Once it is true, it stays true. Raises StoreUnavailable."""
@@ -209,6 +227,7 @@ async def open_mongodb(
             majority,
             raise_unknown=strict,
             required_scripts=required_scripts or {},
+            looks_up=dsn.startswith("mongodb+srv:"),
         )
     finally:
         await asyncio.gather(*(_close(one, settings.mongodb_timeout) for one in (client, probe)))

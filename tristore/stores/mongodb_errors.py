@@ -41,6 +41,8 @@ REASONS: dict[type[BaseException], Reason | None] = {
     errors.WaitQueueTimeoutError: "busy",
     errors.ExecutionTimeout: "timeout",
     errors.WTimeoutError: "timeout",
+    # DNS does not tell who the members are (mongodb+srv://), or one is too old. The DSN itself was read at the start.
+    errors.ConfigurationError: "unreachable",
     errors.PyMongoError: None,
     BSONError: None,
     TimeoutError: "timeout",

@@ -4,8 +4,9 @@ import asyncio
 import random
 import secrets
 import signal
+import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from tristore.embedded.kinds import environment
 from tristore.embedded.process import LOOPBACK, gone, is_free, spawn
 from tristore.stores.redis_cluster import view_of
 from tristore.testing.lab import until
+from tristore.testing.tls import TlsFront, tls_or_plain_in_front_of
 
 PRIMARIES = 3
 BUS = 10_000
@@ -41,6 +43,13 @@ repl-ping-replica-period 1
 save ""
 appendonly no
 """
+ANNOUNCED = """
+cluster-announce-port {port}
+cluster-announce-bus-port {bus}
+cluster-announce-hostname localhost
+cluster-preferred-endpoint-type hostname
+"""
+"""As managed clusters do that have TLS: certificates have names."""
 PATIENCE = 30
 
 
@@ -49,16 +58,24 @@ class ClusterNode:
         self.data = data
         self.password = password
         self.port = port
+        self.front: TlsFront | None = None
         self.id = ""
         self.process: psutil.Process
 
     def start(self) -> None:
         """With what it knew of the cluster."""
         self.data.mkdir(parents=True, exist_ok=True)
-        write_private(self.data / "redis.conf", CONFIG.format(port=self.port, password=self.password))
+        config = CONFIG.format(port=self.port, password=self.password)
+        config += ANNOUNCED.format(port=self.front.port, bus=self.port + BUS) if self.front else ""
+        write_private(self.data / "redis.conf", config)
         kind = Kind()
         binary = kind.choose(kind.installed(), self.data)
         self.process = spawn([str(binary.path), "redis.conf"], self.data, self.data / "log", environment(), ONESELF)
+
+    @property
+    def announced(self) -> int:
+        """The port that it tells clients."""
+        return self.front.port if self.front else self.port
 
     def client(self) -> Redis:
         return Redis(port=self.port, password=self.password, socket_timeout=1, retry=Retry(NoBackoff(), 0))
@@ -98,9 +115,9 @@ class RedisCluster:
 
     @property
     def dsn(self) -> str:
-        """For the app. The first host is none of them."""
-        hosts = ",".join(f"{LOOPBACK}:{port}" for port in (1, self.nodes[0].port, self.nodes[1].port))
-        return f"redis+cluster://:{self.password}@{hosts}"
+        """For the app. The first host is none of them. What TLS needs is to be added."""
+        hosts = ",".join(f"{LOOPBACK}:{port}" for port in (1, self.nodes[0].announced, self.nodes[1].announced))
+        return f"redis{'s' * bool(self.nodes[0].front)}+cluster://:{self.password}@{hosts}"
 
     async def begin(self) -> None:
         for node in self.nodes:
@@ -122,7 +139,7 @@ class RedisCluster:
     async def primary_of(self, key: str) -> ClusterNode:
         """As most of them say."""
         said = [await self._primary_of(key, node) for node in self.nodes]
-        return next(node for node in self.nodes if 2 * said.count(node.port) > PRIMARIES)
+        return next(node for node in self.nodes if 2 * said.count(node.announced) > PRIMARIES)
 
     async def _primary_of(self, key: str, asked: ClusterNode) -> int:
         slot = key_slot(key.encode())
@@ -159,7 +176,7 @@ class RedisCluster:
 
         async def is_another() -> bool:
             said = [await self._primary_of(key, node) for node in self.nodes if node is not before]
-            return any(2 * said.count(node.port) > PRIMARIES for node in self.nodes if node is not before)
+            return any(2 * said.count(node.announced) > PRIMARIES for node in self.nodes if node is not before)
 
         await until(is_another, PATIENCE)
         return await self.primary_of(key)
@@ -192,16 +209,23 @@ def first_slot(number: int) -> int:
 
 
 @asynccontextmanager
-async def cluster_in(folder: Path, *, replicas: int = 1) -> AsyncIterator[RedisCluster]:
-    """All their data is in the folder. Whoever made it ends them: see guarded.py. `replicas`: of each primary."""
+async def cluster_in(
+    folder: Path, *, replicas: int = 1, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RedisCluster]:
+    """All their data is in the folder. Whoever made it ends them: see guarded.py. `replicas`: of each primary. `tls`:
+    clients are told of ports with TLS."""
     password = secrets.token_hex(16)
     ports = free_ports(PRIMARIES * (1 + replicas))
     nodes = [ClusterNode(folder / f"node-{port}", password, port) for port in ports]
     cluster = RedisCluster(nodes, password)
-    try:
-        await cluster.begin()
-        yield cluster
-    finally:
-        for node in nodes:
-            node.kill()
-        await asyncio.gather(*(until(node.has_ended, PATIENCE) for node in nodes))
+    async with AsyncExitStack() as fronts:
+        if tls:
+            for node in nodes:
+                node.front = await fronts.enter_async_context(tls_or_plain_in_front_of(node.port, tls))
+        try:
+            await cluster.begin()
+            yield cluster
+        finally:
+            for node in nodes:
+                node.kill()
+            await asyncio.gather(*(until(node.has_ended, PATIENCE) for node in nodes))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import trustme
 
+HANDSHAKE = b"\x16"
+"""With which TLS begins, and no command of Redis."""
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 """With which a client of PostgreSQL asks for TLS:
 https://www.postgresql.org/docs/current/protocol-message-formats.html"""
@@ -24,22 +26,28 @@ class Authority:
     ca: Path
     cert: Path
     key: Path
+    server: Path
+    """Certificate and key of a server that speaks TLS itself."""
     context: ssl.SSLContext = field(repr=False)
     """The servers'. Clients may show a certificate."""
 
     @classmethod
-    def of(cls, folder: Path) -> "Authority":
+    def of(cls, folder: Path, *names: str) -> "Authority":
+        """`names`: of servers, besides those of this machine."""
         authority = trustme.CA()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.verify_mode = ssl.CERT_OPTIONAL
         authority.configure_trust(context)
-        authority.issue_cert(HOST, "localhost").configure_cert(context)
+        server = authority.issue_cert(HOST, "localhost", *names)
+        server.configure_cert(context)
         client = authority.issue_cert("app@example.org")
-        made = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", context)
+        made = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", folder / "server.pem", context)
         authority.cert_pem.write_to_path(made.ca)
         client.cert_chain_pems[0].write_to_path(made.cert)
         client.private_key_pem.write_to_path(made.key)
-        made.key.chmod(0o600)
+        server.private_key_and_cert_chain_pem.write_to_path(made.server)
+        for path in (made.key, made.server):
+            path.chmod(0o600)
         return made
 
 
@@ -55,7 +63,7 @@ class TlsFront:
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._note(writer)
-        await self._hand_on(reader, writer)
+        await self.hand_on(reader, writer)
 
     async def take_postgresql(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Its clients ask for TLS in the plain, if they want it."""
@@ -68,16 +76,20 @@ class TlsFront:
                 return writer.close()
             first = b""
         self._note(writer)
-        return await self._hand_on(reader, writer, first)
+        return await self.hand_on(reader, writer, first)
 
     def _note(self, writer: asyncio.StreamWriter) -> None:
         self.seen["tls" if writer.get_extra_info("ssl_object") else "plain"] += 1
         self.seen["certificate"] += bool(writer.get_extra_info("peercert"))
 
-    async def _hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b"") -> None:
-        answers, asks = await asyncio.open_connection(HOST, self._behind)
+    async def hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b"") -> None:
+        try:
+            answers, asks = await asyncio.open_connection(HOST, self._behind)
+        except OSError:  # whoever comes is refused, too
+            return writer.close()
         asks.write(first)
         await asyncio.gather(_copy(reader, asks), _copy(answers, writer))
+        return None
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,3 +116,21 @@ async def tls_in_front_of(
         yield front
     finally:
         server.close()
+
+
+@asynccontextmanager
+async def tls_or_plain_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[TlsFront]:
+    """At one port. Servers that speak no TLS reach each other at the address where clients reach them with TLS."""
+    async with tls_in_front_of(port, context) as front:
+        with_tls, plain = TlsFront(front.port, None), TlsFront(port, None)
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            first = await reader.read(1)
+            await (with_tls if first == HANDSHAKE else plain).hand_on(reader, writer, first)
+
+        server = await asyncio.start_server(take, HOST)
+        front.port = server.sockets[0].getsockname()[1]
+        try:
+            yield front
+        finally:
+            server.close()

@@ -23,12 +23,12 @@ from tristore.testing.tls import Authority, TlsFront, tls_in_front_of
 EXAMPLE = (PROJECT / ".env.example").read_text()
 ELSEWHERE = {
     "redis+sentinel": "tests/tristore/faults/test_sentinel.py",
-    "rediss+sentinel": "tests/tristore/unit/test_redis_pool.py",
+    "rediss+sentinel": "tests/tristore/faults/test_sentinel.py",
     "redis+cluster": "tests/tristore/faults/test_redis_cluster.py",
-    "rediss+cluster": "tests/tristore/unit/test_redis_pool.py",
-    "mongodb+srv": "tests/tristore/unit/test_dsn.py",
+    "rediss+cluster": "tests/tristore/faults/test_redis_cluster.py",
+    "mongodb+srv": "tests/tristore/contract/test_srv.py",
 }
-"""What has a test of its own, or none that connects: that needs such servers with TLS, or a server of DNS."""
+"""What has a test of its own."""
 HERE = {"postgresql", "redis", "rediss", "unix", "mongodb", "smtp", "smtps"}
 NOT_A_DSN = {"http", "https"}
 LOGIN = "{user}:{password}@"

@@ -20,6 +20,7 @@ from tristore.testing.cache import LONG, Process, Rows, running
 from tristore.testing.cluster import ClusterNode, RedisCluster, cluster_in
 from tristore.testing.lab import until
 from tristore.testing.stores import Servers, servers_of, settings_on
+from tristore.testing.tls import Authority
 
 KEYS = [f"k{number}" for number in range(12)]
 """Some of each server."""
@@ -206,6 +207,33 @@ async def test_all_hosts_of_the_dsn_but_one_may_be_down(servers: Servers, cluste
     cluster.nodes[0].kill()
     async with open_redis(settings) as redis:
         await until(lambda: takes_writes(redis), 20)  # also where its slots were
+
+
+async def test_each_node_is_reached_with_tls_by_the_name_that_it_announces(
+    servers: Servers, run_folder: Path, tmp_path: Path, rows: Rows
+) -> None:
+    """rediss+cluster://, before a failover and after it."""
+    authority = Authority.of(tmp_path)
+    async with cluster_in(run_folder / tmp_path.name, tls=authority.context) as cluster:
+        more = f"?ssl_ca_certs={authority.ca}&ssl_certfile={authority.cert}&ssl_keyfile={authority.key}"
+        settings = settings_on(servers, TristoreSettings, redis_dsn=cluster.dsn + more, redis_timeout=0.5)
+        async with open_redis(settings) as redis, running(redis, rows) as process:
+            await warm([process])
+            assert redis.cluster
+            told = redis.cluster._view.addresses.values()
+            assert sorted(told) == sorted(("localhost", node.announced) for node in cluster.nodes[:3])
+            primary = await cluster.primary_of("{k0}")
+            primary.kill()
+            taken_over = await cluster.until_taken_over("{k0}", primary)
+            assert await disagreements([process], rows, KEYS) == []
+            await warm([process])
+        for node in [*cluster.nodes[:3], taken_over]:
+            assert node.front
+            assert 0 < node.front.seen["tls"] == node.front.seen["certificate"]
+        untrusted = settings_on(servers, TristoreSettings, redis_dsn=cluster.dsn, redis_timeout=2)
+        async with open_redis(untrusted) as redis:
+            with pytest.raises(StoreUnavailable):
+                await ping(redis)
 
 
 async def takes_writes(redis: RedisStore) -> bool:

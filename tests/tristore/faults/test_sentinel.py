@@ -13,6 +13,9 @@ from tristore.stores.redis import RedisStore, open_redis, ping
 from tristore.testing.lab import until
 from tristore.testing.sentinel import Sentinel, sentinel_in
 from tristore.testing.stores import Servers, settings_on
+from tristore.testing.tls import Authority
+
+SAFE = "?ssl_ca_certs={of.ca}&ssl_certfile={of.cert}&ssl_keyfile={of.key}"
 
 
 @pytest.fixture
@@ -46,6 +49,38 @@ async def test_after_a_failover_it_is_the_new_primary_and_another_history(server
     async with open_redis(settings) as other:
         await until(lambda: takes_writes(other), 5)
         assert other.identity.history == redis.identity.history  # all processes agree
+
+
+async def test_all_are_reached_with_tls_and_sentinels_with_a_password_of_their_own(
+    servers: Servers, run_folder: Path, tmp_path: Path
+) -> None:
+    """rediss+sentinel://, before a failover and after it."""
+    authority = Authority.of(tmp_path)
+    async with sentinel_in(run_folder / tmp_path.name, tls=authority.context) as pair:
+        dsn = f"{pair.dsn}{SAFE.format(of=authority)}&sentinel_password={pair.password}"
+        settings = settings_on(servers, TristoreSettings, redis_dsn=dsn, redis_timeout=0.5)
+        async with open_redis(settings) as redis:
+            await until(lambda: takes_writes(redis), 10)
+            pair.primary.signal(signal.SIGKILL)
+            await pair.until_promoted()
+            await until(lambda: takes_writes(redis), 30)
+        fronts = [pair.front, pair.primary.front, pair.replica.front]
+        assert all(front and 0 < front.seen["tls"] == front.seen["certificate"] for front in fronts)
+
+
+@pytest.mark.parametrize("lacks", ["ssl_ca_certs", "sentinel_password", "rediss"])
+async def test_without_what_it_asks_for_nothing_is_read(
+    servers: Servers, run_folder: Path, tmp_path: Path, lacks: str
+) -> None:
+    authority = Authority.of(tmp_path)
+    async with sentinel_in(run_folder / tmp_path.name, tls=authority.context) as pair:
+        more = {"ssl_ca_certs": str(authority.ca), "sentinel_password": pair.password}
+        dsn = f"{pair.dsn}?" + "&".join(f"{name}={value}" for name, value in more.items() if name != lacks)
+        if lacks == "rediss":
+            dsn = f"{pair.dsn}?sentinel_password={pair.password}".replace("rediss", "redis", 1)
+        async with open_redis(settings_on(servers, TristoreSettings, redis_dsn=dsn, redis_timeout=2)) as redis:
+            with pytest.raises(StoreUnavailable):
+                await ping(redis)
 
 
 async def test_a_replica_is_refused_by_name_before_anything_is_read_from_it(servers: Servers, pair: Sentinel) -> None:

@@ -8,7 +8,14 @@ import asyncpg.exceptions
 import pymongo.errors
 import pytest
 import redis.exceptions
-from pymongo.errors import AutoReconnect, BulkWriteError, NotPrimaryError, OperationFailure, WriteConcernError
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ConfigurationError,
+    NotPrimaryError,
+    OperationFailure,
+    WriteConcernError,
+)
 from redis.asyncio.connection import DefaultParser
 from sqlalchemy import exc as sa
 from structlog.testing import capture_logs
@@ -204,6 +211,7 @@ def test_every_code_of_mongodb_is_a_decision() -> None:
             "10107 NotWritablePrimary",
         ),
         (AutoReconnect("a host"), "unreachable", "AutoReconnect"),
+        (ConfigurationError("a name that DNS does not know"), "unreachable", "ConfigurationError"),
         (BulkWriteError({"writeErrors": [{"code": 11000}, {"code": 14031}]}), "refuses writes", "14031"),
         (BulkWriteError({"writeErrors": [{"code": 11000}], "writeConcernErrors": [{"code": 64}]}), "timeout", "64"),
         (BulkWriteError({"writeErrors": [{"code": 11000}], "writeConcernErrors": []}), None, "11000"),

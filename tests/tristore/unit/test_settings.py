@@ -147,6 +147,9 @@ def test_secrets_are_read_from_files_and_count_for_more_than_the_env_file(
     [
         ({"redis_dsn": "rediss://:elevenchars@cache/0"}, "REDIS_DSN has a password of fewer than 12"),
         ({"redis_dsn": f"redis://:{PASSWORD}@cache/0"}, "REDIS_DSN has no TLS"),
+        ({"redis_dsn": f"redis+sentinel://:{PASSWORD}@a,b/main"}, "REDIS_DSN has no TLS"),
+        ({"redis_dsn": f"redis+sentinel://:{PASSWORD}@127.0.0.1/main"}, "REDIS_DSN has no TLS"),
+        ({"redis_dsn": f"redis+cluster://:{PASSWORD}@localhost"}, "REDIS_DSN has no TLS"),
         ({"postgres_dsn": f"postgresql://app:{PASSWORD}@db/app?sslmode=prefer"}, "POSTGRES_DSN has no TLS"),
         ({"postgres_dsn": f"postgresql://app:{PASSWORD}@127.0.0.1,db/app"}, "POSTGRES_DSN has no TLS"),
         ({"mongodb_dsn": f"mongodb://app:{PASSWORD}@db/"}, "MONGODB_DSN has no TLS"),
@@ -161,9 +164,10 @@ def test_production_wants_long_passwords_and_tls_unless_the_network_is_trusted(
     make(**SAFE | dsn | {next(iter(dsn)).replace("dsn", "trusted_network"): True})
 
 
-def test_a_trusted_network_does_not_excuse_a_well_known_password() -> None:
+@pytest.mark.parametrize("dsn", ["redis://:changeme@cache/0", "rediss+sentinel://a/main?sentinel_password=redis"])
+def test_a_trusted_network_does_not_excuse_a_well_known_password(dsn: str) -> None:
     with pytest.raises(ValidationError, match="REDIS_DSN has a well-known password"):
-        make(**SAFE | {"redis_dsn": "redis://:changeme@cache/0"}, redis_trusted_network=True)
+        make(**SAFE | {"redis_dsn": dsn}, redis_trusted_network=True)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +175,13 @@ def test_a_trusted_network_does_not_excuse_a_well_known_password() -> None:
     [
         {"redis_dsn": f"redis://:{PASSWORD}@[::1]:6379/0"},
         {"redis_dsn": f"unix:///run/redis?password={PASSWORD}"},
+        {"redis_dsn": f"rediss+sentinel://:{PASSWORD}@a,b/main?sentinel_password=x"},
+        {"redis_dsn": f"rediss+cluster://:{PASSWORD}@a,b"},
         {"postgres_dsn": f"postgresql://app:{PASSWORD}@/app?host=/run/postgresql"},
         {"mongodb_dsn": f"mongodb://app:{PASSWORD}@localhost,127.0.0.2:27018/"},
     ],
 )
-def test_production_needs_no_tls_within_a_machine(dsn: dict[str, str]) -> None:
+def test_production_takes_tls_and_needs_none_within_a_machine(dsn: dict[str, str]) -> None:
     make(**SAFE | dsn)
 
 
