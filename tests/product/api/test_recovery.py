@@ -152,7 +152,7 @@ async def test_mails_to_one_address_are_limited_without_a_word(
 ) -> None:
     box.clear()
     await mail_stores.redis.client.flushall()
-    limited = mailing.model_copy(update={"rate_limit_mail": "2/hour"})
+    limited = mailing.model_copy(update={"rate_limit_mail": "3/hour"})
     async with client_of(create_app(limited, mail_stores)) as client:
         body = await joined(client)
         answers = [await client.post("/auth/password-reset", json={"email": body["email"]}) for _ in range(4)]
