@@ -50,6 +50,7 @@ GRACE = 15
 MOST_AT_ONCE = 40
 """Of the newest faults. Those before them are over."""
 LOOK_AGAIN_SECONDS = 0.3
+LAST_WORDS = 2000
 NEVER = 10**9
 
 
@@ -321,7 +322,11 @@ async def arena_in(
         arena = Arena(lab, proxies, apps, replica_set, failovers, releases)
         for app in arena.apps:
             exits.push_async_callback(app.stop)
-        await asyncio.gather(*(app.start() for app in arena.apps))
+        try:
+            await asyncio.gather(*(app.start() for app in arena.apps))
+        except TimeoutError as late:  # such as an old release that wants other libraries
+            said = (folder / f"{APPS[0]}.log").read_text()[-LAST_WORDS:]
+            raise RuntimeError(f"The apps do not start. The last that one says:\n{said}") from late
         yield arena
 
 
