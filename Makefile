@@ -24,6 +24,7 @@ check: $(VENV)/installed ## Linters, formatting, types, import contracts, compos
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: $(VENV)/installed ## Mend what the linters and the formatter can mend
+	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

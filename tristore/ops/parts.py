@@ -227,7 +227,7 @@ def _without_command(name: str) -> None:
     project = Path.cwd()
     Parts.of(project).take_out(name)
     tidy(project)
-    click.echo(f"The part {name} is out. Look at `git diff --stat`, then run `make check` and `make test`.")
+    click.echo(f"The part {name} is out. Look at `git status`, then run `make check` and `make test`.")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,10 @@ async def test_what_is_made_is_read_where_its_location_says(client: httpx.AsyncC
     for sample in SAMPLES:
         told = operations["post", sample.path].document["responses"]["201"].get("headers", {})
         is_readable = ("get", f"{sample.path}/{{{sample.parameter}}}") in operations
-        assert ("Location" in told) == is_readable, sample.path
+        assert ("Location" in told) == is_readable, (
+            f"POST {sample.path}: a POST sends `Location` where what it has made can be read, and only there. "
+            "Say so by `sends` in its `responses`, and set the header, as routers/courses.py does"
+        )
         body = about(ids, sample.body)
         maker = admin if sample.owner == "admin" else headers
         made = await client.post(with_ids(sample.path, ids), headers=maker, json=body)

