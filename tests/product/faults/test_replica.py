@@ -73,7 +73,7 @@ async def courses(app: App, headers: dict[str, str]) -> list[str]:
 async def shop(lab: Lab, run_folder: Path, tmp_path: Path) -> AsyncIterator[Shop]:
     async with (
         fresh_databases(lab.servers) as settings,
-        replication_in(run_folder / tmp_path.name, synchronous=False) as replication,
+        replication_in(run_folder / f"{tmp_path.parent.name}-{tmp_path.name}", synchronous=False) as replication,
         proxy_to(replication.standby.port) as to_replica,
     ):
         here = settings.model_copy(update={"postgres_dsn": SecretStr(replication.dsn(replication.primary.port))})

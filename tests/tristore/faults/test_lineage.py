@@ -81,7 +81,7 @@ async def _is_alive(feed: Feed) -> bool:
 
 @pytest.fixture
 async def pair(run_folder: Path, tmp_path: Path) -> AsyncIterator[Replication]:
-    async with replication_in(run_folder / tmp_path.name, synchronous=False) as pair:
+    async with replication_in(run_folder / f"{tmp_path.parent.name}-{tmp_path.name}", synchronous=False) as pair:
         yield pair
 
 

@@ -29,7 +29,7 @@ KEYS = [f"k{number}" for number in range(12)]
 @pytest.fixture
 async def cluster(run_folder: Path, tmp_path: Path) -> AsyncIterator[RedisCluster]:
     """With replicas, in the run's folder, which ends what works in it."""
-    async with cluster_in(run_folder / tmp_path.name) as cluster:
+    async with cluster_in(run_folder / f"{tmp_path.parent.name}-{tmp_path.name}") as cluster:
         yield cluster
 
 
@@ -214,7 +214,7 @@ async def test_each_node_is_reached_with_tls_by_the_name_that_it_announces(
 ) -> None:
     """rediss+cluster://, before a failover and after it."""
     authority = Authority.of(tmp_path)
-    async with cluster_in(run_folder / tmp_path.name, tls=authority.context) as cluster:
+    async with cluster_in(run_folder / f"{tmp_path.parent.name}-{tmp_path.name}", tls=authority.context) as cluster:
         more = f"?ssl_ca_certs={authority.ca}&ssl_certfile={authority.cert}&ssl_keyfile={authority.key}"
         settings = settings_on(servers, TristoreSettings, redis_dsn=cluster.dsn + more, redis_timeout=0.5)
         async with open_redis(settings) as redis, running(redis, rows) as process:

@@ -21,7 +21,7 @@ SAFE = "?ssl_ca_certs={of.ca}&ssl_certfile={of.cert}&ssl_keyfile={of.key}"
 @pytest.fixture
 async def pair(run_folder: Path, tmp_path: Path) -> AsyncIterator[Sentinel]:
     """In the run's folder, which ends what works in it."""
-    async with sentinel_in(run_folder / tmp_path.name) as pair:
+    async with sentinel_in(run_folder / f"{tmp_path.parent.name}-{tmp_path.name}") as pair:
         yield pair
 
 
@@ -56,7 +56,7 @@ async def test_all_are_reached_with_tls_and_sentinels_with_a_password_of_their_o
 ) -> None:
     """rediss+sentinel://, before a failover and after it."""
     authority = Authority.of(tmp_path)
-    async with sentinel_in(run_folder / tmp_path.name, tls=authority.context) as pair:
+    async with sentinel_in(run_folder / f"{tmp_path.parent.name}-{tmp_path.name}", tls=authority.context) as pair:
         dsn = f"{pair.dsn}{SAFE.format(of=authority)}&sentinel_password={pair.password}"
         settings = settings_on(servers, TristoreSettings, redis_dsn=dsn, redis_timeout=0.5)
         async with open_redis(settings) as redis:
@@ -73,7 +73,7 @@ async def test_without_what_it_asks_for_nothing_is_read(
     servers: Servers, run_folder: Path, tmp_path: Path, lacks: str
 ) -> None:
     authority = Authority.of(tmp_path)
-    async with sentinel_in(run_folder / tmp_path.name, tls=authority.context) as pair:
+    async with sentinel_in(run_folder / f"{tmp_path.parent.name}-{tmp_path.name}", tls=authority.context) as pair:
         more = {"ssl_ca_certs": str(authority.ca), "sentinel_password": pair.password}
         dsn = f"{pair.dsn}?" + "&".join(f"{name}={value}" for name, value in more.items() if name != lacks)
         if lacks == "rediss":
