@@ -64,14 +64,14 @@ class Services(Components):
     """All that routers, commands and the lifespan ask for."""
 
     _settings: Settings
-    _unit_of_work: Callable[[], UnitOfWork]
+    unit_of_work: Callable[[], UnitOfWork]
     queues: Sequence[str] = QUEUES
 
     def __init__(self, settings: Settings, stores: Stores) -> None:
         longest = max(settings.cache_profile_ttl, settings.cache_session_ttl)
         facts = Facts(settings.app_name, NAME, self.queues, FORMAT, longest, REVISIONS, TEMPLATES)
         super().__init__(settings, stores, facts)
-        self._unit_of_work = partial(UnitOfWork, stores.postgres, self._owed.record)
+        self.unit_of_work = partial(UnitOfWork, stores.postgres, self._owed.record)
         self._users = UserRepository(stores.postgres)
         self._idempotency = IdempotencyRepository(IdempotencyRecord)
         self._links = LinkRepository(stores.postgres, EmailLink)
@@ -185,7 +185,7 @@ class Services(Components):
     @cached_property
     def auth(self) -> AuthService:
         return AuthService(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             sessions=self._sessions,
             cache=self._copies,
             outbox=self.outbox,
@@ -199,7 +199,7 @@ class Services(Components):
     @cached_property
     def users(self) -> UserService:
         return UserService(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             users=self._users,
             idempotency=self._idempotency,
             cache=self._copies,
@@ -216,7 +216,7 @@ class Services(Components):
     @cached_property
     def recovery(self) -> Recovery:
         return Recovery(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             accounts=self._sessions,
             links=self._links,
             recipient=self._users.recipient,
@@ -228,7 +228,7 @@ class Services(Components):
     @cached_property
     def conversations(self) -> ConversationService:
         return ConversationService(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             conversations=self._messages,
             activity=self._activity,
             outbox=self.outbox,
@@ -240,7 +240,7 @@ class Services(Components):
     def courses(self) -> CourseService:
         courses = CourseRepository(self._stores.postgres)
         return CourseService(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             courses=courses,
             idempotency=self._idempotency,
             outbox=self.outbox,
@@ -253,7 +253,7 @@ class Services(Components):
     @cached_property
     def orders(self) -> OrderService:
         return OrderService(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             orders=self._orders,
             idempotency=self._idempotency,
             sagas=self.sagas,
@@ -266,7 +266,7 @@ class Services(Components):
     @cached_property
     def privacy(self) -> PrivacyService:
         return PrivacyService(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             users=self._users,
             activity=self._activity,
             sources=self._personal,

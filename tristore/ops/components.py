@@ -67,7 +67,7 @@ class Components:
     """Each part is built once, when it is first asked for. The product's services extend this: they say what effects
     write to (`targets`), which sagas there are, and what else is started, counted and closed."""
 
-    _unit_of_work: Callable[[], PostgresUnitOfWork]
+    unit_of_work: Callable[[], PostgresUnitOfWork]
     """Begins one: the product has its own kind."""
 
     def __init__(self, settings: TristoreSettings, stores: Stores, facts: Facts) -> None:
@@ -169,7 +169,7 @@ class Components:
     @cached_property
     def sagas(self) -> Sagas:
         return Sagas(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             repository=SagaRepository(self._stores.postgres),
             supersede=self._owed.supersede,
             kinds=self.saga_kinds(),
