@@ -12,7 +12,7 @@ from tristore.stores.postgres import HotQuery, Postgres, connect, open_postgres
 from tristore.testing import pooler
 from tristore.testing.stores import Servers, own_databases
 
-WRITERS, EACH = 60, 40
+WRITERS, EACH = 60, 56
 
 
 @pytest.fixture
