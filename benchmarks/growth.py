@@ -1,8 +1,9 @@
 """Question: does a request cost more as the data grows? Run: `make bench-growth` (SMOKE=1: for its errors alone).
 
 Method: embedded servers of its own; the app and the straightforward wiring on them; wrk sends on one connection, so the
-time of one request is what is measured. The sizes of one question take turns, round after round. Backlogs are
-measured by `make bench-outbox`. What is printed last are the plots of docs/performance.md.
+time of one request is what is measured. The sizes of one question take turns, round after round. Then it tells the
+bytes of a document. Backlogs are measured by `make bench-outbox`. What is printed last are the plots of
+docs/performance.md.
 """
 
 import asyncio
@@ -53,6 +54,7 @@ async def main(folder: Path, compare: Comparisons) -> None:
             await grow("Append a message", talkers, 0, _append, _append),
             await grow("List 20 conversations", owners, 20, _list, _list_of),
         ]
+        await tell_sizes(lab.settings, compare)
         print("", *plots, sep="\n")
 
 
@@ -102,6 +104,15 @@ async def add_documents(settings: Settings, talkers: Owners, owners: Owners) -> 
         for size, users in owners.items():
             for user in users:
                 await add_conversations(database, user, size - 1)
+
+
+async def tell_sizes(settings: Settings, compare: Comparisons) -> None:
+    """What a document takes. Its indexes are compressed, and so is the file, which has one text again and again."""
+    async with open_stores(settings) as stores:
+        for name in ("messages", "conversations"):
+            told = await stores.mongodb.database.command("collStats", name)
+            each = {of: round(told[of] / told["count"]) for of in ("size", "totalIndexSize", "storageSize")}
+            compare.fact(f"Bytes of a document in {name}, {told['count']:,} of them", each)
 
 
 def _me(user: User) -> Request:

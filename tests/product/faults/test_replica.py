@@ -107,6 +107,7 @@ async def test_a_day_of_a_replica(shop: Shop) -> None:
     async with held_back(shop):
         await writers_find_what_they_have_written(shop)
         await others_read_from_the_replica(shop)
+    await the_primary_keeps_the_reads_of_who_writes(shop)
     for go, come_back in ((hang, go_on), (die, begin_again)):
         await costs_no_request(shop, go, come_back)
 
@@ -141,6 +142,24 @@ async def others_read_from_the_replica(shop: Shop) -> None:
 
     await until(is_behind, 60)
     await until(has_come, 30)
+
+
+async def the_primary_keeps_the_reads_of_who_writes(shop: Shop) -> None:
+    """One read in ten. Without a replica it has all of them."""
+    for app in shop.apps:
+        await until(partial(shop.is_served_by_replica, app, shop.reader), 60)
+    before = await shop.read_at()
+    for number in range(20):
+        await new_course(shop.apps[0].client, shop.admins[0])
+        await courses(shop.apps[1], shop.admins[0])
+        for _ in range(9):
+            await courses(shop.apps[number % 2], shop.reader)
+    after = await shop.read_at()
+    grown = {server: after[server] - before[server] for server in after}
+    share = grown["primary"] / sum(grown.values())
+    print(f"\nthe primary's share of {sum(grown.values()):.0f} declared reads: {share:.0%}")
+    assert grown["primary"] >= 20
+    assert share < 0.2  # a busy machine may send one back that took too long
 
 
 async def hang(shop: Shop) -> None:
