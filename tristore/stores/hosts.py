@@ -49,8 +49,8 @@ class Hosts:
         self._good: int | None = None
 
     async def connect(self, **arguments: Any) -> Connection:
-        """`arguments` are asyncpg's; `timeout` holds for each host. Raises what one of them failed with, rather
-        than that one takes no writes. The next connection begins where this one has failed."""
+        """`arguments` are asyncpg's, and win over the DSN's. `timeout` holds for each host. Raises what one of them
+        failed with, rather than that one takes no writes. The next connection begins where this one has failed."""
         errors: list[Exception] = []
         for _ in self._hosts:
             try:
@@ -62,7 +62,7 @@ class Hosts:
     async def _connect_to(self, number: int, arguments: dict[str, Any]) -> Connection:
         try:
             async with asyncio.timeout(arguments.get("timeout")):
-                connection: Connection = await asyncpg.connect(**self._hosts[number], **arguments)
+                connection: Connection = await asyncpg.connect(**self._hosts[number] | arguments)
                 if self._connected:
                     await self._told(connection)
         except BaseException:  # also a request that has no time left

@@ -50,6 +50,16 @@ async def test_a_server_that_lets_nobody_in_is_unavailable(settings: TristoreSet
             await SLEEP.row(postgres, seconds=0.0)
 
 
+async def test_behind_a_pooler_nothing_is_prepared_whatever_the_dsn_says(settings: TristoreSettings) -> None:
+    dsn = f"{settings.dsn('postgres_dsn')}?statement_cache_size=100&prepared_statement_cache_size=100"
+    behind = settings.model_copy(update={"postgres_dsn": SecretStr(dsn), "postgres_pooler": "transaction"})
+    prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''")
+    async with open_postgres(settings) as postgres, connect(postgres.reads) as connection:
+        assert await connection.scalar(prepared)
+    async with open_postgres(behind) as postgres, connect(postgres.reads) as connection:
+        assert await connection.scalar(prepared) == 0
+
+
 @pytest.mark.parametrize(
     ("statements", "reason", "cause"),
     [
