@@ -127,10 +127,10 @@ def _open_server(settings: TristoreSettings, pools: Pools, known: ServerIdentity
         history = told["master_replid"]
         if identity.node:
             history += f"-{(await _ask(connection, 'CLUSTER', 'INFO'))['cluster_my_epoch']}"
-        identity.history = history
+        identity.learn(connection, history)
 
     def client(role: str, max_connections: int) -> Redis:
-        return _client(settings, pools, role, max_connections, redis_connect_func=on_connect)
+        return _client(settings, pools, role, max_connections, redis_connect_func=on_connect, is_of_now=identity.is_of)
 
     return RedisStore(
         client("app", settings.redis_max_connections),

@@ -10,11 +10,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from tristore.errors import StoreUnavailable
@@ -32,7 +34,8 @@ class ServerIdentity:
     """Which history of data the newest connection leads to: `master_replid`. A restart begins another one, because what
     is brought back may be old; so does each promotion. Open connections do not learn that, so scripts that must not
     miss it compare it. `run_id` would not do: a server that is promoted a second time has it still, and
-    what it held in its first time.
+    what it held in its first time. A connection that was opened under another history leads elsewhere, and is not used
+    again.
 
     In a cluster the epoch of its slots stands behind it: slots that come back may bring what they held before."""
 
@@ -41,6 +44,18 @@ class ServerIdentity:
     """Its name in its cluster. Empty without one."""
     tag: str = ""
     """In a cluster, a hash tag of one of its slots."""
+    _changes: int = 0
+    _opened_at: "WeakKeyDictionary[AbstractConnection, int]" = field(default_factory=WeakKeyDictionary)
+
+    def learn(self, connection: AbstractConnection, history: str) -> None:
+        """What a new connection leads to."""
+        if history != self.history:
+            self.history, self._changes = history, self._changes + 1
+        self._opened_at[connection] = self._changes
+
+    def is_of(self, connection: AbstractConnection) -> bool:
+        """Whether no connection since has told another history."""
+        return self._opened_at.get(connection, self._changes) == self._changes
 
     def key(self, name: str) -> str:
         """A key that this server has."""

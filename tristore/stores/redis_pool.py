@@ -1,13 +1,14 @@
 """Connections to Redis: to the host of a DSN, to the one that its Sentinels name, or to a server of a cluster."""
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, SentinelConnectionPool
 from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
 
 from tristore.stores.dsn import SENTINEL_OPTIONS, Dsn, addresses, is_sentinel, read_redis
@@ -20,9 +21,20 @@ class Pool(BlockingConnectionPool):
     closed. Whoever was cancelled while it waited left its connection in use for good: a hung Redis and impatient
     requests took a place of the pool each time."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, is_of_now: Callable[[AbstractConnection], bool] = lambda _: True, **options: Any
+    ) -> None:
+        """`is_of_now`: whether a connection leads where the newest one does. Another is opened anew before it is used:
+        whoever replaces them all at a failover may miss one that is just given out."""
         super().__init__(*arguments, **options)
+        self._is_of_now = is_of_now
         self._late: set[asyncio.Task[None]] = set()
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        await super().ensure_connection(connection)
+        if not self._is_of_now(connection):
+            await connection.disconnect()
+            await super().ensure_connection(connection)
 
     async def release(self, connection: AbstractConnection) -> None:
         try:
@@ -37,6 +49,20 @@ class Pool(BlockingConnectionPool):
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await asyncio.gather(*self._late, return_exceptions=True)
         await super().disconnect(inuse_connections)
+
+
+class SentinelConnection(SentinelManagedConnection):
+    """Asks the Sentinels each time it connects. redis-py's own goes back to the same server when it was cut while it
+    was in use, and an old primary may take writes for seconds more."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        if not self.is_connected:
+            await self.connect()  # type: ignore[no-untyped-call]
+        await super().send_packed_command(command, check_health)
+
+
+class SentinelTlsConnection(SentinelConnection, SentinelManagedSSLConnection):
+    pass
 
 
 class SentinelPool(SentinelConnectionPool, Pool):
@@ -74,6 +100,7 @@ def pool_for(text: str, **options: Any) -> Pool:
     of_sentinels |= {name: options[name] / 2 for name in ("socket_timeout", "socket_connect_timeout")}
     of_sentinels["retry"] = Retry(NoBackoff(), 0)  # there is another one to ask
     of_sentinels |= {name[9:]: value for name, value in dsn.options.items() if name in SENTINEL_OPTIONS}
+    own["connection_class"] = SentinelTlsConnection if own["ssl"] else SentinelConnection
     sentinels = Sentinel(addresses(dsn.hosts, SENTINELS_PORT), sentinel_kwargs=of_sentinels)
     return SentinelPool(  # type: ignore[no-untyped-call]
         service, sentinels, **options, **{name: own[name] for name in own if name != "host"}

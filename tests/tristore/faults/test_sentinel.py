@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,36 @@ async def test_after_a_failover_it_is_the_new_primary_and_another_history(server
     async with open_redis(settings) as other:
         await until(lambda: takes_writes(other), 5)
         assert other.identity.history == redis.identity.history  # all processes agree
+
+
+async def test_who_has_seen_the_new_primary_uses_no_connection_to_the_old_one(servers: Servers, pair: Sentinel) -> None:
+    """Which takes writes for seconds more, after a failover by hand. Names of keys are those of the new one by then."""
+    settings = settings_on(servers, TristoreSettings, redis_dsn=pair.dsn, redis_timeout=0.5)
+    async with open_redis(settings) as redis:
+        before = await histories(redis)
+        assert len(before) == 1
+        await pair.switch_over()
+        await ping(redis)  # by another pool
+        assert redis.identity.history not in before
+        assert await histories(redis) == {redis.identity.history}
+
+
+async def test_a_connection_that_is_cut_while_in_use_asks_the_sentinels_again(servers: Servers, pair: Sentinel) -> None:
+    async with open_redis(settings_on(servers, TristoreSettings, redis_dsn=pair.dsn, redis_timeout=0.5)) as redis:
+        connection: Any = await redis.client.connection_pool.get_connection()
+        assert connection.port == pair.primary.announced
+        await pair.switch_over()
+        await connection.disconnect()
+        await connection.send_command("PING")
+        assert connection.port == pair.primary.announced
+        assert await connection.read_response() == b"PONG"
+        await redis.client.connection_pool.release(connection)
+
+
+async def histories(redis: RedisStore) -> set[str]:
+    """Those of the servers that some connections of the pool lead to."""
+    told = await asyncio.gather(*(redis.client.info("replication") for _ in range(8)))
+    return {of_server["master_replid"] for of_server in told}
 
 
 async def test_all_are_reached_with_tls_and_sentinels_with_a_password_of_their_own(
