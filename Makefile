@@ -38,7 +38,7 @@ test-python: ## Tests on another Python, in an environment of its own: PYTHON=py
 test-faults: $(VENV)/installed ## All tests in their long form: a kill at every call to a store, 10,000 effects (ARGS=tests/product/faults: only those)
 	FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone, STORES=replicated: failovers)
+chaos: $(VENV)/installed ## Faults of every kind under load, then the stores are checked (SEED, MINUTES=3, BREAK=a broken variant, PLAN=its faults alone, STORES=replicated: failovers, clustered: with a Redis Cluster)
 	@SEED=$(SEED) MINUTES=$(MINUTES) BREAK=$(BREAK) PLAN=$(PLAN) STORES=$(STORES) $(BIN)/python -m tests.chaos
 
 upgrade-test: $(VENV)/installed ## A roll from FROM=<commit> to this tree and back, pod by pod, under the lab's clients (SEED, MINUTES=3, BREAK=a broken variant, PLAN=the same done rightly)
@@ -54,7 +54,7 @@ test-clients: $(VENV)/clients ## Generators of other families on the API's docum
 	$(NODE) $(BIN)/python -m pytest tests/product/clients/generators tests/product/clients/javascript $(ARGS)
 
 test-pooler: $(VENV)/installed ## Tests through PgBouncer, which must be installed (apt-get install pgbouncer), in POOLER=transaction or session
-	POOLER=$(or $(POOLER),transaction) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/product/api tests/product/contract tests/tristore/contract tests/tristore/pooler)
+	POOLER=$(or $(POOLER),transaction) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/product/api tests/product/contract tests/product/pooler tests/tristore/contract tests/tristore/pooler)
 
 test-valkey: $(VENV)/valkey ## Tests of what Redis is for, and the cache under faults, with Valkey in its place
 	PATH=$(CURDIR)/$(VENV)/valkey:$$PATH $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/tristore/contract tests/tristore/faults tests/product/contract tests/product/faults/test_near_cache.py)

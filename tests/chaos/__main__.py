@@ -1,5 +1,6 @@
 """`make chaos`; docs/proof.md shows a run. SEED, MINUTES and BREAK come from the environment, and so does PLAN. It
-names a broken variant whose faults and habits the app as it is must stand. STORES=replicated: stores that fail over."""
+names a broken variant whose faults and habits the app as it is must stand. STORES=replicated: stores that fail over.
+STORES=clustered: Redis is a cluster then."""
 
 import asyncio
 import os
@@ -96,8 +97,8 @@ if __name__ == "__main__":
     if plan and plan not in VARIANTS:
         sys.exit(f"BREAK and PLAN must be one of {', '.join(VARIANTS)}")
     stores = os.environ.get("STORES", "")
-    if stores and (stores != "replicated" or plan):
-        sys.exit("STORES must be replicated, and goes with neither BREAK nor PLAN")
+    if stores and (stores not in {"replicated", "clustered"} or plan):
+        sys.exit("STORES must be replicated or clustered, and goes with neither BREAK nor PLAN")
     seed, minutes = seed_of_run(), minutes_of_run()
-    this = replicated(minutes) if stores else course(minutes, plan)
+    this = replicated(minutes, clustered=stores == "clustered") if stores else course(minutes, plan)
     sys.exit(not asyncio.run(main(seed, minutes, variant, this, stores or "seed")))

@@ -293,6 +293,7 @@ async def arena_in(
     *,
     three_nodes: bool,
     replicated: bool,
+    clustered: bool,
     roll: Roll | None = None,
 ) -> AsyncIterator[Arena]:
     """Start everything, and stop it at the end. `variant` names the broken variant, or is empty;
@@ -307,7 +308,9 @@ async def arena_in(
         share = partial(random.Random(seed).uniform, 0, 1)
         ports = {store: lab.servers[store].port for store in STORES}
         proxies = {store: await exits.enter_async_context(proxy_to(ports[store], share)) for store in STORES}
-        failovers = await exits.enter_async_context(failovers_in(folder, lab.settings)) if replicated else None
+        failovers = None
+        if replicated:
+            failovers = await exits.enter_async_context(failovers_in(folder, lab.settings, clustered=clustered))
         own = {"PYTHONPATH": str(PROJECT), "BREAK": variant}
         if releases:
             own = {**releases["old"].environment, **ROLL_SETTINGS}

@@ -1,5 +1,5 @@
-"""Stores as in production, each with its own failover: PostgreSQL with a synchronous standby, Redis with a Sentinel,
-MongoDB on three nodes. What happens to a primary, and what then has to serve."""
+"""Stores as in production, each with its own failover: PostgreSQL with a synchronous standby, Redis with a Sentinel or
+as a cluster, MongoDB on three nodes. What happens to a primary, and what then has to serve."""
 
 import asyncio
 import signal
@@ -13,12 +13,14 @@ from anyio import to_thread
 from pydantic import SecretStr
 
 from config import Settings
+from tests.chaos import redis_cluster
 from tests.chaos.replica_set import PATIENCE, ReplicaSet, three_nodes_in
 from tests.chaos.schedule import Kind
 from tests.chaos.witness import Witness, to_mongodb, to_postgresql, witnessed
 from tests.under_test import migrate
 from tristore.embedded.process import LOOPBACK, end, family
 from tristore.embedded.servers import Store
+from tristore.testing.cluster import RedisCluster, cluster_in
 from tristore.testing.lab import until
 from tristore.testing.replication import Replication, replication_in
 from tristore.testing.sentinel import Sentinel, sentinel_in
@@ -39,16 +41,28 @@ class Outage:
     serves: float
     """When the store took the app's kind of write again. Both by the monotonic clock."""
 
-    def refused_for(self, refusals: Sequence[tuple[float, str]], until: float, witness: Witness | None) -> float:
-        """The longest time for which the store had served, and a client was still refused because of it. Seconds."""
-        late = [at for at, store in refusals if store == self.store and self.serves < at < until]
-        return max((at - max(self.serves, witness.last_failure(at) if witness else 0) for at in late), default=0.0)
+    def refused_for(
+        self,
+        refusals: Sequence[tuple[float, str]],
+        until: float,
+        witness: Witness | None,
+        was_starved: Callable[[float], bool] = lambda _: False,
+    ) -> float:
+        """The longest time for which the store had served, and a client was still refused because of it. Seconds. Once
+        nobody was refused for as long as it may last, it is over: a later refusal counts unless the machine starved."""
+        longest, last = 0.0, self.serves
+        for at in sorted(at for at, store in refusals if store == self.store and self.serves < at < until):
+            if at - last > SOON and was_starved(at):
+                continue
+            last = at
+            longest = max(longest, at - max(self.serves, witness.last_failure(at) if witness else 0))
+        return longest
 
 
 @dataclass
 class Failovers:
     postgres: Replication
-    redis: Sentinel
+    redis: Sentinel | RedisCluster
     mongodb: ReplicaSet
     witnesses: Mapping[Store, Witness]
     """Of the stores without which a client is refused."""
@@ -60,7 +74,9 @@ class Failovers:
 
     @property
     def redis_now(self) -> str:
-        """Past the Sentinel."""
+        """Past the Sentinel. Of a cluster any node, which tells the others."""
+        if isinstance(self.redis, RedisCluster):
+            return f"redis://:{self.redis.password}@{LOOPBACK}:{self.redis.nodes[0].port}/0"
         primary = self.redis.primary
         return f"redis://:{primary.password}@{LOOPBACK}:{primary.server.port}/0"
 
@@ -68,16 +84,26 @@ class Failovers:
     async def strike(self, kind: Kind, store: Store) -> AsyncIterator[None]:
         """The block begins when another server has taken over. After it the first one comes back."""
         away = time.monotonic()
-        async with KINDS[store, kind](self):
+        async with self._goes(kind, store):
             self.outages.append(Outage(store, kind, away, time.monotonic()))
             yield
 
-    def refused(self, refusals: Sequence[tuple[float, str]]) -> list[tuple[Outage, float]]:
+    def _goes(self, kind: Kind, store: Store) -> AbstractAsyncContextManager[None]:
+        if store == "redis" and isinstance(self.redis, RedisCluster):
+            return redis_cluster.KINDS[kind](
+                self.redis, f"{{{len(self.outages)}}}"
+            )  # now of one primary, now of another
+        return KINDS[store, kind](self)
+
+    def refused(
+        self, refusals: Sequence[tuple[float, str]], was_starved: Callable[[float], bool]
+    ) -> list[tuple[Outage, float]]:
+        """Each outage, and for how many seconds after it clients were refused. `was_starved`: at that time."""
         found = []
         for outage in self.outages:
             later = [other.away for other in self.outages if other.store == outage.store and other.away > outage.away]
             until, witness = min([*later, outage.serves + LATER]), self.witnesses.get(outage.store)
-            found.append((outage, outage.refused_for(refusals, until, witness)))
+            found.append((outage, outage.refused_for(refusals, until, witness, was_starved)))
         return found
 
 
@@ -116,30 +142,37 @@ async def _postgres_switched(of: Failovers) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _redis_killed(of: Failovers) -> AsyncIterator[None]:
-    of.redis.primary.signal(signal.SIGKILL)
-    await of.redis.until_promoted()
+    redis = _with_sentinel(of)
+    redis.primary.signal(signal.SIGKILL)
+    await redis.until_promoted()
     try:
         yield
     finally:
-        await of.redis.replica.start()
-        await of.redis.replica.follow(of.redis.primary)
+        await redis.replica.start()
+        await redis.replica.follow(redis.primary)
 
 
 @asynccontextmanager
 async def _redis_hangs(of: Failovers) -> AsyncIterator[None]:
-    of.redis.primary.signal(signal.SIGSTOP)
-    await of.redis.until_promoted()
+    redis = _with_sentinel(of)
+    redis.primary.signal(signal.SIGSTOP)
+    await redis.until_promoted()
     try:
         yield
     finally:
-        of.redis.replica.signal(signal.SIGCONT)
-        await of.redis.replica.follow(of.redis.primary)
+        redis.replica.signal(signal.SIGCONT)
+        await redis.replica.follow(redis.primary)
 
 
 @asynccontextmanager
 async def _redis_switched(of: Failovers) -> AsyncIterator[None]:
-    await of.redis.switch_over()
+    await _with_sentinel(of).switch_over()
     yield
+
+
+def _with_sentinel(of: Failovers) -> Sentinel:
+    assert isinstance(of.redis, Sentinel)
+    return of.redis
 
 
 @asynccontextmanager
@@ -207,10 +240,13 @@ KINDS: dict[tuple[Store, Kind], Failover] = {
 
 
 @asynccontextmanager
-async def failovers_in(folder: Path, settings: Settings) -> AsyncIterator[Failovers]:
+async def failovers_in(folder: Path, settings: Settings, *, clustered: bool) -> AsyncIterator[Failovers]:
+    """`clustered`: whether Redis is a cluster."""
     async with AsyncExitStack() as exits:
         postgres = await exits.enter_async_context(replication_in(folder / "replication"))
-        redis = await exits.enter_async_context(sentinel_in(folder / "sentinel"))
+        redis: Sentinel | RedisCluster = await exits.enter_async_context(
+            cluster_in(folder / "cluster") if clustered else sentinel_in(folder / "sentinel")
+        )
         mongodb = await exits.enter_async_context(three_nodes_in(folder))
         write = await exits.enter_async_context(to_mongodb(mongodb))
         witnesses: dict[Store, Witness] = {

@@ -37,6 +37,12 @@ class Machine:
         """Seconds in which the lab's own loop stood still, or an app had work to do and no core to do it."""
         return sum(seconds for at, seconds in self._lost if start <= at <= end)
 
+    def was_starved(self, at: float) -> bool:
+        """Whether who was late at that time may have been. It is counted as spared then."""
+        is_spared = self.lost_between(at - 2, at) > STARVED_SECONDS
+        self.spared += is_spared
+        return is_spared
+
     @property
     def lost(self) -> float:
         return self.lost_between(0, float("inf"))

@@ -31,6 +31,8 @@ class Course:
     """Whether MongoDB has them, without a proxy."""
     replicated: bool = False
     """Whether each store has its own form of failover, without a proxy."""
+    clustered: bool = False
+    """Whether Redis is a cluster then."""
     settling: float = 0
     """Seconds at the end of a round in which no fault begins: a failover takes its time."""
     roll: Roll | None = None
@@ -79,11 +81,11 @@ FAILOVERS = Plan(
 SETTLING_SECONDS = 15.0
 
 
-def replicated(minutes: float) -> Course:
+def replicated(minutes: float, *, clustered: bool) -> Course:
     """As `course`, on stores that fail over."""
     seconds = minutes * 60
     number = max(1, round(seconds / ROUND_SECONDS))
-    return Course(FAILOVERS, number, seconds / number, replicated=True, settling=SETTLING_SECONDS)
+    return Course(FAILOVERS, number, seconds / number, replicated=True, clustered=clustered, settling=SETTLING_SECONDS)
 
 
 def rolled(minutes: float, roll: Roll) -> Course:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from redis.asyncio import Redis
-
 from tests.chaos.arena import POLL_SECONDS, PURGE_SECONDS, Arena, arena_in
 from tests.chaos.checks import Checks
 from tests.chaos.client import Client
@@ -24,7 +22,7 @@ from tests.chaos.memory import History, Tally, Violation
 from tests.chaos.plans import Course
 from tests.chaos.roll import MIXES
 from tests.chaos.schedule import Fault
-from tests.chaos.snapshot import query, take
+from tests.chaos.snapshot import query, redises, take
 from tristore.outbox.pauses import PAUSE_SECONDS
 from tristore.outbox.repository import LEASE_SECONDS, LONGEST_DELAY
 from tristore.testing.lab import until
@@ -66,8 +64,9 @@ class Run:
         assert await self.clients[0].register(keeper)
         # Both waits are for a broken variant that commits late: the user, and then the token, may not be there yet.
         await until(partial(self._make_admin, keeper.id), WARM_UP_SECONDS)
-        async with Redis.from_url(self.arena.settings.dsn("redis_dsn")) as redis:
-            await redis.flushall()
+        async with redises(self.arena.settings) as primaries:
+            for redis in primaries.values():
+                await redis.flushall()
         assert await self.clients[0].sign_in(keeper)
         for capacity in CAPACITIES:
             await until(partial(self.clients[0].open_course_of, keeper, capacity), WARM_UP_SECONDS)
@@ -133,7 +132,7 @@ class Run:
         if (failovers := self.arena.failovers) is None:
             return []
         told = []
-        for outage, refused in failovers.refused(self.tally.refusals):
+        for outage, refused in failovers.refused(self.tally.refusals, self.machine.was_starved):
             took = outage.serves - outage.away
             told.append(f"{outage.store} {outage.kind}: {took:.1f} s without a primary, {refused:.1f} s more refused")
             late = refused - self.machine.lost_between(outage.serves, outage.serves + refused)
@@ -182,7 +181,7 @@ async def prepared(seed: int, folder: Path, variant: str, course: Course) -> Asy
     more = {name: value for guest in present for name, value in guest.settings.items()}
     for guest in present:
         await guest.arrive()
-    kinds = {"three_nodes": course.three_nodes, "replicated": course.replicated}
+    kinds = {"three_nodes": course.three_nodes, "replicated": course.replicated, "clustered": course.clustered}
     starting = arena_in(folder, variant, seed, more, **kinds, roll=course.roll)
     async with starting as arena, Machine(lambda: [app.pid for app in arena.apps]).watched() as machine:
         tally = Tally()

@@ -2,7 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from config import Settings
 from tristore.stores.lineage import NAME
 
 CACHE_KEY = re.compile(
-    r"cache:\d+:(?P<history>[0-9A-Fa-f.]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}(?P<lease>:lease)?"
+    r"cache:\d+:(?P<history>[0-9A-Fa-f.-]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}(?P<lease>:lease)?"
 )
 PROFILES = """
 SELECT CAST(u.id AS text) AS id, username, email, role, version, language_preference AS language, cefr_level AS level,
@@ -91,19 +92,35 @@ async def _cache(settings: Settings, another_release: bool) -> list[Entry]:
     """What the apps may read. Raises ValueError for a key that it cannot read: it would be checked no more."""
     entries = []
     [lineage] = await query(settings, NAME)
-    async with Redis.from_url(settings.dsn("redis_dsn")) as redis:
-        history = f"{(await redis.info('replication'))['master_replid']}.{next(iter(lineage.values()))}"
-        async for key in redis.scan_iter("cache:*", count=1000):
-            match = CACHE_KEY.fullmatch(key.decode())
-            if match is None and another_release:
-                continue
-            if match is None:
-                raise ValueError(f"no key of the cache: {key!r}")
-            value: Any = await redis.get(key)
-            if value and not match["lease"] and match["history"] == history:
-                head, _, body = value.partition(b":")
-                entries.append(Entry(match["kind"], match["id"], head[:1].decode(), int(head[1:]), body))
+    async with redises(settings) as primaries:
+        for history, redis in primaries.items():
+            async for key in redis.scan_iter("cache:*", count=1000):
+                match = CACHE_KEY.fullmatch(key.decode())
+                if match is None and another_release:
+                    continue
+                if match is None:
+                    raise ValueError(f"no key of the cache: {key!r}")
+                value: Any = await redis.get(key)
+                if value and not match["lease"] and match["history"] == f"{history}.{next(iter(lineage.values()))}":
+                    head, _, body = value.partition(b":")
+                    entries.append(Entry(match["kind"], match["id"], head[:1].decode(), int(head[1:]), body))
     return entries
+
+
+@asynccontextmanager
+async def redises(settings: Settings) -> AsyncIterator[Mapping[str, Redis]]:
+    """The server, or all primaries of the cluster that it belongs to, by the history that names of keys have there."""
+    dsn, found = settings.dsn("redis_dsn"), {}
+    async with AsyncExitStack() as exits:
+        first: Any = await exits.enter_async_context(Redis.from_url(dsn))
+        if not (await first.info("cluster"))["cluster_enabled"]:
+            found[(await first.info("replication"))["master_replid"]] = first
+        else:
+            for port in {int(owner[1]) for _, _, owner, *_ in await first.execute_command("CLUSTER SLOTS")}:
+                redis: Any = await exits.enter_async_context(Redis.from_url(re.sub(r":\d+/", f":{port}/", dsn)))
+                epoch = (await redis.execute_command("CLUSTER INFO"))["cluster_my_epoch"]
+                found[f"{(await redis.info('replication'))['master_replid']}-{epoch}"] = redis
+        yield found
 
 
 def grouped(documents: Sequence[Row], by: str) -> dict[str, list[Row]]:

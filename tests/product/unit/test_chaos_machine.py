@@ -1,8 +1,9 @@
-"""The fault lab knows when it was the machine that was late."""
+"""The fault lab knows when the machine was late, and how long a failover kept clients from their answers."""
 
 import asyncio
 import time
 
+from tests.chaos.failovers import SOON, Outage
 from tests.chaos.machine import BEAT_SECONDS, LATE_SECONDS, Machine
 
 
@@ -25,3 +26,19 @@ def test_a_beat_that_waits_for_work_is_not_starved() -> None:
     assert machine.lost == 2
     machine.beat(due=5, came=5, waited=0.5)
     assert machine.lost_between(4.5, 5) == 0.5
+
+
+def test_who_was_late_on_a_starved_machine_is_spared_and_counted() -> None:
+    machine = Machine()
+    machine.beat(due=10, came=11)
+    assert [machine.was_starved(at) for at in (10.5, 11.5, 13.5)] == [False, True, False]
+    assert machine.spared == 1
+
+
+def test_refusals_of_a_failover_end_when_nobody_was_refused_for_a_while() -> None:
+    outage, later = Outage("postgresql", "kill", away=9, serves=10), 10 + 2 * SOON + 1
+    refused = [(10.5, "postgresql"), (11.0, "postgresql"), (11.5, "mongodb"), (later, "postgresql")]
+    assert outage.refused_for(refused, 30, None) == later - 10  # on a machine that had time it counts
+    assert outage.refused_for(refused, 30, None, was_starved=lambda _: True) == 1
+    going_on = [(10 + SOON * n / 2, "postgresql") for n in range(1, 9)]
+    assert outage.refused_for(going_on, 30, None, was_starved=lambda _: True) == 4 * SOON
