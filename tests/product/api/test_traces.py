@@ -34,6 +34,7 @@ async def test_a_request_its_calls_and_what_is_delivered_later_name_each_other(
     kept: Kept, settings: Settings, watched: Stores
 ) -> None:
     late = settings.model_copy(update={"effects_deadline": 1e-6})  # no effect is applied at once
+    await watched.mongodb.require_migrated()  # also where a connection is open, so that a command is sent in one turn
     async with client_of(create_app(late, watched)) as client:
         assert (await client.post("/users/register", json=account())).status_code == 201
         request = kept.one("POST /users/register")
