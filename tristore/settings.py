@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from tristore.errors import StoreName
-from tristore.production import dsn_problems, is_in_the_clear, trusts_everybody
+from tristore.production import dsn_problems, is_in_the_clear, is_well_known, trusts_everybody
 from tristore.stores.dsn import Dsn, read_mongodb, read_postgres, read_redis, read_smtp
 
 S = TypeVar("S", bound="TristoreSettings")
@@ -232,7 +232,7 @@ class TristoreSettings(BaseSettings):
                 if origin in self.cors_origins
             ]
         if trusts_everybody(self.trusted_proxies):
-            problems.append("TRUSTED_PROXIES holds every address: any client could name the address it is counted by")
+            problems.append("TRUSTED_PROXIES holds most addresses: any client could name the address it is counted by")
         problems += self._mail_problems()
         limits = [getattr(self, name) for name in type(self).model_fields if name.startswith("rate_limit_")]
         if limits and not any(limits):
@@ -249,6 +249,8 @@ class TristoreSettings(BaseSettings):
         elif server := self.mail_server:
             if is_in_the_clear(server):
                 yield "MAIL_DSN has starttls=never, and leads to another machine: whoever is between reads all mail"
+            if is_well_known([server.password], self.known_passwords):
+                yield "MAIL_DSN has a well-known password"
             if self.mail_from == NOBODY:
                 yield "MAIL_FROM is not set"
             if not self.public_url or self.public_url.scheme != "https":

@@ -146,6 +146,16 @@ def test_secrets_are_read_from_files_and_count_for_more_than_the_env_file(
     ("dsn", "problem"),
     [
         ({"redis_dsn": "rediss://:elevenchars@cache/0"}, "REDIS_DSN has a password of fewer than 12"),
+        ({"redis_dsn": "rediss://:mysecretpassword@cache/0"}, "REDIS_DSN has a password that few guesses would find"),
+        (
+            {"postgres_dsn": "postgresql://application1:application1@db/?ssl=require"},
+            "POSTGRES_DSN has a password that few",
+        ),
+        ({"redis_dsn": f"rediss://:elevenchars@cache/0?password={PASSWORD}"}, "REDIS_DSN has a password of fewer"),
+        (
+            {"redis_dsn": f"rediss+sentinel://:{PASSWORD}@a/main?sentinel_password=elevenchars"},
+            "REDIS_DSN has a password",
+        ),
         ({"redis_dsn": f"redis://:{PASSWORD}@cache/0"}, "REDIS_DSN has no TLS"),
         ({"redis_dsn": f"redis+sentinel://:{PASSWORD}@a,b/main"}, "REDIS_DSN has no TLS"),
         ({"redis_dsn": f"redis+sentinel://:{PASSWORD}@127.0.0.1/main"}, "REDIS_DSN has no TLS"),
@@ -153,6 +163,7 @@ def test_secrets_are_read_from_files_and_count_for_more_than_the_env_file(
         ({"postgres_dsn": f"postgresql://app:{PASSWORD}@db/app?sslmode=prefer"}, "POSTGRES_DSN has no TLS"),
         ({"postgres_dsn": f"postgresql://app:{PASSWORD}@127.0.0.1,db/app"}, "POSTGRES_DSN has no TLS"),
         ({"mongodb_dsn": f"mongodb://app:{PASSWORD}@db/"}, "MONGODB_DSN has no TLS"),
+        ({"mongodb_dsn": f"mongodb://app:{PASSWORD}@localhost/?replicaSet=rs0"}, "MONGODB_DSN has no TLS"),
         ({"mongodb_dsn": f"mongodb+srv://app:{PASSWORD}@db.example/?tls=false"}, "MONGODB_DSN has no TLS"),
     ],
 )
@@ -164,7 +175,15 @@ def test_production_wants_long_passwords_and_tls_unless_the_network_is_trusted(
     make(**SAFE | dsn | {next(iter(dsn)).replace("dsn", "trusted_network"): True})
 
 
-@pytest.mark.parametrize("dsn", ["redis://:changeme@cache/0", "rediss+sentinel://a/main?sentinel_password=redis"])
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "redis://:changeme@cache/0",
+        "redis://:Change-Me@cache/0",
+        f"redis://:redis@cache/0?password={PASSWORD}",  # redis-py takes the first one
+        "rediss+sentinel://a/main?sentinel_password=redis",
+    ],
+)
 def test_a_trusted_network_does_not_excuse_a_well_known_password(dsn: str) -> None:
     with pytest.raises(ValidationError, match="REDIS_DSN has a well-known password"):
         make(**SAFE | {"redis_dsn": dsn}, redis_trusted_network=True)
@@ -175,10 +194,11 @@ def test_a_trusted_network_does_not_excuse_a_well_known_password(dsn: str) -> No
     [
         {"redis_dsn": f"redis://:{PASSWORD}@[::1]:6379/0"},
         {"redis_dsn": f"unix:///run/redis?password={PASSWORD}"},
-        {"redis_dsn": f"rediss+sentinel://:{PASSWORD}@a,b/main?sentinel_password=x"},
+        {"redis_dsn": f"rediss+sentinel://:{PASSWORD}@a,b/main?sentinel_password={PASSWORD}"},
         {"redis_dsn": f"rediss+cluster://:{PASSWORD}@a,b"},
         {"postgres_dsn": f"postgresql://app:{PASSWORD}@/app?host=/run/postgresql"},
-        {"mongodb_dsn": f"mongodb://app:{PASSWORD}@localhost,127.0.0.2:27018/"},
+        {"mongodb_dsn": f"mongodb://app:{PASSWORD}@127.0.0.2:27018/?directConnection=true"},
+        {"trusted_proxies": ["10.0.0.0/8", "fc00::/7", "2606:4700::/32", "::ffff:10.0.0.0/104"]},
     ],
 )
 def test_production_takes_tls_and_needs_none_within_a_machine(dsn: dict[str, str]) -> None:
@@ -191,6 +211,10 @@ def test_production_takes_tls_and_needs_none_within_a_machine(dsn: dict[str, str
         ({"trusted_proxies": ["0.0.0.0/0"]}, "TRUSTED_PROXIES"),
         ({"trusted_proxies": ["10.0.0.0/8", "::/0"]}, "TRUSTED_PROXIES"),
         ({"trusted_proxies": ["0.0.0.0/1", "128.0.0.0/1"]}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": ["128.0.0.0/2"]}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": ["2000::/3"]}, "TRUSTED_PROXIES"),  # all of today's Internet
+        ({"trusted_proxies": ["::ffff:0:0/96"]}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": ["::/64"]}, "TRUSTED_PROXIES"),
         ({"cors_origins": ["null"], "cors_allow_credentials": True}, "CORS_ORIGINS has null"),
         ({"sql_echo": True}, "SQL_ECHO"),
     ],
@@ -223,6 +247,7 @@ def test_production_needs_to_be_told_of_mail() -> None:
     ("change", "problem"),
     [
         ({"mail_dsn": ""}, "MAIL_DSN is not set: MAIL_DSN=off sends no mail"),
+        ({"mail_dsn": "smtp://app:changeme@mail.example.com"}, "MAIL_DSN has a well-known password"),
         ({"mail_dsn": "smtp://mail.example.com?starttls=never"}, "MAIL_DSN has starttls=never"),
         ({"public_url": ""}, "PUBLIC_URL is not set"),
         ({"public_url": "http://app.example.com"}, "PUBLIC_URL is not set, or not https"),
