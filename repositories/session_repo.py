@@ -130,9 +130,9 @@ class SessionRepository:
         return str(row["sessions"]).encode()
 
     async def add(self, session: AsyncSession, new: Mapping[str, object]) -> None:
-        """Add a session, with what `ADD` names, and forget those of the user that are over."""
-        is_over = (Session.user_id == new["user_id"], Session.expires_at < func.now())
-        await session.execute(delete(Session).where(*is_over))
+        """Add a session, with what `ADD` names, and forget those of the user that are over, and have no copies."""
+        is_over = or_(Session.expires_at < func.now(), Session.revoked_at < func.now() - self._copies_last)
+        await session.execute(delete(Session).where(Session.user_id == new["user_id"], is_over))
         await session.execute(ADD, new)
 
     async def revoke(

@@ -119,9 +119,8 @@ class UserRepository:
         """Leave nothing of the row but the id and the time. Returns the new version, None for an unknown user."""
         # The update alone takes a lock that does not wait for whoever holds the user.
         await session.execute(select(User.id).where(User.id == user_id).with_for_update())
-        gone = {"username": None, "email": None, "password_hash": None, "role": "learner"}
-        gone |= {"email_verified_at": None, "disabled_at": None}
-        defaults = {"language_preference": "en", "cefr_level": "A1", "updated_at": func.now()}
+        gone = dict.fromkeys(("username", "email", "password_hash", "email_verified_at", "disabled_at"))
+        defaults = {"role": "learner", "language_preference": "en", "cefr_level": "A1", "updated_at": func.now()}
         times = {"version": User.version + 1, "erased_at": func.coalesce(User.erased_at, func.now())}
         query = update(User).where(User.id == user_id).values(**gone, **defaults, **times).returning(User.version)
         return await session.scalar(query)

@@ -114,11 +114,11 @@ async def change_password(
     await auth.change_password(who, change)
 
 
-@router.delete("/me", status_code=202, summary="Erase the caller from all stores", response_class=Response, **recent())
+@router.delete("/me", status_code=202, summary="Erase the caller in all stores", response_class=Response, **recent(409))
 @security_event("erasure")
 async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
-    """At once from sight; from each store as soon as it answers. What is kept names nobody."""
-    await privacy.erase(caller.id)
+    """At once from sight; from each store as soon as it answers. What is kept names nobody. The last admin stays."""
+    await privacy.erase(caller.id, is_admin=caller.role == "admin")
 
 
 @router.get("/me/activity", summary="What the caller did, newest first")

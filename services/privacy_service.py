@@ -11,11 +11,11 @@ from repositories.activity_repo import ActivityRepository
 from repositories.user_repo import UserRepository
 from services.effects import EraseDocuments, EraseDocumentsAgain, ForgetProfile, InvalidateProfile, user_key
 from services.personal import PERSONAL, Sources
+from services.user_service import LastAdmin
 from tristore import personal
 from tristore.cache.invalidation import Invalidation
 from tristore.errors import InProgress, found
 from tristore.outbox.relay import Outbox
-from tristore.personal import Pieces
 
 
 class PrivacyService:
@@ -39,11 +39,13 @@ class PrivacyService:
         self._purge_seconds = purge_seconds
         self._exporting: set[uuid.UUID] = set()
 
-    async def erase(self, user_id: uuid.UUID) -> None:
+    async def erase(self, user_id: uuid.UUID, *, is_admin: bool = False) -> None:
         """Erase a user: from PostgreSQL at once, but for the id and the time, and for what `PERSONAL` says. MongoDB and
         Redis are owed it, twice, because what was under way may arrive after the first pass. Asked again, all of it
-        happens again. Raises NotFound, StoreUnavailable."""
+        happens again. `is_admin`: another one must stay. Raises LastAdmin, NotFound, StoreUnavailable."""
         async with self._unit_of_work() as uow:
+            if is_admin and await self._users.lock_admins(uow.session) == [user_id]:
+                raise LastAdmin
             version = found(await self._users.erase(uow.session, user_id))
             await personal.erase_rows(PERSONAL, self._sources, uow, user_id)
             await uow.record()  # streams are locked in the order of their names, and the user's are the last of these
@@ -62,7 +64,7 @@ class PrivacyService:
         """Newest first. The cursor is the id of the last one seen. Raises StoreUnavailable."""
         return ActivityPage(**vars(await self._activity.page(user_id, limit, cursor)))
 
-    async def export(self, who: SignedIn) -> Pieces:
+    async def export(self, who: SignedIn) -> personal.Pieces:
         """All that the three stores hold of a user, as one JSON document in pieces; `services.personal.Export` is its
         shape. Every entity is read once before the first piece. Each process makes one of a user at a time. Raises
         InProgress, NotFound, StoreUnavailable."""
@@ -75,4 +77,4 @@ class PrivacyService:
         except BaseException:
             self._exporting.discard(user_id)
             raise
-        return Pieces(pieces, partial(self._exporting.discard, user_id))
+        return personal.Pieces(pieces, partial(self._exporting.discard, user_id))

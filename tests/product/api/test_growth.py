@@ -9,6 +9,7 @@ from tests.product.people import account, register, sign_in
 from tristore.errors import InProgress
 from tristore.models import new_id
 from tristore.stores.stores import Stores
+from tristore.testing.outbox import query
 from tristore.testing.stores import client_of
 from wiring import Services
 
@@ -23,6 +24,20 @@ async def test_of_many_sessions_the_oldest_end(settings: Settings, stores: Store
         assert (await client.post("/auth/logout", headers=signed_in[3])).status_code == 204
         signed_in.append(await sign_in(client, body["email"], body["password"]))
         assert [await status(client, headers) for headers in signed_in[2:]] == [200, 401, 200, 200]
+
+
+async def test_what_has_ended_is_forgotten_once_nobody_has_a_copy(settings: Settings, stores: Stores) -> None:
+    body = account()
+    async with client_of(create_app(settings.model_copy(update={"sessions_per_user": 2}), stores)) as client:
+        user = (await client.post("/users/register", json=body)).json()["user_id"]
+
+        async def kept_after_a_sign_in() -> int:
+            await sign_in(client, body["username"], body["password"])
+            return int((await query(stores, "SELECT count(*) AS n FROM sessions WHERE user_id = :id", id=user))[0].n)
+
+        assert [await kept_after_a_sign_in() for _ in range(4)] == [1, 2, 3, 4]
+        await query(stores, "UPDATE sessions SET revoked_at = now() - interval '1h' WHERE revoked_at < now()")
+        assert await kept_after_a_sign_in() == 3
 
 
 async def status(client: httpx.AsyncClient, headers: dict[str, str]) -> int:
