@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from tristore.http.descriptors import most_connections
 from tristore.http.middleware import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from tristore.http.refusals import Refusal, Refused
+from tristore.http.unread import Unread, give_up_the_largest
 
 DISCARD_SECONDS, DISCARD_BYTES = 2, 32 * 2**20
 """So much of a body is still read after its request was answered. Most clients send all of it before they read the
@@ -26,6 +27,9 @@ BODY_SECONDS, BODY_RATE = 10, 1000
 """A body that is awaited must bring so many bytes a second. It may save up so many seconds of silence."""
 MOST_HELD = 64 * 2**20
 """So many bytes of bodies, of all connections, are held for requests that are not answered yet."""
+MOST_WAITING = 100
+"""So many requests may wait for their turn on a connection, with heads as large as one may have. asyncio reads 256 KB
+at once, which are 14,000 small requests, and each takes 3 KB of memory."""
 MOST_REFUSED = 100
 """So many connections above the most are told so. Any other is closed at once."""
 BYTES_OF_A_CHUNK = 6
@@ -43,7 +47,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     Also: what is not HTTP gets its answer in its turn, and as a problem; trailers do not become headers; the rest of a
     body whose request is answered is discarded for a moment; a stream ends with its connection, although requests wait
-    behind it.
+    behind it; where too many wait, the last that may is answered with `Connection: close`, and a client sends the
+    others again on another one; an answer that nobody takes ends with its connection.
 
     httptools has no bounds of its own. What is neither body nor its smallest chunks (heads, trailers, extensions of
     chunks, empty lines) is counted as it comes, and refused above the largest head: nothing of it waits in memory. A
@@ -58,6 +63,8 @@ class HttpProtocol(HttpToolsProtocol):
     _in_head = False
     _head_room = MAX_HEADER_BYTES
     """Bytes that the names and values of its headers may have yet."""
+    _waiting_heads = 0
+    """Bytes of the heads of requests that wait for their turn."""
     _waits_since = math.inf
     """When the head that is awaited began, or the silence before it. In seconds of the loop."""
     _body_until = math.inf
@@ -70,6 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
         self._ending = _Ending(transport, self)
+        self.unread = Unread(transport)
         self._waits_since = self.loop.time()
         self._all = _servers.setdefault(self.server_state, _Server())
         if not self._all.is_swept:
@@ -93,7 +101,8 @@ class HttpProtocol(HttpToolsProtocol):
         except Refused as refused:
             self._refuse(*refused.args)
         except httptools.HttpParserError as error:
-            self._refuse(400, "This is not a request of HTTP/1.1.", reason=str(error))
+            if not isinstance(self.parser, _Discard):  # then we have stopped it ourselves
+                self._refuse(400, "This is not a request of HTTP/1.1.", reason=str(error))
         self._bound()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -104,9 +113,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._running.message_event.set()
         self._ending.close = self.transport.close  # no circle of references is left
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.unread.is_taken = True
+
     def shutdown(self) -> None:
         self._all.is_ending = True
-        if isinstance(self.parser, _Discard):
+        if isinstance(self.parser, _Discard) and not self._is_answering():
             self.transport.close()
         else:
             super().shutdown()
@@ -114,6 +127,11 @@ class HttpProtocol(HttpToolsProtocol):
     # The parser's calls
 
     def on_message_begin(self) -> None:
+        self._waiting_heads = self._waiting_heads + MAX_HEADER_BYTES - self._head_room if self.pipeline else 0
+        if len(self.pipeline) >= MOST_WAITING or self._waiting_heads > MAX_HEADER_BYTES:
+            self.cycle.keep_alive = False
+            self.parser = _Discard(self)  # type: ignore[assignment]  # has what we call of it
+            raise _TooManyWait
         super().on_message_begin()
         self._begun_here = self._in_head = True
         self._head_room = MAX_HEADER_BYTES
@@ -179,7 +197,8 @@ class HttpProtocol(HttpToolsProtocol):
         is worth nothing to the client: a close alone would wait for as long as nobody reads what is buffered of it."""
         if self._is_answering():
             self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
-        if self.transport.is_closing() or not (self.cycle.more_body or self.pipeline):
+        is_over = not (self.cycle.more_body or self.pipeline or isinstance(self.parser, _Discard))
+        if self.transport.is_closing() or is_over:
             self.transport.close()
             return
         self.pipeline.clear()
@@ -192,7 +211,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def end_if_late(self, now: float) -> None:
         """Refuse a head that has taken too long, and a body that comes too slowly. Close a connection that has been
-        silent since it was opened, or since an empty line."""
+        silent since it was opened, or since an empty line, and one that takes nothing of an answer."""
+        if self.unread.is_stuck(now):
+            log.info("reader_cut_off", bytes=self.unread.size)
+            self.unread.give_up()
+            return
         if isinstance(self.parser, _Discard):
             return
         if self.flow.read_paused:  # the client is not to blame
@@ -345,9 +368,11 @@ _servers: WeakKeyDictionary[ServerState, _Server] = WeakKeyDictionary()
 
 def _sweep(loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
     now = loop.time()
-    for connection in list(state.connections):
-        if isinstance(connection, HttpProtocol):
-            connection.end_if_late(now)
+    connections = [connection for connection in state.connections if isinstance(connection, HttpProtocol)]
+    for connection in connections:
+        connection.end_if_late(now)
+    if given_up := give_up_the_largest(connection.unread for connection in connections):
+        log.warning("readers_cut_off", connections=len(given_up))
     if state.connections:
         loop.call_later(1, _sweep, loop, state)
     else:
@@ -359,6 +384,10 @@ class _Ending:
 
     def __init__(self, transport: asyncio.Transport, protocol: HttpProtocol) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, protocol.end
+
+
+class _TooManyWait(Exception):
+    """Nothing more is parsed."""
 
 
 class _Nothing(list[tuple[bytes, bytes]]):

@@ -13,6 +13,9 @@ from uvicorn.server import ServerState
 
 from tristore.http.protocol import HttpProtocol
 
+LARGE = b"x" * 2**25
+"""More than the kernel buffers for a connection."""
+
 
 @dataclass
 class Seen:
@@ -30,6 +33,9 @@ def app_for(seen: Seen) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         seen.scopes.append(scope)
         if scope["path"] == "/early":
             await answer(send, b"early")
+            return
+        if scope["path"] == "/large":
+            await answer(send, LARGE)
             return
         if scope["path"] == "/close":
             await answer(send, b"closed", [(b"connection", b"close")])

@@ -9,11 +9,21 @@ from contextlib import suppress
 
 import pytest
 
-from tristore.http import protocol
+from tristore.http import protocol, unread
 from tristore.http.descriptors import most_connections
 from tristore.http.middleware import MAX_HEADER_BYTES
 from tristore.testing.endless import CHUNKED, ENDLESS
-from tristore.testing.raw_http import Seen, app_for, connection, exchange, only_connection, serving, statuses, until
+from tristore.testing.raw_http import (
+    LARGE,
+    Seen,
+    app_for,
+    connection,
+    exchange,
+    only_connection,
+    serving,
+    statuses,
+    until,
+)
 
 PIECE = 16_384
 
@@ -82,6 +92,51 @@ async def test_a_thousand_small_requests_on_one_connection_are_no_large_one(seen
             writer.write(request[50:])
         writer.write(b"GET /last HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
         assert statuses(await asyncio.wait_for(reader.read(), 30)) == [200] * 1001
+
+
+@pytest.mark.parametrize(("request_", "served"), [(b"", protocol.MOST_WAITING + 1), (b"X: %b\r\n" % (b"x" * 6000), 4)])
+async def test_only_so_many_requests_wait_for_their_turn(seen: Seen, request_: bytes, served: int) -> None:
+    """One is served meanwhile. The last one that waits is told to be the last."""
+    async with connection(seen) as (reader, writer):
+        server = await only_connection(seen)
+        server.data_received(b"GET /a HTTP/1.1\r\nHost: t\r\n%b\r\n" % request_ * 1000)
+        assert len(server.pipeline) == served - 1
+        writer.write(b"x" * 500_000)  # what nobody reads must not take the answers away
+        answers = await asyncio.wait_for(reader.read(), 10)
+    assert statuses(answers) == [200] * served
+    assert answers.count(b"connection: close") == 1
+
+
+async def ask_for_much(seen: Seen, writer: asyncio.StreamWriter) -> protocol.HttpProtocol:
+    server = await only_connection(seen)
+    writer.write(b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n")
+    await until(lambda: server.unread.size > 0)
+    return server
+
+
+async def test_an_answer_that_nobody_takes_ends_with_its_connection(seen: Seen) -> None:
+    async with connection(seen) as (reader, writer):
+        server = await ask_for_much(seen, writer)
+        now, size = server.loop.time(), server.unread.size
+        server.end_if_late(now)
+        await reader.readexactly(len(LARGE) // 2)
+        await until(lambda: server.unread.size < size)
+        server.end_if_late(now + unread.UNREAD_SECONDS - 1)
+        server.end_if_late(now + unread.UNREAD_SECONDS + 1)
+        assert server.unread.size > 0
+        server.end_if_late(now + 2 * unread.UNREAD_SECONDS + 1)
+        await until(lambda: not seen.state.connections)
+
+
+async def test_what_waits_for_its_clients_has_a_sum(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unread, "MOST_UNREAD", 2**20)
+    async with connection(seen) as (_, writer):
+        await ask_for_much(seen, writer)
+        async with connection(seen) as (reader, other):
+            other.write(b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n")
+            await asyncio.wait_for(reader.readuntil(b"begun"), 10)
+            await until(lambda: len(seen.state.connections) == 1)
+            assert not seen.gone.is_set()
 
 
 async def test_a_head_that_takes_too_long_is_refused(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
