@@ -1,4 +1,5 @@
-"""Names in the environment and in `.env` that look like settings and are none: most often one that is misspelt."""
+"""Names in the environment, in the secrets' folder and in `.env` that look like settings and are none: most often one
+that is misspelt."""
 
 import os
 import re
@@ -9,7 +10,7 @@ from difflib import get_close_matches
 import structlog
 from dotenv import dotenv_values
 
-from tristore.settings import TristoreSettings
+from tristore.settings import TristoreSettings, secrets_folder
 
 OTHERS = re.compile(r"\w+_(PASSWORD|PORT(_\w+)?|SERVICE_(HOST|PORT)\w*)|SECRETS_DIR")
 """What compose, Kubernetes and the server read or set beside them."""
@@ -24,7 +25,9 @@ def warn_of_misspelt(settings: TristoreSettings) -> None:
     """Log each once, by name and never by value."""
     file = settings.model_config.get("env_file")
     in_file = dotenv_values(str(file)) if file and settings.environment != "test" else {}
-    for name, meant in misspelt(type(settings), os.environ, in_file):
+    folder = secrets_folder()
+    around = [*os.environ, *(file.name for file in (folder.iterdir() if folder else ()))]
+    for name, meant in misspelt(type(settings), around, in_file):
         log.warning("unknown_setting", name=name, meant=meant, cure="It is not read. .env.example lists all settings.")
 
 
@@ -32,16 +35,23 @@ def misspelt(
     cls: type[TristoreSettings], environment: Iterable[str], file: Iterable[str]
 ) -> Iterator[tuple[str, str | None]]:
     """Each such name, and the setting that it is most like. In the file nothing else is expected; in the environment
-    there is much that is no business of ours."""
+    there is much that is no business of ours. What begins with the service's name is: settings have no prefix."""
     known = [name.upper() for name in cls.model_fields]
+    own = f"{cls.model_fields['app_name'].default.upper()}_"
     families = {word for word, number in Counter(map(_family, known)).items() if number >= FAMILY}
     for name in sorted({*environment, *file}):
         upper = name.upper()
         if upper in known or OTHERS.fullmatch(upper):
             continue
-        meant = next(iter(get_close_matches(upper, known, 1, ALIKE)), None)
-        if meant or name in file or _family(upper) in families:
+        meant = _prefixed(upper, known, own) or next(iter(get_close_matches(upper, known, 1, ALIKE)), None)
+        if meant or name in file or upper.startswith(own) or _family(upper) in families:
             yield name, meant
+
+
+def _prefixed(name: str, known: Iterable[str], own: str) -> str | None:
+    """The setting that has something before it. One of a single word, such as PORT, is the end of much else."""
+    ends = (one for one in known if name == own + one or ("_" in one and name.endswith(f"_{one}")))
+    return max(ends, key=len, default=None)
 
 
 def _family(name: str) -> str:
