@@ -13,7 +13,7 @@ from tristore.http.problems import problems
 from tristore.http.requests import address_of, client_of
 from tristore.http.security_log import security_event
 
-router = PrefixedRouter(prefix="/auth", tags=["auth"], about=__doc__)
+router = PrefixedRouter(prefix="/auth", tags=["auth"], about=__doc__, max_body_bytes=8192)
 
 
 @router.post(

@@ -24,12 +24,13 @@ ATTACKS: list[Callable[[Target], Awaitable[list[Row]]]] = [
     connections.endless,
     connections.slow,
     connections.unread,
+    connections.pipelines,
     connections.crowd,
     requests.large_bodies,
     requests.guesses,
     requests.floods,
     requests.growth,
-    requests.unread_exports,
+    requests.unread_answers,
     requests.hosts,
 ]
 

@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 from tests.attack.target import DESCRIPTORS, Row, Target, told
-from tristore.http.protocol import BODY_SECONDS, HEAD_SECONDS
+from tristore.http.protocol import BODY_SECONDS, HEAD_SECONDS, MOST_WAITING
 from tristore.testing.endless import CHUNKED, ENDLESS
 
-PIECE = 16_384
+PIECE, READ_AT_ONCE = 16_384, 2**18
 SIGN_IN = b"POST /auth/token HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded"
 """A route that reads a body although nobody has signed in."""
 SWEEP = 3
@@ -53,6 +53,28 @@ async def unread(target: Target) -> list[Row]:
     answers = await target.by_all(partial(target.send, begin, piece, 0.01))
     held = {*answers} == {"401"}
     return [Row("a body without end and without a token", target.attackers, "all 401", told(answers), held)]
+
+
+async def pipelines(target: Target) -> list[Row]:
+    """Requests one behind the other, without waiting for an answer: more than is read at once."""
+    request = b"GET /nowhere HTTP/1.1\r\n\r\n"
+    sent = 2 * READ_AT_ONCE // len(request)
+    most = 10 * MOST_WAITING  # some are answered while others still come
+    answered = []
+
+    async def attack() -> str:
+        reader, writer = await asyncio.open_connection(*target.where)
+        writer.write(request * sent)
+        answers = b""
+        with suppress(ConnectionError):
+            answers = await reader.read()
+        writer.transport.abort()
+        answered.append(answers.count(b"HTTP/1.1 "))
+        return ""
+
+    await target.by_all(attack)
+    what, bound = f"{sent} requests at once", f"at most {most} answered on each"
+    return [Row(what, target.attackers, bound, f"at most {max(answered)}", 0 < max(answered) <= most)]
 
 
 async def crowd(target: Target) -> list[Row]:

@@ -24,13 +24,22 @@ async def fill(stores: Stores, conversation: str) -> None:
     await stores.mongodb.database.messages.insert_many(numbered)
 
 
-async def ask(exits: ExitStack, base: httpx.URL, headers: dict[str, str]) -> socket.socket:
-    """Ask for the export and read nothing."""
+async def ask(
+    exits: ExitStack, base: httpx.URL, headers: dict[str, str], path: str = "/users/me/export"
+) -> socket.socket:
+    """Ask for it and read nothing."""
     reader = exits.enter_context(socket.socket())
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(reader, (base.host, base.port))
-    lines = ["GET /users/me/export HTTP/1.1", "Host: test", f"Authorization: {headers['Authorization']}", "", ""]
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Host: test",
+        "Connection: close",
+        f"Authorization: {headers['Authorization']}",
+        "",
+        "",
+    ]
     await loop.sock_sendall(reader, "\r\n".join(lines).encode())
     return reader

@@ -1,5 +1,5 @@
 """The page that shows a developer the mails which a service has kept instead of sending them. It is there while
-ENVIRONMENT is local and nowhere else: the links in it open accounts."""
+ENVIRONMENT is local and nowhere else, and for the developer alone: the links in it open accounts."""
 
 import email
 import re
@@ -10,7 +10,9 @@ from pathlib import Path
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
 
+from tristore.http.peers import is_of_our_user
 from tristore.settings import TristoreSettings
 
 NEWEST = 20
@@ -32,6 +34,8 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/mail")
 async def show_mail(request: Request) -> HTMLResponse:
+    if not is_of_our_user(request):
+        raise HTTPException(403, "This page is for whoever runs the service, at an address of the same machine.")
     settings: TristoreSettings = request.app.state.settings
     assert settings.mail_folder
     page = await to_thread.run_sync(_page, settings.mail_folder)

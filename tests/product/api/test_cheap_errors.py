@@ -33,7 +33,15 @@ async def test_how_many_more_errors_there_are_is_told(client: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize(("path", "most"), [("/users/register", 16_384), ("/conversations", 294_912)])
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("/users/register", 16_384),
+        ("/conversations", 294_912),
+        ("/auth/confirm-password", 8192),
+        ("/auth/password-reset/confirm", 8192),
+    ],
+)
 async def test_a_route_takes_no_more_than_it_needs(
     client: httpx.AsyncClient, path: str, most: int, chunked: bool
 ) -> None:
@@ -52,6 +60,8 @@ async def test_a_route_takes_no_more_than_it_needs(
 
 async def test_the_largest_valid_bodies_fit(client: httpx.AsyncClient) -> None:
     headers = await register(client)
+    form = {"username": LARGEST * 254, "password": LARGEST * 128, "device": LARGEST * 80}
+    assert (await client.post("/auth/token", data=form)).status_code == 401
     profile = {"bio": LARGEST * 1000, "display_name": LARGEST * 80}
     assert (await client.patch("/users/me", headers=headers, json=profile)).status_code == 200
     made = await client.post("/conversations", headers=headers, json={"title": LARGEST * 200})

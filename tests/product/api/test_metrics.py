@@ -70,6 +70,14 @@ async def test_with_a_token_only_who_has_it_may_read(
         assert await scrape(client, SCRAPER)
 
 
+async def test_who_guesses_the_token_is_counted_and_who_has_it_is_not(settings: Settings, stores: Stores) -> None:
+    changes = {"metrics_token": SecretStr(TOKEN), "rate_limit_anonymous": "2/minute"}
+    async with client_of(create_app(settings.model_copy(update=changes), stores)) as client:
+        guesses = [await client.get("/metrics", headers={"Authorization": f"Bearer {i}"}) for i in range(3)]
+        assert [guess.status_code for guess in guesses] == [401, 401, 429]
+        assert await scrape(client, SCRAPER)
+
+
 async def test_production_without_a_token_has_no_metrics(settings: Settings, stores: Stores) -> None:
     app = create_app(settings.model_copy(update={"environment": "production"}), stores)
     async with client_of(app) as client:
