@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bind_contextvars
 
 from tristore.links import LinkRepository, MayMail, Recipient, SendLink
 from tristore.models import new_id
@@ -37,7 +38,8 @@ class Prove(Protocol):
 
 
 class Recovery:
-    """Every method raises StoreUnavailable. What takes a token raises InvalidInput when it opens nothing."""
+    """Every method raises StoreUnavailable, and tells the security log whose account it is about. What takes a token
+    raises InvalidInput when it opens nothing."""
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class Recovery:
     async def ask_reset(self, address: str) -> None:
         """The same is done, and owed, whether anybody has the address or not: nothing tells."""
         account = await self._accounts.credentials(address)
+        if account:
+            bind_contextvars(user=str(account.user_id))
         await self._owe(SendLink(owner_id=account.user_id if account else new_id(), purpose="reset"))
 
     async def ask_verification(self, owner: uuid.UUID, may_mail: MayMail) -> None:
@@ -73,7 +77,7 @@ class Recovery:
     async def reset(self, token: SecretStr, new_password: SecretStr) -> None:
         """Set a new password and end all sessions. It proves the address too, and closes what a squatter may have
         begun: a change to another one. Raises InvalidInput for a weak password as well."""
-        owner = await self._links.owner("reset", token)
+        owner = await self._owner("reset", token)
         account = await self._accounts.credentials_of(owner)
         await self._hasher.refuse_weak(new_password, "new_password", account.own_names if account else ())
         password_hash = await self._hasher.hash(new_password)
@@ -81,8 +85,13 @@ class Recovery:
 
     async def verify(self, token: SecretStr) -> None:
         """Let the address hold that the link was sent to. Raises AlreadyTaken when it is somebody else's by now."""
-        owner = await self._links.owner("verify", token)
+        owner = await self._owner("verify", token)
         await self._prove(owner, lambda session: self._links.take(session, "verify", token))
+
+    async def _owner(self, purpose: str, token: SecretStr) -> uuid.UUID:
+        owner = await self._links.owner(purpose, token)
+        bind_contextvars(user=str(owner))
+        return owner
 
     async def _owe(self, mail: SendLink) -> None:
         if self._has_mail:

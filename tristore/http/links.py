@@ -149,7 +149,7 @@ async def _pressed(pages: Templates, name: str, sent: Opened, doing: Awaitable[N
         await doing
     except InvalidInput as error:
         if error.field == "new_password":  # the page has the token, which no error may have
-            return _page(pages, name, sent, state="weak")
+            return _page(pages, name, sent, 422, state="weak")
         return _page(pages, name, sent, 422, state="over")
     except (StoreUnavailable, TooManyRequests) as error:
         return _page(pages, name, sent, _status(error), state="later")

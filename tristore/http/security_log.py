@@ -6,6 +6,7 @@ they refuse somebody.
 
 from collections.abc import Callable
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 from starlette.requests import HTTPConnection
@@ -36,12 +37,20 @@ def event_of(endpoint: object) -> str | None:
     return event
 
 
+def _user_in_path(scope: Scope) -> dict[str, str]:
+    """Whose account it is also where nothing came of it."""
+    try:
+        return {"user": str(UUID(scope["path_params"]["user_id"]))}
+    except (KeyError, ValueError):  # none, or not an id: what a client writes into a path stays out of the log
+        return {}
+
+
 def note(scope: Scope, route: str | None, status: int) -> None:
     """Log the event of a request that has ended, if it has one."""
     event = event_of(getattr(scope.get("route"), "endpoint", None)) or REFUSALS.get(status)
     if event is None:
         return
-    who = {name: str(id_) for name, id_ in scope.get(WHO, {}).items()}
+    who = {name: str(id_) for name, id_ in scope.get(WHO, {}).items()} | _user_in_path(scope)
     outcome = "done" if status < 400 else "refused" if status < 500 else "failed"
     address = address_of(HTTPConnection(scope))
     log.info(event, outcome=outcome, status=status, method=scope["method"], route=route, address=address, **who)

@@ -19,7 +19,9 @@ from tests.product.people import WRONG, account, attempt, register, register_adm
 from tristore.http.security_log import event_of
 from tristore.models import new_id
 from tristore.stores.stores import Stores
+from tristore.testing.outbox import query
 from tristore.testing.stores import client_of
+from tristore.tokens import hash_of, new_token
 
 EVENTS = {
     "POST /auth/token": "sign_in",
@@ -147,6 +149,9 @@ async def test_a_role_is_changed_in_the_log_and_in_what_both_users_did(
     assert (await client.put(path, headers=learner, json=body)).status_code == 403
     refused = newest(logged)
     assert (refused["event"], refused["outcome"], refused["actor"]) == ("role_change", "refused", learner["X-User-Id"])
+    assert refused["user"] == learner["X-User-Id"]
+    assert (await client.put("/users/no-id/role", headers=admin, json=body)).status_code == 422
+    assert "user" not in newest(logged)
     assert (await client.put(path, headers=admin, json=body)).status_code == 200
     told = newest(logged)
     users = {"actor": admin["X-User-Id"], "user": learner["X-User-Id"]}
@@ -154,6 +159,40 @@ async def test_a_role_is_changed_in_the_log_and_in_what_both_users_did(
     for whose, action, other in [(admin, "changed_role", learner), (learner, "role_changed", admin)]:
         newest_activity = (await client.get("/users/me/activity", headers=whose)).json()["items"][0]
         assert (newest_activity["action"], newest_activity["other_user_id"]) == (action, other["X-User-Id"])
+
+
+@pytest.mark.parametrize(
+    ("path", "purpose", "sent", "outcomes"),
+    [
+        ("/auth/password-reset/confirm", "reset", "new_password", ["refused", "done"]),
+        ("/pages/reset-password", "reset", "password", ["refused", "done"]),
+        ("/auth/email-verification/confirm", "verify", "", ["done"]),
+        ("/pages/verify-email", "verify", "", ["done"]),
+    ],
+)
+async def test_what_a_link_opens_tells_whose_account_it_was(
+    client: httpx.AsyncClient, stores: Stores, logged: Logged, path: str, purpose: str, sent: str, outcomes: list[str]
+) -> None:
+    body, token = account(), new_token()
+    user = (await client.post("/users/register", json=body)).json()["user_id"]
+    link = "INSERT INTO email_links (owner_id, purpose, address, token_hash, expires_at)"
+    values = {"id": user, "purpose": purpose, "address": body["email"].lower(), "hash": hash_of(token)}
+    await query(stores, f"{link} VALUES (:id, :purpose, :address, :hash, now() + interval '1h')", **values)
+    for password, outcome in zip(("password123", "battery staple 7")[-len(outcomes) :], outcomes, strict=True):
+        form = {"token": token} | ({sent: password} if sent else {})
+        await (client.post(path, data=form) if path.startswith("/pages") else client.post(path, json=form))
+        told = newest(logged)
+        assert (told["user"], told["outcome"]) == (user, outcome)
+
+
+async def test_who_asks_for_a_new_password_is_told_of_the_account_that_it_is_for(
+    client: httpx.AsyncClient, logged: Logged
+) -> None:
+    body = account()
+    user = (await client.post("/users/register", json=body)).json()["user_id"]
+    for address, whose in ((body["email"], user), ("nobody@example.com", None)):
+        assert (await client.post("/auth/password-reset", json={"email": address})).status_code == 202
+        assert newest(logged).get("user") == whose
 
 
 async def test_a_route_without_an_event_tells_its_refusals_only(
