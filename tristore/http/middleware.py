@@ -25,7 +25,12 @@ from tristore.stores.postgres import start_budget
 from tristore.stores.replica import NOBODY, caller
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
-MAX_TARGET_BYTES, MAX_HEADER_BYTES = 4096, 16_384
+MAX_TARGET_BYTES, MAX_HEADER_BYTES, LINE_BYTES = 4096, 16_384, 32
+"""The last is what each header counts besides its name and value, as in HTTP/2 (RFC 9113, 6.5.2): the shortest one
+takes 180 bytes of memory, and each is looked at several times."""
+HEADERS_TOO_LARGE = (
+    f"Headers together may have {MAX_HEADER_BYTES} bytes, and each counts {LINE_BYTES} more than it has."
+)
 PREFLIGHT_SECONDS = 7200  # the longest that Chromium keeps one
 FORWARDED = {b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip", b"forwarded"}
 WITH_BODY = {"POST", "PUT", "PATCH"}
@@ -191,11 +196,11 @@ class SizeBounds:
             return 414, f"Path and query together may have {MAX_TARGET_BYTES} bytes."
         header_bytes, length = 0, b"0"
         for name, value in scope["headers"]:
-            header_bytes += len(name) + len(value)
+            header_bytes += len(name) + len(value) + LINE_BYTES
             if name == b"content-length":
                 length = value
         if header_bytes > MAX_HEADER_BYTES:
-            return 431, f"Headers together may have {MAX_HEADER_BYTES} bytes."
+            return 431, HEADERS_TOO_LARGE
         if not length.isdigit() or int(length) > self._max_body_bytes:
             return 413, f"The body may have {self._max_body_bytes} bytes."
         return None

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from tristore.http.descriptors import most_connections
-from tristore.http.middleware import MAX_HEADER_BYTES, MAX_TARGET_BYTES
+from tristore.http.middleware import HEADERS_TOO_LARGE, LINE_BYTES, MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from tristore.http.refusals import Refusal, Refused
 from tristore.http.unread import Unread, give_up_the_largest
 
@@ -34,8 +34,6 @@ MOST_REFUSED = 100
 """So many connections above the most are told so. Any other is closed at once."""
 BYTES_OF_A_CHUNK = 6
 """What the smallest chunk costs: `1`, its two line ends, and its one byte."""
-
-HEAD_TOO_LARGE = f"Headers together may have {MAX_HEADER_BYTES} bytes."
 
 log = structlog.get_logger("tristore.http")
 
@@ -62,7 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
     """Whether a request began in the data that is being parsed."""
     _in_head = False
     _head_room = MAX_HEADER_BYTES
-    """Bytes that the names and values of its headers may have yet."""
+    """Bytes that its headers may have yet."""
     _waiting_heads = 0
     """Bytes of the heads of requests that wait for their turn."""
     _waits_since = math.inf
@@ -140,7 +138,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_room < 0:  # what comes beyond is forgotten: SizeBounds refuses the sum of what came before
             return
-        self._head_room -= len(name) + len(value)
+        self._head_room -= len(name) + len(value) + LINE_BYTES
         name = name.lower()  # as super() does; to call it costs each header more than all of this
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -257,7 +255,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._in_head and len(self.url) > MAX_TARGET_BYTES:
             self._refuse(414, f"Path and query together may have {MAX_TARGET_BYTES} bytes.")
         elif self._in_head:
-            self._refuse(431, HEAD_TOO_LARGE)
+            self._refuse(431, HEADERS_TOO_LARGE)
         elif in_body:
             self._refuse(413, f"Trailers and extensions of chunks together may have {MAX_HEADER_BYTES} bytes.")
         else:
@@ -281,7 +279,7 @@ class HttpProtocol(HttpToolsProtocol):
             if method == b"CONNECT":
                 raise Refused(501, "This server is no proxy: it does not know CONNECT.")
             if self._head_room < 0:  # without its offer the head might seem small enough
-                raise Refused(431, HEAD_TOO_LARGE)
+                raise Refused(431, HEADERS_TOO_LARGE)
             lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
             lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)

@@ -252,6 +252,12 @@ async def test_a_long_path_and_long_headers_are_refused(client: httpx.AsyncClien
     assert (await client.get("/health/live", headers={"X": "y" * 8000})).status_code == 200
 
 
+@pytest.mark.parametrize(("lines", "status"), [(400, 200), (500, 431)])
+async def test_many_headers_are_refused_however_short(client: httpx.AsyncClient, lines: int, status: int) -> None:
+    answer = await client.get("/health/live", headers=[("X", "y")] * lines)
+    assert answer.status_code == status
+
+
 async def test_metadata_is_limited_in_size(client: httpx.AsyncClient) -> None:
     headers = await register(client)
     made = await client.post("/conversations", headers=headers, json={"title": "t"})
