@@ -27,7 +27,7 @@ def dsn_problems(dsn: Dsn, known_passwords: Iterable[str], *, trusted: bool) -> 
         yield "has no password"
     elif not trusted and any(len(password) < MIN_PASSWORD for password in passwords):
         yield f"has a password of fewer than {MIN_PASSWORD} characters, which can be guessed"
-    elif not trusted and any(_is_guessed_soon(password, dsn.user) for password in passwords):
+    elif not trusted and any(is_guessed_soon(password, dsn.user) for password in passwords):
         yield "has a password that few guesses would find: take a random one"
     if not trusted and not _has_tls(dsn) and not _stays_here(dsn):
         yield "has no TLS, and may lead to another machine: whoever is between reads all data"
@@ -69,7 +69,8 @@ def _has_tls(dsn: Dsn) -> bool:
     return dsn.scheme.startswith("rediss") or (dsn.scheme.startswith("mongodb") and asked == "true")
 
 
-def _is_guessed_soon(password: str, user: str) -> bool:
+def is_guessed_soon(password: str, user: str = "") -> bool:
+    """Whether 10^8 guesses would find it, by whoever knows the name that it belongs to."""
     from zxcvbn_rs_py import zxcvbn  # it reads its lists for 30 ms, and only production needs them
 
     return int(zxcvbn(password[:MOST_ESTIMATED], [user.lower()]).score) < MIN_SCORE

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from tristore.errors import StoreName
-from tristore.production import dsn_problems, is_in_the_clear, is_well_known, trusts_everybody
+from tristore.production import dsn_problems, is_guessed_soon, is_in_the_clear, is_well_known, trusts_everybody
 from tristore.stores.dsn import Dsn, read_mongodb, read_postgres, read_redis, read_smtp
 
 S = TypeVar("S", bound="TristoreSettings")
@@ -239,8 +239,9 @@ class TristoreSettings(BaseSettings):
             problems.append("RATE_LIMIT_... are all empty: passwords could be guessed without end")
         if self.sql_echo:
             problems.append("SQL_ECHO is on: it logs every statement")
-        if self.metrics_token and len(self.metrics_token.get_secret_value()) < 16:
-            problems.append("METRICS_TOKEN is shorter than 16 characters")
+        token = self.metrics_token.get_secret_value() if self.metrics_token else ""
+        if token and (len(token) < 16 or is_guessed_soon(token)):
+            problems.append("METRICS_TOKEN is shorter than 16 characters, or few guesses would find it")
         return problems
 
     def _mail_problems(self) -> Iterator[str]:

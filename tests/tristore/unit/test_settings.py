@@ -72,9 +72,11 @@ async def test_no_password_shows_in_the_repr_of_what_is_opened() -> None:
         assert PASSWORD not in repr(stores)
 
 
-def test_a_short_metrics_token_is_refused_in_production() -> None:
+@pytest.mark.parametrize("token", ["9f2c1b7a04d5e86", "changemechangeme", "x" * 40])
+def test_a_metrics_token_that_can_be_guessed_is_refused_in_production(token: str) -> None:
     with pytest.raises(ValidationError, match="METRICS_TOKEN is shorter than 16"):
-        make(**SAFE, metrics_token="x" * 15)
+        make(**SAFE, metrics_token=token)
+    make(**SAFE, metrics_token="9f2c1b7a04d5e861")
 
 
 def test_a_missing_dsn_says_which_and_what_to_do() -> None:
