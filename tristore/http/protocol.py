@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -105,14 +106,21 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._all.unread.discard(self.unread)
         self._let_go()
         if self._running and not self._running.response_complete:  # super() tells the newest one only
             self._running.disconnected = True
             self._running.message_event.set()
         self._ending.close = self.transport.close  # no circle of references is left
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._all.unread.add(self.unread)
+        _tell_of(give_up_the_largest(self._all.unread))  # the sweep is late for a hundred large answers in one second
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._all.unread.discard(self.unread)
         self.unread.is_taken = True
 
     def shutdown(self) -> None:
@@ -357,6 +365,8 @@ class _Server:
     """Whether they are looked at once a second, for what takes too long."""
     held: int = 0
     """Bytes of bodies of requests that are not answered yet."""
+    unread: set[Unread] = field(default_factory=set)
+    """Of connections that take their answers more slowly than those come."""
     is_ending: bool = False
     """Whether it shuts down. A connection that was accepted just before would go on for as long as requests come."""
 
@@ -369,12 +379,16 @@ def _sweep(loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
     connections = [connection for connection in state.connections if isinstance(connection, HttpProtocol)]
     for connection in connections:
         connection.end_if_late(now)
-    if given_up := give_up_the_largest(connection.unread for connection in connections):
-        log.warning("readers_cut_off", connections=len(given_up))
+    _tell_of(give_up_the_largest(connection.unread for connection in connections))
     if state.connections:
         loop.call_later(1, _sweep, loop, state)
     else:
         _servers[state].is_swept = False
+
+
+def _tell_of(given_up: Collection[Unread]) -> None:
+    if given_up:
+        log.warning("readers_cut_off", connections=len(given_up))
 
 
 class _Ending:

@@ -130,14 +130,25 @@ async def test_an_answer_that_nobody_takes_ends_with_its_connection(seen: Seen) 
 
 
 async def test_what_waits_for_its_clients_has_a_sum(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread, "MOST_UNREAD", 2**20)
+    """The largest is given up, when the sum is too large and not only at the next look."""
+    monkeypatch.setattr(unread, "MOST_UNREAD", len(LARGE))
+    monkeypatch.setattr(protocol, "_sweep", lambda *_: None)
     async with connection(seen) as (_, writer):
         await ask_for_much(seen, writer)
-        async with connection(seen) as (reader, other):
-            other.write(b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n")
-            await asyncio.wait_for(reader.readuntil(b"begun"), 10)
+        async with connection(seen) as (_, other):
+            await until(lambda: len(seen.state.connections) == 2)
+            other.write(b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n")
             await until(lambda: len(seen.state.connections) == 1)
-            assert not seen.gone.is_set()
+            [left] = protocol._servers[seen.state].unread
+            assert 0 < left.size <= len(LARGE)
+    await until(lambda: not protocol._servers[seen.state].unread)
+
+
+async def test_what_waits_little_for_its_clients_has_the_same_sum(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connection(seen) as (_, writer):
+        await ask_for_much(seen, writer)
+        monkeypatch.setattr(unread, "MOST_UNREAD", 2**20)
+        await until(lambda: not seen.state.connections)
 
 
 async def test_a_head_that_takes_too_long_is_refused(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
