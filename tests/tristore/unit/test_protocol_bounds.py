@@ -144,7 +144,8 @@ async def test_what_waits_for_its_clients_has_a_sum(seen: Seen, monkeypatch: pyt
     await until(lambda: not protocol._servers[seen.state].unread)
 
 
-async def test_what_waits_little_for_its_clients_has_the_same_sum(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sweep_sums_up_too(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small ones, of which none is late."""
     async with connection(seen) as (_, writer):
         await ask_for_much(seen, writer)
         monkeypatch.setattr(unread, "MOST_UNREAD", 2**20)
