@@ -24,7 +24,7 @@ router = PrefixedRouter(prefix="/auth", tags=["auth"], about=__doc__, max_body_b
 )
 @security_event("sign_in")
 async def sign_in(auth: Auth, request: Request, form: Annotated[SignIn, Form()]) -> Token:
-    """The token goes into `Authorization: Bearer`. It is shown here and never again."""
+    """The token goes into `Authorization: Bearer`. It is shown here and never again. One too many ends the oldest."""
     return await auth.sign_in(form, address_of(request), client_of(request))
 
 

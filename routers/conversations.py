@@ -48,7 +48,7 @@ LastMessages = Annotated[int, Query(ge=0, le=100)]
 async def create_conversation(
     conversations: Conversations, caller: VerifiedUser, key: KeyOfCaller, new: NewConversation, located: Located
 ) -> Conversation:
-    """The same Idempotency-Key again answers the conversation as it is by then; deleted, it is a conflict."""
+    """The same Idempotency-Key again answers it as it is by then; deleted, it is a conflict, and so is one too many."""
     return located.at("/conversations/{id}", await conversations.create(caller.id, new, key))
 
 

@@ -31,8 +31,8 @@ Orders = Annotated[OrderService, Depends(get_orders)]
 async def place_order(
     orders: Orders, caller: VerifiedUser, key: KeyOfCaller, order: OrderIn, response: Response, located: Located
 ) -> Order:
-    """Confirmed, or still pending when a database is slow. Sold out is a conflict. The same Idempotency-Key again
-    answers what has become of the order."""
+    """Confirmed, or still pending when a database is slow. Sold out is a conflict, and so is one order too many. The
+    same Idempotency-Key again answers what has become of the order."""
     placed = await orders.place(caller.id, order, key)
     if placed.status == "pending":
         response.status_code = 202

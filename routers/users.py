@@ -19,7 +19,7 @@ from dependencies import (
     recent,
     services_of,
 )
-from models.activity import ActivityPage
+from models.activity import ACTIVITY_KEPT, ActivityPage
 from models.user import (
     TAG,
     DisabledUpdate,
@@ -121,7 +121,7 @@ async def erase_me(privacy: Privacy, caller: CurrentUser) -> None:
     await privacy.erase(caller.id, is_admin=caller.role == "admin")
 
 
-@router.get("/me/activity", summary="What the caller did, newest first")
+@router.get("/me/activity", summary=f"What the caller did in the last {ACTIVITY_KEPT.days} days, newest first")
 async def read_activity(
     privacy: Privacy, caller: CurrentUser, limit: PageSize = 20, cursor: uuid.UUID | None = None
 ) -> ActivityPage:
