@@ -29,9 +29,9 @@ the time they still get a quarter of it."""
 
 LOWEST_SCORE = 3
 """Of zxcvbn's 0 to 4: more than 10^8 guesses. With Argon2id at this cost that is a month of a core."""
-ESTIMATED = 32
-"""So many characters are estimated. It takes 1 ms, at worst 11 ms; of 100 characters at worst 600 ms, in which no other
-thread runs. Who needs few guesses for the beginning of a longer one is refused the whole."""
+ESTIMATED = 24
+"""So many characters are estimated. It takes 1 ms, at worst 7 ms; of 32 characters at worst 25 ms, of 100 600 ms, in
+which no other thread runs. Who needs few guesses for the beginning of a longer one is refused the whole."""
 WEAK = (
     "is too easy to guess{why}. Allowed are {shortest} to {longest} characters that few guesses would not find: four "
     "words that have nothing to do with each other, or ten random characters. Your own names do not count"

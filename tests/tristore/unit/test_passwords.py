@@ -57,6 +57,7 @@ async def test_ones_own_names_do_not_count(name: str) -> None:
         "correct horse 9",
         "correcthorsebattery",
         "zbgkqpvmwxahtrd",
+        "and then nobody came to the third party of the year",
         "9f3kd02mvq",
         "\u0441\u043e\u0432\u0435\u0440\u0448\u0435\u043d\u043d\u043e \u0441\u0435\u043a\u0440\u0435\u0442\u043d\u043e",
     ],
@@ -76,7 +77,12 @@ async def test_why_is_said_in_words_of_our_own() -> None:
 
 
 async def test_the_longest_one_holds_the_loop_for_a_moment_only() -> None:
-    """Of the estimate the worst that was found; without its bound it takes half a second."""
-    began = time.thread_time()
-    await refusal((L33T * 10)[:LONGEST_PASSWORD])
-    assert time.thread_time() - began < 0.1
+    """The worst that were found. Without a bound the first takes half a second, 32 characters of the second 25 ms."""
+
+    async def taken(password: str) -> float:
+        began = time.thread_time()
+        await refusal(password)
+        return time.thread_time() - began
+
+    for password in ((L33T * 10)[:LONGEST_PASSWORD], "56021!4@(500%+7<4[!1${(0%$|%$+!0"):
+        assert min([await taken(password) for _ in range(5)]) < 0.02
