@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,9 +29,12 @@ BODY_SECONDS, BODY_RATE = 10, 1000
 """A body that is awaited must bring so many bytes a second. It may save up so many seconds of silence."""
 MOST_HELD = 64 * 2**20
 """So many bytes of bodies, of all connections, are held for requests that are not answered yet."""
+READ_AT_ONCE = 65_536
+"""So many bytes are read of a connection in one turn of the loop, and not asyncio's 256 KB: those hold 44,000 chunks of
+one byte, which take 20 ms."""
 MOST_WAITING = 100
-"""So many requests may wait for their turn on a connection, with heads as large as one may have. asyncio reads 256 KB
-at once, which are 14,000 small requests, and each takes 3 KB of memory."""
+"""So many requests may wait for their turn on a connection, with heads as large as one may have. What is read at once
+may be 3,600 small ones, and each takes 3 KB of memory."""
 MOST_REFUSED = 100
 """So many connections above the most are told so. Any other is closed at once."""
 BYTES_OF_A_CHUNK = 6
@@ -51,7 +55,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     httptools has no bounds of its own. What is neither body nor its smallest chunks (heads, trailers, extensions of
     chunks, empty lines) is counted as it comes, and refused above the largest head: nothing of it waits in memory. A
-    head that has come in one piece (asyncio reads 256 KB at once) is not counted here: SizeBounds measures it."""
+    head that has come in one piece is not counted here: SizeBounds measures it."""
 
     _running: RequestResponseCycle | None = None
     _discarded = 0
@@ -75,6 +79,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
+        with suppress(AttributeError):  # another event loop has another name for it
+            transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]
         self._ending = _Ending(transport, self)
         self.unread = Unread(transport)
         self._waits_since = self.loop.time()
