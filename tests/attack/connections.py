@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 from tests.attack.target import DESCRIPTORS, Row, Target, told
-from tristore.http.protocol import BODY_SECONDS, HEAD_SECONDS, MOST_WAITING
+from tristore.http.protocol import BODY_SECONDS, HEAD_SECONDS, MOST_WAITING, READ_AT_ONCE
 from tristore.testing.endless import CHUNKED, ENDLESS
 
-PIECE, READ_AT_ONCE = 16_384, 2**18
+PIECE = 16_384
 SIGN_IN = b"POST /auth/token HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded"
 """A route that reads a body although nobody has signed in."""
 SWEEP = 3
@@ -58,7 +58,7 @@ async def unread(target: Target) -> list[Row]:
 async def pipelines(target: Target) -> list[Row]:
     """Requests one behind the other, without waiting for an answer: more than is read at once."""
     request = b"GET /nowhere HTTP/1.1\r\n\r\n"
-    sent = 2 * READ_AT_ONCE // len(request)
+    sent = 8 * READ_AT_ONCE // len(request)
     most = 10 * MOST_WAITING  # some are answered while others still come
     answered = []
 
