@@ -15,8 +15,7 @@ class ActivityRepository:
 
     async def add(self, activity: Activity) -> None:
         """Insert it once, however often this is asked."""
-        document = activity.model_dump() | {"_id": str(activity.id), "user_id": str(activity.user_id)}
-        del document["id"]
+        document = activity.model_dump(exclude={"id"}) | {"_id": str(activity.id), "user_id": str(activity.user_id)}
         if activity.other_user_id:
             document["other_user_id"] = str(activity.other_user_id)
         await self._mongodb.insert_once("activity", document)

@@ -25,7 +25,7 @@ from repositories.conversation_repo import ConversationRepository
 from services.effects import DeleteConversation, PurgeConversation, RecordActivity
 from tristore.errors import InvalidInput, StoreUnavailable, found
 from tristore.idempotency import IdempotencyKey
-from tristore.models import numbered_page
+from tristore.models import fitting, numbered_page
 from tristore.outbox.relay import Outbox
 
 
@@ -91,8 +91,9 @@ class ConversationService:
         return found(await self._conversations.mark_read(conversation_id, owner, seq))
 
     async def read(self, conversation_id: uuid.UUID, owner: uuid.UUID, messages: int) -> ConversationWithMessages:
-        """The conversation with its last messages."""
-        return found(await self._conversations.read(conversation_id, owner, messages))
+        """The conversation with its last messages, fewer where they are large."""
+        there = found(await self._conversations.read(conversation_id, owner, messages))
+        return there.model_copy(update={"messages": fitting(there.messages)})
 
     async def append(self, conversation_id: uuid.UUID, owner: uuid.UUID, new: MessageDraft) -> tuple[Message, bool]:
         """The message with its number, and whether it is new. Raises InvalidInput for an id used otherwise."""

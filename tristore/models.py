@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticKnownError
+from pydantic_core import CoreSchema, PydanticKnownError, to_json
 from sqlalchemy import DateTime, MetaData
 from sqlalchemy.orm import DeclarativeBase
 
@@ -103,13 +103,29 @@ class NumberedPage(BaseModel, Generic[Item]):
     next: int | None = Field(description="`after_seq` (or `before_seq`) of the next page, null on the last")
 
 
+MOST_OF_A_PAGE, FEW = 2**20, 20
+"""Bytes of its JSON. So few items make a page whatever they have."""
+
+
+def fitting(items: Sequence[Numbered], *, forward: bool = False) -> list[Numbered]:
+    """As many as fit into a page: of the last ones, or of the first ones."""
+    if len(items) <= FEW:
+        return list(items)
+    room, fit = MOST_OF_A_PAGE, 0
+    for item in items if forward else reversed(items):
+        room -= len(to_json(item))
+        if room < 0 < fit:
+            break
+        fit += 1
+    return list(items[:fit] if forward else items[len(items) - fit :])
+
+
 def numbered_page(found: Sequence[Numbered], limit: int, *, forward: bool) -> "NumberedPage[Numbered]":
-    """The page of up to `limit` items, made of one item more: the one that comes last when one reads in this
+    """The page of up to `limit` items that fit, made of one item more: the one that comes last when one reads in this
     direction."""
-    if len(found) <= limit:
-        return NumberedPage(items=list(found), next=None)
-    items = list(found[:limit] if forward else found[1:])
-    return NumberedPage(items=items, next=items[-1 if forward else 0].seq)
+    items = fitting(found[:limit] if forward else found[-limit:], forward=forward)
+    is_last = len(items) == len(found)
+    return NumberedPage(items=items, next=None if is_last else items[-1 if forward else 0].seq)
 
 
 class PartialUpdate(Model):
