@@ -16,6 +16,7 @@ from tristore.errors import InvalidInput, StoreUnavailable, TooManyRequests, Tri
 from tristore.fields import NewPassword
 from tristore.forms import PasswordReset, ResetRequest, Verification
 from tristore.http.problems import ANSWERS, problems
+from tristore.http.requests import mark_refused
 from tristore.http.security_log import security_event
 from tristore.mail.templates import Templates
 from tristore.recovery import Recovery
@@ -126,7 +127,7 @@ def add_pages(router: APIRouter, services_of: ServicesOf, guard: params.Depends)
     @security_event("email_verification")
     async def press_verification(request: Request, sent: Annotated[Sent, Form()]) -> HTMLResponse:
         services = services_of(request)
-        return await _pressed(services.pages, "verify", sent, services.recovery.verify(sent.token))
+        return await _pressed(request, services.pages, "verify", sent, services.recovery.verify(sent.token))
 
     @router.get("/reset-password", include_in_schema=False, dependencies=[guard])
     async def show_reset(request: Request, opened: Annotated[Opened, Query()]) -> HTMLResponse:
@@ -136,7 +137,9 @@ def add_pages(router: APIRouter, services_of: ServicesOf, guard: params.Depends)
     @security_event("password_reset")
     async def press_reset(request: Request, sent: Annotated[SentPassword, Form()]) -> HTMLResponse:
         services = services_of(request)
-        return await _pressed(services.pages, "reset", sent, services.recovery.reset(sent.token, sent.password))
+        return await _pressed(
+            request, services.pages, "reset", sent, services.recovery.reset(sent.token, sent.password)
+        )
 
 
 def _limits(request: Request) -> Limits:
@@ -144,12 +147,13 @@ def _limits(request: Request) -> Limits:
     return limits
 
 
-async def _pressed(pages: Templates, name: str, sent: Opened, doing: Awaitable[None]) -> HTMLResponse:
+async def _pressed(request: Request, pages: Templates, name: str, sent: Opened, doing: Awaitable[None]) -> HTMLResponse:
     try:
         await doing
     except InvalidInput as error:
         if error.field == "new_password":  # the page has the token, which no error may have
-            return _page(pages, name, sent, 422, state="weak")
+            mark_refused(request)
+            return _page(pages, name, sent, state="weak")
         return _page(pages, name, sent, 422, state="over")
     except (StoreUnavailable, TooManyRequests) as error:
         return _page(pages, name, sent, _status(error), state="later")

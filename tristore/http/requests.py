@@ -6,7 +6,7 @@ from starlette.requests import HTTPConnection
 
 from tristore.stores.replica import caller
 
-WHO = "who"
+WHO, REFUSED = "who", "refused"
 LONGEST_CLIENT = 200
 
 
@@ -35,3 +35,8 @@ def mark_who(request: HTTPConnection, user_id: uuid.UUID, session_id: uuid.UUID)
 def mark_replayed(request: HTTPConnection) -> None:
     """Let the answer, be it an error, say that it is that to an earlier request."""
     request.scope["replayed"] = True
+
+
+def mark_refused(request: HTTPConnection) -> None:
+    """Let the log say that nothing was done, where the answer is no error: a page that shows its form again."""
+    request.scope[REFUSED] = True

@@ -12,7 +12,7 @@ import structlog
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from tristore.http.requests import WHO, address_of
+from tristore.http.requests import REFUSED, WHO, address_of
 
 EVENT = "security_event"
 REFUSALS = {401: "not_authenticated", 403: "not_allowed", 429: "too_many_requests"}
@@ -51,6 +51,6 @@ def note(scope: Scope, route: str | None, status: int) -> None:
     if event is None:
         return
     who = {name: str(id_) for name, id_ in scope.get(WHO, {}).items()} | _user_in_path(scope)
-    outcome = "done" if status < 400 else "refused" if status < 500 else "failed"
+    outcome = "failed" if status >= 500 else "refused" if status >= 400 or REFUSED in scope else "done"
     address = address_of(HTTPConnection(scope))
     log.info(event, outcome=outcome, status=status, method=scope["method"], route=route, address=address, **who)

@@ -36,7 +36,7 @@ async def test_a_new_password_is_chosen_on_a_page(mailed: httpx.AsyncClient, box
     token = token_in(box.text(mail), "/pages/reset-password")
     form = {"token": token, "language": "en"}
     weak = await mailed.post("/pages/reset-password", data=form | {"password": "password123"})
-    assert (weak.status_code, "too easy" in weak.text, token in weak.text) == (422, True, True)
+    assert (weak.status_code, "too easy" in weak.text, token in weak.text) == (200, True, True)
     done = await mailed.post("/pages/reset-password", data=form | {"password": NEW})
     assert (done.status_code, token in done.text) == (200, False)
     await sign_in(mailed, body["username"], NEW)
