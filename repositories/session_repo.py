@@ -72,6 +72,7 @@ class SessionRepository:
         """`copies_last`: for so long after its end a process that was not told may take a session for living."""
         self._postgres = postgres
         self._copies_last = copies_last
+        self._over = or_(Session.expires_at < func.now(), Session.revoked_at < func.now() - copies_last)
         self._living = (
             Session.revoked_at.is_(None),
             Session.expires_at > func.now(),
@@ -131,8 +132,7 @@ class SessionRepository:
 
     async def add(self, session: AsyncSession, new: Mapping[str, object]) -> None:
         """Add a session, with what `ADD` names, and forget those of the user that are over, and have no copies."""
-        is_over = or_(Session.expires_at < func.now(), Session.revoked_at < func.now() - self._copies_last)
-        await session.execute(delete(Session).where(Session.user_id == new["user_id"], is_over))
+        await session.execute(delete(Session).where(Session.user_id == new["user_id"], self._over))
         await session.execute(ADD, new)
 
     async def revoke(

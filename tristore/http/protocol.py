@@ -139,7 +139,8 @@ class HttpProtocol(HttpToolsProtocol):
     # The parser's calls
 
     def on_message_begin(self) -> None:
-        self._waiting_heads = self._waiting_heads + MAX_HEADER_BYTES - self._head_room if self.pipeline else 0
+        if not self.pipeline:
+            self._waiting_heads = 0
         if len(self.pipeline) >= MOST_WAITING or self._waiting_heads > MAX_HEADER_BYTES:
             self.cycle.keep_alive = False
             self.parser = _Discard(self)  # type: ignore[assignment]  # has what we call of it
@@ -162,6 +163,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._waits_since, self._body_until = False, math.inf, math.inf
         if not self.parser.should_upgrade():
+            self._waiting_heads += MAX_HEADER_BYTES - self._head_room
             self.cycle.keep_alive = self.cycle.keep_alive and not self._all.is_ending
             self.cycle.transport = self._ending  # type: ignore[assignment]  # has what a cycle calls
             self.headers = _NOTHING  # takes the trailers: the list so far belongs to the running request

@@ -261,7 +261,7 @@ async def test_a_common_password_is_refused(client: httpx.AsyncClient, password:
 
 
 @pytest.mark.parametrize("field", ["username", "password"])
-@pytest.mark.parametrize("bad", ["\x00", "x" * 300, "\x00" * 5000])
+@pytest.mark.parametrize("bad", ["\x00", "x" * 300, "\x00" * 2000])
 async def test_a_bad_sign_in_names_its_field(client: httpx.AsyncClient, field: str, bad: str) -> None:
     answer = await client.post("/auth/token", data={"username": "ana", "password": "correct horse 9", field: bad})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
