@@ -25,7 +25,7 @@ SETTINGS = {
     "ENVIRONMENT": "production",
     "POSTGRES_DSN": f"postgresql://app:{PASSWORD}@127.0.0.1/app",
     "REDIS_DSN": f"redis://:{PASSWORD}@127.0.0.1/0",
-    "MONGODB_DSN": f"mongodb://app:{PASSWORD}@127.0.0.1/",
+    "MONGODB_DSN": f"mongodb://app:{PASSWORD}@127.0.0.1/?directConnection=true",
     "MAIL_DSN": "off",
     "SECRETS_DIR": "/nowhere",
 }
