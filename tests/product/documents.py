@@ -1,6 +1,7 @@
 """What the documents show: their blocks, and the commands in them."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ STEP = re.compile(
 
 COPIES = "tests/product/copies"
 RUN_BY = {
-    "docs/add-an-entity.md": f"{COPIES}/test_add_an_entity.py",
+    "docs/add-an-entity.md": f"{COPIES}/conftest.py",
     "docs/add-an-effect.md": f"{COPIES}/test_how_to.py",
     "docs/first-hour.md": f"{COPIES}/test_first_hour.py",
     "docs/first-order.md": f"{COPIES}/test_first_hour.py",
@@ -27,13 +28,26 @@ TRANSLATION = ".zh-CN.md"
 
 def documents() -> list[Path]:
     """All that are no translations."""
-    found = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").rglob("*.md"))]
+    found = [path for place in ("*.md", "docs/**/*.md", "examples/*/*.md") for path in sorted(PROJECT.glob(place))]
     return [path for path in found if not path.name.endswith(TRANSLATION)]
 
 
 def blocks(document: Path, *kinds: str) -> Iterator[str]:
     """The texts of the fenced blocks of these kinds."""
     return (found["text"] for found in BLOCK.finditer(document.read_text()) if found["kind"] in kinds)
+
+
+def facts(document: Path) -> dict[str, Counter[str]]:
+    """What a translation keeps, and how often: code, targets of links, figures, the first column of blocks."""
+    text = document.read_text()
+    prose = BLOCK.sub("", text)
+    lines = [line for block in blocks(document, "", "sh", "text") for line in block.splitlines()]
+    return {
+        "code": Counter(re.findall(r"`([^`]+)`", prose)),
+        "links": Counter(link.replace(TRANSLATION, ".md") for link in re.findall(r"\]\(([^)]+)\)", prose)),
+        "figures": Counter(re.findall(r"\d+(?:[.,]\d+)*", text)),
+        "columns": Counter(re.split(r" {2,}|#", line)[0].strip() for line in lines),
+    }
 
 
 def commands(document: Path) -> list[tuple[str, str]]:
