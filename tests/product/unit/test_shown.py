@@ -57,6 +57,15 @@ def test_targets_and_commands_that_are_named_are_there(name: str) -> None:
             assert is_command(words.split()), f"{name} names `manage.py {words}`, which is no command"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_each_figure_in_a_table_of_questions_has_its_command_and_commit(name: str) -> None:
+    for rows in re.findall(r"^\| question \|.*\n\|[-|]+\n((?:\|.*\n)+)", (PROJECT / name).read_text(), re.MULTILINE):
+        for row in rows.splitlines():
+            assert re.search(r"`make .*`[0-9a-f]{7}`", row), (
+                f"{name}: what repeats this, and of which commit is it?\n{row}"
+            )
+
+
 def is_command(words: list[str]) -> bool:
     group, context = cli, click.Context(cli)
     found = group.get_command(context, words[0])
