@@ -53,7 +53,7 @@ cli = service_commands(SERVICE)
 @cli.command()
 @click.argument("username")
 @click.argument("email")
-@click.password_option()
+@click.password_option(help="Asked for where it is missing. Here other users of the machine may see it.")
 def create_admin(username: str, email: str, password: str) -> None:
     """Register a user with the role admin. USERNAME signs in; the password is asked for."""
     from commands.users import create_admin
@@ -66,7 +66,7 @@ def create_admin(username: str, email: str, password: str) -> None:
 @click.argument("user_ids", metavar="ID...", nargs=-1, required=True, type=click.UUID)
 @click.confirmation_option(prompt="All that the stores have of these users is deleted for good. Go on?")
 def erase(user_ids: Sequence[uuid.UUID]) -> None:
-    """Erase users, also again, and what is left of users whom PostgreSQL does not know. After a restore: see
+    """Erase users, or what is left of users whom PostgreSQL does not know. It may be done twice. After a restore: see
     docs/backups.md."""
     from commands.users import erase
 

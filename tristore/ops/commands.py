@@ -89,8 +89,8 @@ def service_commands(service: Service[S]) -> click.Group:
 
         sys.exit(check(service, settle, as_json=as_json))
 
-    cli.add_command(LaterGroup("outbox", "What is owed to Redis and MongoDB.", lambda: _outbox(service)))
-    cli.add_command(LaterGroup("saga", "Work over several stores that is not at its end.", lambda: _saga(service)))
+    cli.add_command(LaterGroup("outbox", "What is owed to other stores and to mail.", lambda: _outbox(service)))
+    cli.add_command(LaterGroup("saga", "Use cases over several stores that have not ended.", lambda: _saga(service)))
     cli.add_command(stores_commands(service))
     return cli
 

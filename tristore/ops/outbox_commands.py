@@ -1,4 +1,4 @@
-"""`manage.py outbox`: what is owed to Redis and MongoDB, and what to do with what is dead or stuck."""
+"""`manage.py outbox`: what is owed to other stores and to mail, and what to do with what is dead or stuck."""
 
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ def outbox_commands(service: Service[S]) -> click.Group:
 
     @click.group(cls=Group)
     def outbox() -> None:
-        """What committed transactions still owe to Redis and MongoDB."""
+        """What committed transactions still owe to other stores and to mail."""
 
     @outbox.command("list")
     @click.option("--dead", is_flag=True, help="Only streams whose first effect is parked.")
@@ -43,7 +43,7 @@ def outbox_commands(service: Service[S]) -> click.Group:
     @click.option("--all", "all_", is_flag=True, help="All streams that have failed.")
     @click.option("--store", "only", help="With --all: those of one store.")
     def retry(aggregate: str | None, store: str | None, all_: bool, only: str | None) -> None:
-        """Try a stream, or all that have failed, again now, with all attempts before them."""
+        """Try a stream again now, or all that have failed. Their attempts are counted anew."""
         if all_ == bool(aggregate) or bool(aggregate) != bool(store) or (only and not all_):
             raise click.UsageError("Name AGGREGATE and STORE, or --all.")
         found = run(lambda repository, _: repository.retry(aggregate, _queue(repository, store or only)))
@@ -65,7 +65,7 @@ def outbox_commands(service: Service[S]) -> click.Group:
     @click.argument("aggregate")
     @click.argument("store")
     def recount(aggregate: str, store: str) -> None:
-        """Let a stream count the effects that it has: after `manage.py check` has found that it counts wrongly."""
+        """Count the effects of a stream anew, when `manage.py check` has found that it counts wrongly."""
         counted = run(lambda repository, _: repository.recount(aggregate, _queue(repository, store)))
         click.echo(f"It counts {counted} now.")
 

@@ -1,4 +1,4 @@
-"""`manage.py saga`: use cases over several stores that are not at their end, and what to do with them."""
+"""`manage.py saga`: use cases over several stores that have not ended, and what to do with them."""
 
 import uuid
 
@@ -51,7 +51,7 @@ def saga_commands(service: Service[S]) -> click.Group:
     @saga.command()
     @SAGA
     def retry(saga_id: uuid.UUID) -> None:
-        """Go on with a saga now, with all its attempts before it."""
+        """Go on with a saga now. Its attempts are counted anew."""
 
         async def make_due(repository: OutboxRepository, services: Services) -> bool:
             row = await _one(services, saga_id)
