@@ -70,10 +70,6 @@ def read_redis(text: str) -> Dsn:
     tls = REDIS_TLS_OPTIONS if dsn.scheme.startswith("rediss") else {}
     _require_known(dsn.options, REDIS_OPTIONS | tls | (SENTINEL_OPTIONS if is_sentinel(dsn) else {}))
     _require_files_of_redis(dsn.options)
-    try:
-        urlsplit(text)  # as redis-py does
-    except ValueError:
-        raise ValueError("has a bare [ or ]: write it as %5B or %5D") from None
     if is_sentinel(dsn):
         if not re.fullmatch(r"[^/]+(/\d+)?", dsn.path):
             raise ValueError("has no name of a primary, such as /mymaster or /mymaster/0, after its hosts")
@@ -88,6 +84,10 @@ def read_redis(text: str) -> Dsn:
         raise ValueError(
             "names several hosts, and can lead to one only: only redis+sentinel:// and redis+cluster:// take more"
         )
+    try:
+        urlsplit(text)  # as redis-py does, which is handed one host of the forms above
+    except ValueError:
+        raise ValueError("has a bare [ or ]: write it as %5B or %5D") from None
     if dsn.scheme != "unix" and not re.fullmatch(r"\d*", dsn.path):
         raise ValueError("has something else than a database's number, such as /0, after its host")
     return dsn

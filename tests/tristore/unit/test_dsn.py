@@ -150,6 +150,7 @@ def test_certificates_that_only_the_users_home_could_have_are_asked_for(
         ("redis_dsn", "unix:///run/redis.sock?db=1"),
         ("redis_dsn", "redis+sentinel://app:pw@a,b:26380/main/1?sentinel_password=p"),
         ("redis_dsn", "redis+cluster://app:pw@a,[::1]:7001"),
+        ("redis_dsn", "redis+cluster://:p[w@a,b"),  # redis-py is handed one host, and the password encoded
         ("redis_dsn", "rediss+cluster://app:pw@a:7001,b/0?ssl_cert_reqs=none"),
         ("mongodb_dsn", "mongodb://app:p%2Fw@a,b:27018/?replicaSet=rs0&readPreferenceTags=a:b"),
         ("mongodb_dsn", "mongodb+srv://app:pw@db.example.com/?retryWrites=true"),
