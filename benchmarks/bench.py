@@ -136,6 +136,9 @@ SERVERS = (
 
 
 def main(size: Size, chosen: list[str]) -> bool:
+    known = [row.__name__ for row in ROWS]
+    if not set(chosen) <= set(known):
+        sys.exit(f"ARGS must be some of {', '.join(known)}")
     require_wrk()
     _allow_many_files()
     compare = Comparisons(size.rounds, size.seconds, size.together)

@@ -84,11 +84,19 @@ def summarize(run: Run, seed: int, minutes: float, variant: str) -> Summary:
 
 
 def seed_of_run() -> int:
-    return int(os.environ.get("SEED") or random.randrange(10**6))
+    return int(_number("SEED", random.randrange(10**6)))
 
 
 def minutes_of_run() -> float:
-    return float(os.environ.get("MINUTES") or 3)
+    return _number("MINUTES", 3)
+
+
+def _number(name: str, default: float) -> float:
+    text = os.environ.get(name)
+    try:
+        return float(text) if text else default
+    except ValueError:
+        sys.exit(f"{name} must be a number")
 
 
 if __name__ == "__main__":
