@@ -28,9 +28,9 @@ format: $(VENV)/installed ## Mend what the linters and the formatter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=4 at a time; 0: in this process)
+test: $(VENV)/installed ## All tests, on real databases of their own (WORKERS=5 at a time; 0: in this process)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
-WORKERS ?= 4
+WORKERS ?= 5
 
 test-python: ## Tests on another Python, in an environment of its own: PYTHON=python3.14 (ARGS=: which)
 	@$(MAKE) test VENV=$(VENV)-$(notdir $(PYTHON)) ARGS="$(or $(ARGS),tests/tristore/unit tests/tristore/contract tests/product/unit tests/product/api tests/product/contract)"

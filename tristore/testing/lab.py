@@ -113,11 +113,12 @@ async def answers(client: httpx.AsyncClient, path: str, status: int = 200) -> bo
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> float:
-    """Wait for a condition and return how long it took. Raises TimeoutError."""
+    """Wait for a condition and return how long it took. The longer it takes, the less often it is asked for: each time
+    costs requests. Raises TimeoutError."""
     started = time.monotonic()
     async with asyncio.timeout(seconds):
         while not await condition():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(min(max(0.05, (time.monotonic() - started) / 10), 0.25))
     return time.monotonic() - started
 
 

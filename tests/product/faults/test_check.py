@@ -48,7 +48,7 @@ async def test_beside_a_busy_service_nothing_is_wrong(apart: Lab) -> None:
         living = [asyncio.create_task(live(app.client)) for _ in range(4)]
         try:
             looked_at = 0
-            while looked_at < 10:
+            while looked_at < 5:
                 told = await run_check(apart, settle=1)
                 assert [(kind, check["wrong"]) for kind, check in told.items() if check["wrong"]] == []
                 looked_at = told["users without any conversation"]["looked_at"]

@@ -20,7 +20,7 @@ from tristore.testing.outbox import query
 
 pytestmark = pytest.mark.timeout(300)
 Headers = dict[str, str]
-ORDERS = 500 if LONG else 100
+ORDERS = 500 if LONG else 75
 PATIENT = {"ORDER_DEADLINE": "120"}
 """So that no order of these tests is cancelled for its deadline."""
 

@@ -134,7 +134,7 @@ async def test_no_reader_sees_an_older_profile_than_the_last_acknowledged_when_r
     async with lab.app(**IN_NO_HURRY) as other:
         tasks = [asyncio.create_task(change(i)) for i in range(len(users))]
         tasks += [asyncio.create_task(read(i, one.client)) for i in range(len(users)) for one in (patient, other)]
-        for _ in range(4):
+        for _ in range(10 if LONG else 2):
             await asyncio.sleep(0.7)
             async with lab.without("redis", "killed"):
                 await asyncio.sleep(0.4)

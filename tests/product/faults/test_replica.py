@@ -23,7 +23,7 @@ from tristore.testing.replication import Replication, replication_in
 
 pytestmark = pytest.mark.timeout(600)
 BEHIND, MAX_LAG = (5, 8) if LONG else (1.5, 3)
-ADMINS, ROUNDS = (40, 250) if LONG else (8, 6)
+ADMINS, ROUNDS = (40, 250) if LONG else (5, 4)
 
 
 @dataclass(frozen=True)

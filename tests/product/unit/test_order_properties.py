@@ -40,7 +40,7 @@ from wiring import Services
 T = TypeVar("T")
 SECONDS, TIMEOUT = 2.0, 0.5
 CAPACITY = 3
-EXAMPLES = 100 if LONG else 4
+EXAMPLES = 100 if LONG else 3
 Fate = Literal["answers", "answer is lost", "lands late"]
 FATES = st.sampled_from(["answers", "answers", "answer is lost", "lands late"])
 
