@@ -226,7 +226,7 @@ class HttpProtocol(HttpToolsProtocol):
     def end_if_late(self, now: float) -> None:
         """Refuse a head that has taken too long, and a body that comes too slowly. Close a connection that has been
         silent since it was opened, or since an empty line, and one that takes nothing of an answer."""
-        if self.unread.is_stuck(now):
+        if self.unread.is_stuck(now, grows=self._is_answering() and not self.flow.write_paused):
             log.info("reader_cut_off", bytes=self.unread.size)
             self.unread.give_up()
             return

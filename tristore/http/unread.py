@@ -24,10 +24,11 @@ class Unread:
         """In bytes."""
         return self._transport.get_write_buffer_size()
 
-    def is_stuck(self, now: float) -> bool:
-        """Whether nothing was taken for too long, as far as one sees who looks now and then."""
+    def is_stuck(self, now: float, *, grows: bool) -> bool:
+        """Whether nothing was taken for too long, as far as one sees who looks now and then. `grows`: more is written
+        meanwhile, so that nobody sees what is taken. It is little then, or the writer would have to wait."""
         size = self.size
-        if self.is_taken or not size or size < self._last:
+        if grows or self.is_taken or not size or size < self._last:
             self._taken_at = now
         self._last, self.is_taken = size, False
         return now - self._taken_at > UNREAD_SECONDS

@@ -128,7 +128,10 @@ async def ask_for_much(seen: Seen, writer: asyncio.StreamWriter) -> protocol.Htt
     return server
 
 
-async def test_an_answer_that_nobody_takes_ends_with_its_connection(seen: Seen) -> None:
+async def test_an_answer_that_nobody_takes_ends_with_its_connection(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_sweep", lambda *_: None)
     async with connection(seen) as (reader, writer):
         server = await ask_for_much(seen, writer)
         now, size = server.loop.time(), server.unread.size
@@ -140,6 +143,18 @@ async def test_an_answer_that_nobody_takes_ends_with_its_connection(seen: Seen) 
         assert server.unread.size > 0
         server.end_if_late(now + 2 * unread.UNREAD_SECONDS + 1)
         await until(lambda: not seen.state.connections)
+
+
+async def test_who_takes_as_much_as_comes_is_not_stuck(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits stays the same then, as it does where nobody takes anything."""
+    monkeypatch.setattr(protocol, "_sweep", lambda *_: None)
+    async with connection(seen) as (_, writer):
+        waiting = (await ask_for_much(seen, writer)).unread
+        seconds = unread.UNREAD_SECONDS
+        assert not waiting.is_stuck(0, grows=False)
+        assert not waiting.is_stuck(2 * seconds, grows=True)
+        assert not waiting.is_stuck(3 * seconds, grows=False)
+        assert waiting.is_stuck(3 * seconds + 1, grows=False)
 
 
 async def test_what_waits_for_its_clients_has_a_sum(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
