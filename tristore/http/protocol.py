@@ -155,6 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._head_room -= len(name) + len(value) + LINE_BYTES
         name = name.lower()  # as super() does; to call it costs each header more than all of this
+        value = value.rstrip(b" \t")  # no part of it (RFC 9110, section 5.5), and httptools leaves it there
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -166,6 +167,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._waiting_heads += MAX_HEADER_BYTES - self._head_room
             self.cycle.keep_alive = self.cycle.keep_alive and not self._all.is_ending
             self.cycle.transport = self._ending  # type: ignore[assignment]  # has what a cycle calls
+            if self.scope["http_version"] == "1.0":  # knows no chunks: a body without a length ends with its connection
+                self.cycle.chunked_encoding, self.cycle.expected_content_length = False, _Unknown()
             self.headers = _NOTHING  # takes the trailers: the list so far belongs to the running request
 
     def on_body(self, body: bytes) -> None:
@@ -418,6 +421,19 @@ class _Nothing(list[tuple[bytes, bytes]]):
 
 
 _NOTHING = _Nothing()
+
+
+class _Unknown(int):
+    """A length that any body has."""
+
+    def __sub__(self, other: int) -> "_Unknown":
+        return self
+
+    def __lt__(self, other: int) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return False
 
 
 class _Discard:

@@ -40,6 +40,11 @@ def app_for(seen: Seen) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         if scope["path"] == "/close":
             await answer(send, b"closed", [(b"connection", b"close")])
             return
+        if scope["path"] == "/pieces":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for more in (True, False):
+                await send({"type": "http.response.body", "body": b"piece", "more_body": more})
+            return
         if scope["path"] == "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"begun", "more_body": True})

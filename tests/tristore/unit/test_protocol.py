@@ -105,6 +105,14 @@ async def test_the_connection_is_kept_as_if_nothing_had_been_offered(
     assert len(statuses(got)) == (2 if kept else 1)
 
 
+@pytest.mark.parametrize("offer", [b"", H2C])
+async def test_white_space_around_a_value_is_no_part_of_it(seen: Seen, offer: bytes) -> None:
+    sent = b"GET /a HTTP/1.1\r\nHost: t\r\nA: \t b c \t \r\nB:\r\nC:  \r\n" + offer + b"\r\n"
+    assert statuses(await exchange(seen, sent + LAST)) == [200, 200]
+    headers = dict(seen.scopes[0]["headers"])
+    assert (headers[b"a"], headers[b"b"], headers[b"c"]) == (b"b c", b"", b"")
+
+
 @pytest.mark.parametrize("split", [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]])
 async def test_curl_offers_http2_and_is_answered(seen: Seen, split: list[str]) -> None:
     if b"HTTP2" not in await asyncio.to_thread(subprocess.check_output, ["curl", "--version"]):
@@ -113,6 +121,18 @@ async def test_curl_offers_http2_and_is_answered(seen: Seen, split: list[str]) -
     command = ["curl", "-s", "--http2", "--max-time", "10", "-d", '{"title":"t"}', *split, url, url]
     assert await asyncio.to_thread(subprocess.check_output, command) == b"13" * 2
     assert seen.requests == [("POST /a", b'{"title":"t"}')] * 2
+
+
+async def test_a_client_of_http_1_0_is_sent_no_chunks(seen: Seen) -> None:
+    old = b"GET /pieces HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    head, _, body = (await exchange(seen, old)).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert body == b"piecepiece"
+    got = await exchange(seen, b"POST /a HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc")
+    assert b"content-length: 1\r\n" in got
+    assert got.endswith(b"\r\n\r\n3")
+    assert b"transfer-encoding: chunked" in await exchange(seen, old.replace(b"1.0", b"1.1") + LAST)
 
 
 async def test_trailers_do_not_become_headers_of_the_running_request(seen: Seen) -> None:
