@@ -5,11 +5,13 @@ import asyncio
 import random
 import re
 import time
+from functools import partial
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,6 +27,7 @@ from tristore.stores.postgres import start_budget
 from tristore.stores.replica import NOBODY, caller
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
+HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?")
 MAX_TARGET_BYTES, MAX_HEADER_BYTES, LINE_BYTES = 4096, 16_384, 32
 """The last is what each header counts besides its name and value, as in HTTP/2 (RFC 9113, 6.5.2): the shortest one
 takes 180 bytes of memory, and each is looked at several times."""
@@ -59,7 +62,7 @@ def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
     app.add_middleware(ProxyHeaders, trusted_hosts=settings.trusted_proxies)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            Origins,
             allow_origins=settings.cors_origins,
             allow_credentials=settings.cors_allow_credentials,
             allow_methods=["*"],
@@ -67,6 +70,15 @@ def add_middleware(app: FastAPI, settings: TristoreSettings) -> None:
             expose_headers=list(TOLD),  # a browser hides the others from a page of another origin
             max_age=PREFLIGHT_SECONDS,
         )
+
+
+class Origins(CORSMiddleware):
+    """Starlette answers a preflight that it refuses as plain text, without a request id, and unlogged. Here the
+    application answers it as any other OPTIONS, without the header that would allow it."""
+
+    def preflight_response(self, request_headers: Headers) -> Any:
+        answer = super().preflight_response(request_headers)
+        return answer if answer.status_code < 400 else partial(self.simple_response, request_headers=request_headers)
 
 
 class ProxyHeaders(ProxyHeadersMiddleware):
@@ -167,7 +179,8 @@ class OneBodyATurn:
 
 
 class SizeBounds:
-    """Refuses a request that is too large before it is parsed."""
+    """Refuses a request that is too large before it is parsed, and one of HTTP/1.1 without a `Host`, or with one that
+    proxies could read in another way (RFC 9112, section 3.2)."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
         self._app = app
@@ -194,13 +207,17 @@ class SizeBounds:
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         if len(scope["raw_path"] or b"") + len(scope["query_string"]) > MAX_TARGET_BYTES:
             return 414, f"Path and query together may have {MAX_TARGET_BYTES} bytes."
-        header_bytes, length = 0, b"0"
+        header_bytes, length, hosts = 0, b"0", []
         for name, value in scope["headers"]:
             header_bytes += len(name) + len(value) + LINE_BYTES
             if name == b"content-length":
                 length = value
+            elif name == b"host":
+                hosts.append(value)
         if header_bytes > MAX_HEADER_BYTES:
             return 431, HEADERS_TOO_LARGE
         if not length.isdigit() or int(length) > self._max_body_bytes:
             return 413, f"The body may have {self._max_body_bytes} bytes."
+        if not (HOST.fullmatch(hosts[0]) if len(hosts) == 1 else scope["http_version"] == "1.0" and not hosts):
+            return 400, "A request has one header `Host`, which names a host."
         return None

@@ -5,9 +5,10 @@ import itertools
 from contextlib import suppress
 
 import pytest
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from tristore.http.middleware import OneBodyATurn
+from tristore.http.middleware import OneBodyATurn, SizeBounds
 
 
 @pytest.mark.parametrize(("method", "turns"), [("POST", 40), ("GET", 1)])
@@ -36,3 +37,46 @@ async def test_of_forty_requests_with_bodies_one_goes_on_in_each_turn_of_the_loo
         await counting
     assert len(went_on) == 40
     assert len(set(went_on)) == turns
+
+
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        *(
+            ("1.1", [host], 204)
+            for host in (b"a", b"a.example:8000", b"127.0.0.1", b"[::1]:80", b"a_b-c.example:", b"")
+        ),
+        *(
+            ("1.1", [host], 400)
+            for host in (b"a b", b"a/b", b"a?b", b"a#b", b"u@a", b"[", b"a:b", b"\xfc", b"http://a")
+        ),
+        ("1.1", [], 400),
+        ("1.1", [b"a", b"a"], 400),
+        ("1.0", [], 204),
+        ("1.0", [b"a"], 204),
+        ("1.0", [b"a", b"b"], 400),
+    ],
+)
+async def test_a_request_has_one_host(version: str, hosts: list[bytes], status: int) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(status_code=204)(scope, receive, send)
+
+    async def nothing() -> Message:
+        return {"type": "http.request"}
+
+    async def note(message: Message) -> None:
+        sent.append(message)
+
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "http_version": version,
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+    }
+    scope["headers"] = [(b"host", host) for host in hosts]
+    await SizeBounds(app, max_body_bytes=0)(scope, nothing, note)
+    assert sent[0]["status"] == status
+    assert ((b"connection", b"close") in sent[0]["headers"]) == (status == 400)
