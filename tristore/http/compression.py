@@ -34,7 +34,7 @@ class Compression:
 
     def _responder(self, scope: Scope, start: Message, send: Send) -> IdentityResponder:
         responder = IdentityResponder(self._app, SMALLEST_BYTES)  # it says in Vary that others get another body
-        if _takes_gzip(Headers(scope=scope).get("Accept-Encoding", "")):
+        if _takes_gzip(",".join(Headers(scope=scope).getlist("Accept-Encoding"))):
             start["headers"] = [(name, _weak(value) if name == b"etag" else value) for name, value in start["headers"]]
             responder = GZipResponder(self._app, SMALLEST_BYTES, LEVEL, thread_minimum_size=IN_THREAD_BYTES)
         responder.send = send
@@ -49,7 +49,7 @@ def _is_large_json(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 def _takes_gzip(accepted: str) -> bool:
-    codings = (coding.replace(" ", "").partition(";") for coding in accepted.lower().split(","))
+    codings = ("".join(coding.split()).partition(";") for coding in accepted.lower().split(","))
     return any(name == "gzip" and quality not in REFUSED for name, _, quality in codings)
 
 

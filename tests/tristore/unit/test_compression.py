@@ -80,7 +80,7 @@ async def test_a_small_answer_is_left_as_it_is(client: httpx.AsyncClient) -> Non
     assert (answer.headers["Vary"], answer.headers["ETag"]) == ("Origin", '"1"')
 
 
-@pytest.mark.parametrize("accepted", ["", "br", "identity", "gzip;q=0", "gzip; q=0.000", "x-gzipped"])
+@pytest.mark.parametrize("accepted", ["", "br", "identity", "gzip;q=0", "gzip; q=0.000", "gzip;\tq=0", "x-gzipped"])
 async def test_who_does_not_take_gzip_is_sent_none_and_caches_are_told(
     client: httpx.AsyncClient, accepted: str
 ) -> None:
@@ -94,6 +94,11 @@ async def test_who_does_not_take_gzip_is_sent_none_and_caches_are_told(
 async def test_who_takes_it_may_say_so_in_many_ways(client: httpx.AsyncClient, accepted: str) -> None:
     _, body = await raw(client, "GET", "/json", accepted)
     assert json.loads(gzip.decompress(body)) == LARGE
+
+
+async def test_who_takes_it_may_say_so_on_a_line_of_its_own(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/json", headers=[("Accept-Encoding", "br"), ("Accept-Encoding", "gzip")])
+    assert answer.headers["Content-Encoding"] == "gzip"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
