@@ -14,7 +14,8 @@ from tristore.tags import Tags
 
 # A proxy that compresses an answer may put W/ before its tag. It stands for the same state.
 TAG = r'(?:W/)?"([!#-~]*)"'
-FIELD = r'^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$'
+FIELD = r'^(\*|([ \t]*,)*[ \t]*(W/)?"[!#-~]*"([ \t]*,([ \t]*(W/)?"[!#-~]*")?)*)$'
+"""Elements of a list may be empty (RFC 9110, section 5.6.1.2)."""
 
 
 class HasVersion(Protocol):
@@ -27,6 +28,7 @@ TagsField = Annotated[str, WithJsonSchema({"type": "string", "pattern": FIELD})]
 
 
 async def get_tags(
+    request: Request,
     field: Annotated[
         TagsField | None,
         Header(
@@ -36,7 +38,7 @@ async def get_tags(
     ] = None,
 ) -> Tags:
     """Raises InvalidInput."""
-    return None if field is None else tags_in("If-Match", field)
+    return None if field is None else tags_in("If-Match", ", ".join(request.headers.getlist("If-Match")))
 
 
 IfMatch = Annotated[Tags, Depends(get_tags)]
@@ -79,10 +81,9 @@ def unless_known(request: Request, body: bytes, tag: str) -> Response:
 
 
 def _knows(request: Request, tag: str) -> bool:
-    for name, value in request.scope[
-        "headers"
-    ]:  # to ask `request.headers` for what is not there costs four times as much
-        if name == b"if-none-match":
-            known = tags_in("If-None-Match", value.decode("latin-1"))
-            return known is None or tag in known
-    return False
+    # To ask `request.headers` for what is not there costs four times as much.
+    fields = [value for name, value in request.scope["headers"] if name == b"if-none-match"]
+    if not fields:
+        return False
+    known = tags_in("If-None-Match", b", ".join(fields).decode("latin-1"))
+    return known is None or tag in known

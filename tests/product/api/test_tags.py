@@ -15,7 +15,7 @@ from tristore.models import new_id
 from tristore.stores.stores import Stores
 
 Headers = dict[str, str]
-MALFORMED = ["", "7", "abc", 'W/"', "W/7", '"7', '"7",', '"7" "8"', '*, "7"', '"\u00fc"', 'w/"7"']
+MALFORMED = ["", ",", "7", "abc", 'W/"', "W/7", '"7', '"7" "8"', '*, "7"', '"7", *', '"\u00fc"', 'w/"7"']
 
 
 def if_match(tag: str) -> Headers:
@@ -27,9 +27,12 @@ FORMS: list[Callable[[str], str]] = [
     lambda tag: f"W/{tag}",
     lambda tag: f'"other", {tag}',
     lambda tag: f'W/"other" ,\tW/{tag},"a,b"',
+    lambda tag: f', ,"other",\t,{tag} ,',
     lambda tag: "*",
 ]
-each_form = pytest.mark.parametrize("form", FORMS, ids=["bare", "weak", "in a list", "in a weak list", "any"])
+each_form = pytest.mark.parametrize(
+    "form", FORMS, ids=["bare", "weak", "in a list", "in a weak list", "in a list with gaps", "any"]
+)
 
 
 def assert_stale(answer: httpx.Response, current: str) -> None:
@@ -110,6 +113,18 @@ async def test_a_profile_is_changed_as_it_was_read(client: httpx.AsyncClient, fo
     else:
         assert_stale(again, changed.headers["ETag"])
         assert (await me(client, headers)).json() == changed.json()
+
+
+async def test_a_list_may_stand_on_several_lines(client: httpx.AsyncClient) -> None:
+    headers = await register(client)
+    tag = (await me(client, headers)).headers["ETag"]
+
+    def on_two_lines(name: str) -> list[tuple[str, str]]:
+        return [*headers.items(), (name, '"other"'), (name, tag)]
+
+    assert (await client.get("/users/me", headers=on_two_lines("If-None-Match"))).status_code == 304
+    changed = await client.patch("/users/me", headers=on_two_lines("If-Match"), json={"bio": "x"})
+    assert changed.status_code == 200
 
 
 @pytest.mark.parametrize("other", ['""', '"abc"', '"1"', f'"{TAG}01"', f'"{TAG}99999999999999999999999999"', '"\';--"'])
