@@ -100,7 +100,7 @@ class Problem(BaseModel):
     title: str = Field(description="the phrase of the status")
     status: int
     detail: str = Field(description="what is wrong with this request")
-    instance: str = Field(description="the path that was asked")
+    instance: str = Field(description="the path that was asked", json_schema_extra={"format": "uri-reference"})
     request_id: str | None = Field(description="finds the request in the server's log")
     errors: list[FieldProblem] | None = None
     field: str | None = None
@@ -204,7 +204,7 @@ def problem(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": request.url.path,
+        "instance": (request.scope.get("raw_path") or b"/").decode("latin-1"),  # decoded it would be no URI reference
         "request_id": request.scope.get("request_id"),
         **fields,
     }
@@ -234,11 +234,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _field(item: Json) -> str:
-    path = [str(part) for part in item["loc"] if part not in {"body", "query", "path", "header"}]
-    return ".".join(path)[:MOST_OF_A_NAME] or str(item["loc"][0])
+    part_of_request, *path = map(str, item["loc"])
+    if item["type"] == "json_invalid":  # what comes next is no name, but where the parser stood
+        return part_of_request
+    return ".".join(path)[:MOST_OF_A_NAME] or part_of_request
 
 
 def _message(item: Json) -> str:
+    if item["type"] == "json_invalid":
+        return f"is not JSON at character {item['loc'][1]}: {item['ctx']['error']}"
     # pydantic quotes the input in some messages, and an input may be a secret.
     if item["type"].startswith("uuid"):
         return "must be a UUID"
@@ -252,7 +256,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         detail = f"This path does not take {request.method}; `Allow` says what it takes."
         return problem(request, 405, detail, {"Allow": ", ".join(_allowed(request, request.scope["path"]))})
-    return problem(request, error.status_code, error.detail, error.headers)
+    return problem(request, error.status_code, f"{error.detail.removesuffix('.')}.", error.headers)
 
 
 def _no_route(request: Request) -> str:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from tristore.errors import Conflict, NotFound, TristoreError
 from tristore.http.problems import Answer, add_error_handlers
@@ -20,6 +21,11 @@ class Unpaid(TristoreError):
 
 class Sold(Conflict):
     """Somebody else has it."""
+
+
+class Thing(BaseModel):
+    path: int
+    body: dict[str, int] = {}
 
 
 @pytest.fixture
@@ -39,6 +45,9 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     @app.get("/gone")
     async def raise_gone() -> None:
         raise NotFound
+
+    @app.post("/things")
+    async def make(thing: Thing) -> None: ...
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client
@@ -63,3 +72,29 @@ async def test_an_error_without_an_answer_of_its_own_gets_that_of_its_base(
 ) -> None:
     answer = await client.get(path)
     assert (answer.status_code, answer.json()["title"]) == (status, title)
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        ('{"path": "x", "body": {"header": "y"}}', {"path": "valid integer", "body.header": "valid integer"}),
+        ("7", {"body": "valid dictionary"}),
+        ("", {"body": "required"}),
+        ("{", {"body": "is not JSON at character 1: Expecting property name enclosed in double quotes"}),
+        ('{"path": 1} x', {"body": "is not JSON at character 12: Extra data"}),
+        ('{"path": 1', {"body": "is not JSON at character 10: Expecting ',' delimiter"}),
+    ],
+)
+async def test_what_is_not_valid_is_named_by_its_own_name(
+    client: httpx.AsyncClient, body: str, errors: dict[str, str]
+) -> None:
+    answer = await client.post("/things", content=body, headers={"Content-Type": "application/json"})
+    told = {error["field"]: error["message"] for error in answer.json()["errors"]}
+    assert (answer.status_code, told.keys()) == (422, errors.keys())
+    assert all(message in told[field] for field, message in errors.items()), told
+    assert answer.json()["detail"] == f"Not valid: {', '.join(errors)}."
+
+
+async def test_details_of_the_framework_are_sentences_too(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/things", content=b"\xff", headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"]) == (400, "There was an error parsing the body.")
