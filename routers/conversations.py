@@ -21,7 +21,7 @@ from models.conversation import (
 )
 from services.conversation_service import ConversationService
 from tristore.http.headers import Located, sends
-from tristore.http.parameters import Cursor, Number, PageSize
+from tristore.http.parameters import Cursor, Digits, Number, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import Responses, problems
 
@@ -41,7 +41,7 @@ async def get_conversations(request: Request) -> ConversationService:
 
 
 Conversations = Annotated[ConversationService, Depends(get_conversations)]
-LastMessages = Annotated[int, Query(ge=0, le=100)]
+LastMessages = Annotated[int, Query(ge=0, le=100), Digits]
 
 
 @router.post("", status_code=201, summary="Start a conversation", responses=MADE)

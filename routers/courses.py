@@ -11,7 +11,7 @@ from services.course_service import CourseService
 from tristore.http.anonymous import BY_ADDRESS
 from tristore.http.conditional import IfMatch, tagged
 from tristore.http.headers import Located, sends
-from tristore.http.parameters import PageSize
+from tristore.http.parameters import Digits, PageSize
 from tristore.http.prefixed import PrefixedRouter
 from tristore.http.problems import problems
 
@@ -22,7 +22,7 @@ async def get_courses(request: Request) -> CourseService:
     return services_of(request).courses
 
 
-Skip = Annotated[int, Query(ge=0, le=100_000)]
+Skip = Annotated[int, Query(ge=0, le=100_000), Digits]
 Courses = Annotated[CourseService, Depends(get_courses)]
 
 

@@ -80,7 +80,9 @@ async def test_nothing_is_read_of_a_request_that_may_not_come_in(client: httpx.A
             assert answer.status_code == 401, (operation.name, how)
 
 
-async def test_a_parameter_that_is_not_known_is_refused_except_by_probes(client: httpx.AsyncClient) -> None:
+async def test_a_parameter_that_is_not_known_or_sent_twice_is_refused_except_by_probes(
+    client: httpx.AsyncClient,
+) -> None:
     headers = await register(client)
     for operation in await operations(client):
         path = with_ids(operation.path, IDS)
@@ -89,9 +91,29 @@ async def test_a_parameter_that_is_not_known_is_refused_except_by_probes(client:
             assert answer.status_code == 200
             continue
         assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (422, ["unknwon"])
+        for parameter in operation.document.get("parameters", ()):
+            if parameter["in"] == "query":
+                twice = {parameter["name"]: ["1", "1"]}
+                answer = await client.request(operation.method, path, params=twice, headers=headers)
+                error = {"field": parameter["name"], "message": "must not be sent twice"}
+                assert (answer.status_code, answer.json()["errors"]) == (422, [error])
     problem = (await client.get("/courses", params={"Limit": "1"})).json()
     assert problem["errors"] == [{"field": "Limit", "message": "is not a parameter here; allowed: skip, limit"}]
     assert problem["detail"] == "Limit is not a parameter here; allowed: skip, limit."
+
+
+@pytest.mark.parametrize("written", ["1_0", "+1", " 1", "1.0"])
+async def test_an_integer_is_written_in_digits(client: httpx.AsyncClient, stores: Stores, written: str) -> None:
+    headers = await register_admin(client, stores)
+    found = [(read, part) for read in await operations(client) for part in read.document.get("parameters", ())]
+    integers = [(read, part["name"], part["in"]) for read, part in found if part["schema"].get("type") == "integer"]
+    assert len(integers) > 5
+    for operation, name, place in integers:
+        query, header = ({name: written}, {}) if place == "query" else ({}, {name: written})
+        path = with_ids(operation.path, IDS)
+        answer = await client.request(operation.method, path, params=query, headers=headers | header)
+        cure = f"{name} of {operation.name} takes {written!r}: add Digits of tristore/http/parameters.py to its type"
+        assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (422, [name]), cure
 
 
 @pytest.mark.parametrize(
@@ -113,9 +135,24 @@ async def test_json_may_be_named_in_other_ways(client: httpx.AsyncClient, media_
     assert (await client.post("/conversations", headers=headers, content=b'{"title": "t"}')).status_code == 201
 
 
+@pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("br", 415), ("gzip, identity", 415), ("Identity", 201)])
+async def test_a_body_in_a_coding_is_refused(client: httpx.AsyncClient, coding: str, status: int) -> None:
+    headers = await register(client) | JSON | {"Content-Encoding": coding}
+    answer = await client.post("/conversations", headers=headers, content=b'{"title": "t"}')
+    assert answer.status_code == status
+    if status == 415:
+        assert (answer.headers["Accept"], answer.headers["Accept-Encoding"]) == ("application/json", "identity")
+
+
 async def test_without_a_body_its_type_is_no_matter(client: httpx.AsyncClient) -> None:
     answer = await client.post("/conversations", headers=await register(client))
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body")
+
+
+@pytest.mark.parametrize("path", ["/a%20b", "/%C3%A9", "/users/%ED%A0%80", "/%3Fa%23b", "/%00", "/a;b=c"])
+async def test_the_instance_of_a_problem_is_the_path_as_it_was_asked(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(f"{path}?b=c", headers=await register(client))
+    assert (answer.status_code >= 400, answer.json()["instance"]) == (True, path)
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/courses", "/health"])
@@ -151,10 +188,12 @@ async def test_times_have_always_as_many_digits(client: httpx.AsyncClient, store
         ({"username": "nobody-here", "password": "correct horse 9"}, 401, "invalid_grant"),
         ({"username": "nobody-here"}, 422, "invalid_request"),
         ({"grant_type": "implicit", "username": "a", "password": "b"}, 422, "unsupported_grant_type"),
+        ({"username": ["a", "b"], "password": "b"}, 422, "invalid_request"),
+        ({"username": "a", "password": ["b", "b"]}, 422, "invalid_request"),
     ],
 )
 async def test_an_oauth_client_reads_why_it_got_no_token(
-    client: httpx.AsyncClient, form: dict[str, str], status: int, error: str
+    client: httpx.AsyncClient, form: dict[str, Any], status: int, error: str
 ) -> None:
     answer = await client.post("/auth/token", data=form)
     problem = answer.json()
@@ -207,6 +246,12 @@ async def test_a_page_of_another_origin_may_read_what_it_needs(settings: Setting
             "/users/me", headers=asked | {"Access-Control-Request-Headers": "authorization,if-match"}
         )
         assert (preflight.status_code, preflight.headers["Access-Control-Max-Age"]) == (200, "7200")
+        others = ("https://evil.example", "null", f"{origin}.evil.example", f"{origin}/", origin.upper())
+        for refused in (asked | {"Origin": other} for other in others):
+            answer = await client.options("/users/me", headers=refused)
+            assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
+            assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
+            assert "Access-Control-Allow-Origin" not in answer.headers
         for path in ("/courses", "/users/me", "/nowhere"):
             answer = await client.get(path, headers={"Origin": origin})
             assert answer.headers["Access-Control-Allow-Origin"] == origin
