@@ -142,7 +142,8 @@ async def get_key_of_anybody(request: Request, key: KeyHeader = None) -> Idempot
     if key is None:
         return None
     route = f"{request.method} {request.scope['route'].path}"
-    return IdempotencyKey(route, unquoted(key), partial(mark_replayed, request))
+    sent = ", ".join(request.headers.getlist("Idempotency-Key"))  # as one line, which a proxy may make of two
+    return IdempotencyKey(route, unquoted(sent), partial(mark_replayed, request))
 
 
 async def get_key_of_caller(request: Request, caller: CurrentUser, key: KeyHeader = None) -> IdempotencyKey | None:

@@ -167,6 +167,15 @@ async def test_a_key_is_the_same_in_quotes(client: httpx.AsyncClient, bare: str)
     assert first.json() == second.json()
 
 
+async def test_a_key_on_two_lines_is_that_of_one(client: httpx.AsyncClient) -> None:
+    lines, body = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")], account()
+    first = await client.post("/users/register", headers=lines, json=body)
+    assert (await register(client, {"Idempotency-Key": "a, b"}, body)).json() == first.json()
+    assert (await register(client, {"Idempotency-Key": "a"}, body)).status_code == 409
+    quoted = [(name, f'"{key}"') for name, key in lines]
+    assert (await client.post("/users/register", headers=quoted, json=body)).status_code == 422
+
+
 async def test_nothing_is_kept_with_the_key_that_tells_of_the_password(
     client: httpx.AsyncClient, stores: Stores
 ) -> None:
