@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from database.postgres import HotQuery, Postgres, connect
 from models.user import TAG, FullProfile, Profile, Registration, User
+from tristore.identity import folded
 from tristore.links import Recipient
 from tristore.models import Page, cursor_page
 from tristore.stores.postgres_errors import naming_what_is_taken
@@ -66,7 +67,7 @@ class UserRepository:
         """Newest first: all, or those whose name or address begins so."""
         query = select(*USER, *PROFILE).join(Profile, Profile.user_id == User.id).where(User.erased_at.is_(None))
         if search:
-            begins = (column.startswith(search.lower(), autoescape=True) for column in (NAME, User.email))
+            begins = (column.startswith(folded(search), autoescape=True) for column in (NAME, User.email))
             query = query.where(or_(*begins))
         if cursor:
             query = query.where(User.id < cursor)

@@ -3,13 +3,19 @@ stored."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from tristore.fields import AccountName, Email, NewPassword, Password
-from tristore.models import Model, Storable, example
+from tristore.identity import shown
+from tristore.models import Model, at_most, example, storable
 from tristore.tokens import SentToken
 
-DeviceName = Annotated[str, StringConstraints(max_length=80), Storable]
+DeviceName = Annotated[
+    str,
+    StringConstraints(max_length=80, strip_whitespace=True),
+    at_most(80),
+    AfterValidator(lambda name: name and shown(storable(name))),
+]
 
 
 class SignIn(BaseModel):

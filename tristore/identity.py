@@ -17,7 +17,7 @@ def email_address(text: str) -> str:
         found = validate_email(text.strip(), check_deliverability=False)
     except EmailNotValidError:  # its words may repeat what was sent
         raise ValueError("must be an email address, such as name@domain.example") from None
-    return _folded(found.normalized)
+    return folded(found.normalized)
 
 
 def for_transport(address: str) -> str:
@@ -35,10 +35,11 @@ def account_name(text: str) -> str:
     try:
         return email_address(text)
     except ValueError:
-        return _folded(unicodedata.normalize("NFKC", text.strip()))
+        return folded(unicodedata.normalize("NFKC", text.strip()))
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A part of a name or an address, as its one form has it."""
     return unicodedata.normalize("NFC", text.lower())
 
 

@@ -1,6 +1,7 @@
 """The same person, however a name, an address or a password was typed."""
 
 import secrets
+import unicodedata
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ def spelled(name: str) -> list[str]:
     return [address.format(name, name.upper()) for address in ADDRESSES]
 
 
-async def test_an_address_is_one_however_it_is_spelled(client: httpx.AsyncClient) -> None:
+async def test_an_address_is_one_however_it_is_spelled(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
     name = f"j\u00f6rg{secrets.token_hex(4)}"
     for number, registered in enumerate(spelled(name)):
         answer = await client.post("/users/register", json=account(email=registered))
@@ -29,6 +30,9 @@ async def test_an_address_is_one_however_it_is_spelled(client: httpx.AsyncClient
     other = await register(client)
     for changed in spelled(name):
         assert (await client.patch("/users/me", headers=other, json={"email": changed})).status_code == 409
+    for searched in (name, unicodedata.normalize("NFD", name.upper())):
+        page = (await client.get("/users", headers=admin, params={"search": searched})).json()
+        assert [user["email"] for user in page["items"]] == [spelled(name)[0]]
 
 
 async def test_a_username_is_one_with_spaces_around_it(client: httpx.AsyncClient) -> None:
@@ -75,5 +79,8 @@ async def test_what_is_shown_must_be_seen(client: httpx.AsyncClient, text: str) 
     headers = await register(client)
     assert (await client.patch("/users/me", headers=headers, json={"display_name": text})).status_code == 422
     assert (await client.post("/conversations", headers=headers, json={"title": text})).status_code == 422
+    form = {"username": headers["X-User-Id"], "password": "correct horse 9", "device": text}
+    answer = await client.post("/auth/token", data=form)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "device")
     family = "\U0001f469\u200d\U0001f467"
     assert (await client.patch("/users/me", headers=headers, json={"display_name": family})).status_code == 200
