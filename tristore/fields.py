@@ -1,11 +1,13 @@
 """Types of fields that clients send. Each has its bounds, also in the API's document."""
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, WithJsonSchema
 
 from tristore import identity
-from tristore.models import Number, Storable, storable
+from tristore.models import Moment, Number, Storable, storable
 
 LONGEST_EMAIL = 254
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 128
@@ -13,6 +15,26 @@ SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 128
 
 EntryNumber = Annotated[int, Field(ge=0, le=2**53 - 1), Number]
 """Of an entry in a numbered list, or zero for what comes before the first. Many JSON parsers blur larger integers."""
+
+
+TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _time(value: object) -> object:
+    if (isinstance(value, str) and TIME.fullmatch(value)) or (isinstance(value, datetime) and value.tzinfo):
+        return value
+    raise ValueError("must be a time with its offset from UTC, such as 2026-11-28T07:56:39Z (RFC 3339)")
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # stores and answers have it in UTC
+        raise ValueError("must be in the years 1 to 9999 of UTC") from None
+
+
+Instant = Annotated[Moment, BeforeValidator(_time), AfterValidator(_in_utc)]
+"""A time that a client sends, in UTC. Of itself pydantic also takes numbers, dates and times of no zone."""
 
 
 def _email(text: str) -> str:

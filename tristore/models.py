@@ -201,7 +201,7 @@ def _written(time: datetime) -> str:
 Moment = Annotated[
     datetime,
     PlainSerializer(_written, when_used="json"),
-    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-28T07:56:39.000000Z"]}),
 ]
 """A time, written with six digits of a second, always: pydantic leaves them out when they are zero, which clients with
 one fixed pattern cannot read."""

@@ -10,12 +10,14 @@ import httpx
 import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import TypeAdapter
 
 from config import Settings
 from main import create_app
 from tests.product.people import account, register, register_admin
 from tests.product.routes import Operation, operations_of, stock
 from tests.samples import ONE_TIME, with_ids
+from tristore.models import Moment
 from tristore.stores.stores import Stores
 from tristore.testing.lab import PROJECT
 from tristore.testing.stores import client_of
@@ -56,6 +58,24 @@ def test_every_example_is_valid(document: dict[str, Any]) -> None:
     for schema, example in found:
         rooted = {**schema, "components": document["components"]}  # where its references lead to
         OAS31Validator(rooted, format_checker=oas31_format_checker).validate(example)
+
+
+def schemas_in(part: Any, *where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object in it, with the names that lead there."""
+    if isinstance(part, dict):
+        yield "/".join(where), part
+    for name, inner in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        yield from schemas_in(inner, *where, str(name))
+
+
+def test_every_time_is_one_of_ours(document: dict[str, Any]) -> None:
+    """pydantic's own takes numbers too, and is answered with six digits of a second or none. One answer in a thousand
+    would show that, or one in a million."""
+    ours = TypeAdapter(Moment).json_schema()
+    times = {where: part for where, part in schemas_in(document) if part.get("format") == "date-time"}
+    assert len(times) > 10
+    for where, time in times.items():
+        assert time == time | ours, f"{where}: a time that clients send is an Instant, one that is answered is a Moment"
 
 
 def test_it_introduces_itself(document: dict[str, Any], operations: list[Operation]) -> None:
