@@ -19,8 +19,9 @@ export async function retry(request: Request): Promise<Response> {
     let wait = Math.min(LONGEST_WAIT_SECONDS, 0.5 * 2 ** failures) * (0.5 + Math.random() / 2);
     try {
       const answer = await send(request);
-      const seconds = Number(answer.headers.get("Retry-After") ?? Infinity);
-      if (seconds > LONGEST_WAIT_SECONDS) return answer;
+      const field = answer.headers.get("Retry-After") ?? "";
+      const seconds = /^\d+$/.test(field) ? Number(field) : (Date.parse(field) - Date.now()) / 1000; // proxies send dates
+      if (!(seconds <= LONGEST_WAIT_SECONDS)) return answer; // nor where it says nothing
       wait = Math.max(wait, seconds);
     } catch (error) {
       if (request.signal.aborted) throw error; // else nobody knows whether it was done

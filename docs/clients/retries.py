@@ -6,6 +6,8 @@ async with httpx.AsyncClient(base_url=API, transport=Retry()) as client: ...
 import asyncio
 import random
 import uuid
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpx
 
@@ -30,8 +32,8 @@ class Retry(httpx.AsyncBaseTransport):
             wait = min(LONGEST_WAIT_SECONDS, 0.5 * 2**failures) * random.uniform(0.5, 1)
             try:
                 answer = await self._send(request)
-                seconds = int(answer.headers.get("Retry-After", LONGEST_WAIT_SECONDS + 1))
-                if seconds > LONGEST_WAIT_SECONDS:
+                seconds = seconds_in(answer.headers.get("Retry-After", ""))
+                if seconds is None or seconds > LONGEST_WAIT_SECONDS:
                     return answer
                 wait = max(wait, seconds)
             except httpx.TransportError:
@@ -46,3 +48,13 @@ class Retry(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def seconds_in(retry_after: str) -> float | None:
+    """A proxy may send a date instead."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return None

@@ -1,6 +1,8 @@
 """The guide's way to send a request until it is answered."""
 
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -48,6 +50,16 @@ async def test_waits_as_long_as_it_is_told() -> None:
     assert first[1] == ""  # to read something needs no key
 
 
+async def test_waits_until_a_date_that_a_proxy_sends() -> None:
+    dates = [format_datetime(datetime.now(UTC) + timedelta(seconds=later), usegmt=True) for later in (2.5, -60)]
+    server = Server(*(httpx.Response(503, headers={"Retry-After": date}) for date in dates), httpx.Response(200))
+    async with client_of(server) as client:
+        assert (await client.get("/things")).status_code == 200
+    (first, *_), (second, *_), (third, *_) = server.asked
+    assert second - first > 1  # dates are in whole seconds
+    assert third - second < 1.5  # the client's own wait
+
+
 async def test_a_key_of_the_callers_own_stays() -> None:
     server = Server(httpx.ReadError("cut"), httpx.Response(201))
     async with client_of(server) as client:
@@ -56,7 +68,13 @@ async def test_a_key_of_the_callers_own_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [httpx.Response(429, headers={"Retry-After": "3600"}), httpx.Response(409), httpx.Response(500)]
+    "answer",
+    [
+        httpx.Response(429, headers={"Retry-After": "3600"}),
+        httpx.Response(503, headers={"Retry-After": "later"}),
+        httpx.Response(409),
+        httpx.Response(500),
+    ],
 )
 async def test_gives_what_waiting_does_not_help(answer: httpx.Response) -> None:
     server = Server(answer)
