@@ -26,10 +26,10 @@ class RateCounters:
         self._breaker = breaker
         pool: Any = redis.client.connection_pool  # the option is documented, but not in its type
         storage = RedisStorage("redis://", implementation="redispy", key_prefix="limits", connection_pool=pool)
-        if redis.cluster:  # the library's own client of a cluster would have other connections and time-outs
-            bridge: Any = storage.bridge
-            bridge.storage = redis.client
-            bridge.register_scripts()
+        # The library's own client is in no trace, and in a cluster it would have other connections and time-outs.
+        bridge: Any = storage.bridge
+        bridge.storage = redis.client
+        bridge.register_scripts()
         self._shared = SharedLimiter(storage)
         self._here: dict[RateLimitItem, tuple[float, Counter[tuple[str, ...]]]] = {}
 

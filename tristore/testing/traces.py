@@ -33,6 +33,11 @@ class Kept:
         """What it has for children."""
         return [span for span in self.all() if span.parent and span.parent.span_id == context_of(parent).span_id]
 
+    def trace_of(self, span: ReadableSpan) -> list[ReadableSpan]:
+        """All of its trace, the earliest first."""
+        mine = [one for one in self.all() if context_of(one).trace_id == context_of(span).trace_id]
+        return sorted(mine, key=lambda one: one.start_time or 0)
+
     def because_of(self, request: SpanContext) -> list[ReadableSpan]:
         """Traces of their own that name it."""
         return [span for span in self.all() if request in linked(span) and span.parent is None]

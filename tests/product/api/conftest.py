@@ -18,6 +18,7 @@ from tests.under_test import fresh_databases
 from tristore.stores.stores import Stores
 from tristore.testing.mail import LetterBox, letter_box
 from tristore.testing.stores import Servers, client_of
+from tristore.testing.traces import Kept, traced
 
 _watched: dict[AsyncEngine, list[str]] = {}
 
@@ -72,6 +73,13 @@ async def mailed(mailing: Settings, mail_stores: Stores, box: LetterBox) -> Asyn
     box.clear()
     async with client_of(create_app(mailing, mail_stores)) as client:
         yield client
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")  # the application's wish; the spans stay here
+    with traced() as kept:
+        yield kept
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Traces of requests, from the route to what is done for it later."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -15,13 +15,6 @@ from tristore.testing.lab import until
 from tristore.testing.log_of_run import secrets_in
 from tristore.testing.stores import client_of
 from tristore.testing.traces import Kept, context_of, traced
-
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")  # the application's wish; the spans stay here
-    with traced() as kept:
-        yield kept
 
 
 @pytest.fixture(params=["pymongo", "motor"])
