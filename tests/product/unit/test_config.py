@@ -102,8 +102,8 @@ def test_production_names_each_problem_in_a_line_of_its_own(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("workers", ["1", "4"])
 def test_run_tells_all_mistakes_at_once_and_ends(workers: str, tmp_path: Path) -> None:
-    wrong = {"PORT": "x", "REDIS_DSN": "redis://cache/not-a-number", "WEB_CONCURRENCY": workers}
-    code, said = said_by(["manage.py", "run"], tmp_path, **wrong)
+    (tmp_path / ".env").write_text(f"PORT=x\nREDIS_DSN=redis://cache/not-a-number\nWEB_CONCURRENCY={workers}\n")
+    code, said = said_by(["manage.py", "run"], tmp_path)
     names = [line.split()[0].strip(":") for line in said.splitlines()[1:]]
     assert (code, names) == (1, ["PORT", "REDIS_DSN", "POSTGRES_DSN", "MONGODB_DSN"])
 
