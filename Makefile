@@ -15,13 +15,14 @@ run: $(VENV)/installed ## Serve the API; stores without a DSN run embedded
 demo: $(VENV)/installed ## A day of data, and a page on which you stop a store with a click and watch what becomes of the work
 	@exec $(BIN)/python manage.py demo
 
-check: $(VENV)/installed ## Linters, formatting, types, import contracts, compose file
+check: $(VENV)/installed ## Linters, formatting, types, import contracts, compose file, migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python -m tristore.ops.parts check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python -m tristore.migrations.squawk
 
 format: $(VENV)/installed ## Mend what the linters and the formatter can mend
 	$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,15 +17,18 @@ from database.mongodb import Document, MongoStore, open_mongodb
 from database.stores import open_stores
 from migrations import REVISIONS, SCRIPTS
 from models.conversation import CONVERSATION_INDEXES
+from tests.product.documents import blocks
 from tests.under_test import fresh_databases, migrate
 from tristore.migrations.failures import MigrationFailed
 from tristore.migrations.history import OWN, History, is_current
 from tristore.migrations.lock import MIGRATION_LOCK, TAKE, migration_engine
 from tristore.migrations.phases import misdeclared, released_revisions, too_early
+from tristore.migrations.squawk import complaints
 from tristore.models import new_id
 from tristore.stores.stores import Stores
 from tristore.testing.lab import PROJECT
 from tristore.testing.outbox import query
+from tristore.testing.revisions import history_in, revision
 from tristore.testing.stores import Servers, environment
 
 
@@ -58,6 +62,14 @@ def test_no_contract_comes_in_the_same_release_as_its_expand(history: History, f
     if not tag:
         pytest.skip("git knows no tag v...: nothing was released yet, or this is a part of the history")
     assert list(too_early(history, released)) == []
+
+
+def test_the_change_that_the_document_shows_passes_the_linter(tmp_path: Path) -> None:
+    document = PROJECT / "docs/migrations.md"
+    names = ("0010_before.py", "0011_level_beside.py", "0012_level_is_there.py", "0013_level_alone.py")
+    texts = (revision("0010", "pass"), *blocks(document, "python"))
+    [excused] = blocks(document, "toml")
+    assert list(complaints(history_in(tmp_path, dict(zip(names, texts, strict=True)), excused))) == []
 
 
 async def test_downgrades_leave_no_table_behind(servers: Servers) -> None:
