@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import upgrade
 from tests.chaos.roll import MIXES, rolls
 from tests.chaos.upgrade import old_commit
+from tristore.testing.revisions import history_in, revision
 
 
 class Repository:
@@ -51,6 +53,27 @@ def test_where_git_knows_none_a_sentence_says_so_with_the_cure(repository: Repos
         old_commit(repository.folder, "")
     with pytest.raises(SystemExit, match=r"git knows no commit v9 here\. .*make upgrade-test FROM=<commit>$"):
         old_commit(repository.folder, "v9")
+
+
+def test_a_contract_that_comes_with_its_expand_is_refused(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "0001_a.py": revision("0001", "pass"),
+        "0002_b.py": revision("0002", "pass", last="0001"),
+        "0003_c.py": revision("0003", "pass", "contract", last="0002"),
+    }
+    history = history_in(repository.folder / "tree", dict(list(texts.items())[:1]))
+    from_first = repository.commit("1.0.0")
+    versions = repository.folder / "tree/postgres/versions"
+    (versions / "0002_b.py").write_text(texts["0002_b.py"])
+    from_second = repository.commit("1.1.0")
+    (versions / "0003_c.py").write_text(texts["0003_c.py"])
+    monkeypatch.setattr(upgrade, "PROJECT", repository.folder)
+    monkeypatch.setattr(upgrade, "HISTORIES", {"tree/postgres/versions": history})
+    [refused] = upgrade.contracts_too_early(from_first)
+    assert refused.startswith("0003 is a contract, and comes in the same release as 0002")
+    assert upgrade.contracts_too_early(from_second) == []
 
 
 @pytest.mark.parametrize("seed", range(4))
