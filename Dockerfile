@@ -1,4 +1,4 @@
-# Exact versions. A digest would be stricter still: docs/kubernetes.md tells how to pin one.
+# Exact versions. A digest would be stricter still: `make digests` writes it.
 FROM python:3.13.16-slim-trixie AS build
 RUN python -m venv --without-pip /venv
 # LOCK=traces.lock: the same, and what docs/traces.md needs.

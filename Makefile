@@ -72,6 +72,9 @@ IMAGE ?= tristore:$(VERSION)
 image-test: $(VENV)/installed ## The image as pods run it: read-only, no rights, SIGTERM under load. It needs a Docker daemon
 	@$(BIN)/python -m tests.image
 
+digests: $(VENV)/installed ## Pin the images of Dockerfile and docker-compose.yml to what their registry has now. It needs docker and the registry
+	@$(BIN)/python -m tristore.ops.digests Dockerfile docker-compose.yml
+
 # Each example has a file that adds its target to EXAMPLES.
 include $(wildcard examples/*/*.mk)
 
@@ -185,4 +188,4 @@ $(VENV)/clients: $(VENV)/installed requirements/clients.lock requirements/npm/pa
 	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts
 	@touch $@
 
-.PHONY: help run check format test test-faults chaos upgrade-test attack test-browser test-clients test-pooler test-valkey drill fuzz bench bench-protocol bench-growth bench-outbox bench-traces bench-sign-in rename without upgrade audit sbom migrate migration lock image image-test test-python test-examples demo docs
+.PHONY: help run check format test test-faults chaos upgrade-test attack test-browser test-clients test-pooler test-valkey drill fuzz bench bench-protocol bench-growth bench-outbox bench-traces bench-sign-in rename without upgrade audit sbom migrate migration lock image image-test digests test-python test-examples demo docs

@@ -22,6 +22,8 @@ from tristore.testing.stores import Servers
 PROJECT = Path(__file__).parents[3]
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
+PINNED = r"(?:@sha256:[0-9a-f]{64})?"
+"""By `make digests`."""
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 sys.path.insert(0, sys.argv[1])
@@ -51,10 +53,10 @@ def test_no_container_may_gain_rights() -> None:
 
 def test_each_container_has_a_version_bounds_and_time_to_end() -> None:
     for name, service in COMPOSE["services"].items():
-        assert re.search(r":\d+\.\d+\.?\d*(-\w+)?$|^tristore:", service["image"]), name
+        assert re.search(rf":\d+\.\d+\.?\d*(-\w+)?{PINNED}$|^tristore:", service["image"]), name
         assert service["mem_limit"], name
         assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    bases = re.findall(rf"^FROM (\S+?){PINNED}(?: |$)", DOCKERFILE, re.MULTILINE)
     assert len(set(bases)) == 1
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", bases[0])
     assert f"image.base.name={bases[0]} " in DOCKERFILE
