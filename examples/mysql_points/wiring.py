@@ -55,7 +55,7 @@ class PointsServices(Services):
     @cached_property
     def orders(self) -> OrderService:
         return PointsOrderService(
-            unit_of_work=self._unit_of_work,
+            unit_of_work=self.unit_of_work,
             orders=self._with_points,
             idempotency=self._idempotency,
             sagas=self.sagas,

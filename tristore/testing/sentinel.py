@@ -102,14 +102,15 @@ class Sentinel:
         return Redis(port=self.port, password=self.password or None)
 
     async def has_promoted(self) -> bool:
-        """Whether the replica is the primary now, for itself and for the Sentinel."""
+        """Whether the replica is the primary now, for itself and for the Sentinel, which is asked as redis-py asks: it
+        answers GET-MASTER-ADDR-BY-NAME with the new one a moment before."""
         try:
             async with self.client() as sentinel, self.replica.client() as replica:
-                [_, port] = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+                masters: Any = await sentinel.sentinel_masters()
                 role: Any = (await replica.info("replication"))["role"]
         except (OSError, RedisError):
             return False
-        return int(port) == self.replica.announced and role == "master"
+        return int(masters[NAME]["port"]) == self.replica.announced and role == "master"
 
     async def until_promoted(self) -> None:
         await until(self.has_promoted, PATIENCE)
