@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 from anyio import to_thread
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tristore.embedded.accounts import ONESELF, write_private
 from tristore.embedded.process import LOOPBACK, free_port, spawn
@@ -102,15 +102,14 @@ class Sentinel:
         return Redis(port=self.port, password=self.password or None)
 
     async def has_promoted(self) -> bool:
-        """Whether the replica is the primary now, for itself and for the Sentinel, which is asked as redis-py asks: it
-        answers GET-MASTER-ADDR-BY-NAME with the new one a moment before."""
+        """Whether the replica is the primary now, for itself and for the Sentinel."""
         try:
             async with self.client() as sentinel, self.replica.client() as replica:
-                masters: Any = await sentinel.sentinel_masters()
+                told: Any = await sentinel.sentinel_masters()  # as clients ask: by the other command it tells sooner
                 role: Any = (await replica.info("replication"))["role"]
         except (OSError, RedisError):
             return False
-        return int(masters[NAME]["port"]) == self.replica.announced and role == "master"
+        return bool(told[NAME]["port"] == self.replica.announced and role == "master")
 
     async def until_promoted(self) -> None:
         await until(self.has_promoted, PATIENCE)
@@ -118,9 +117,16 @@ class Sentinel:
 
     async def switch_over(self) -> None:
         """While both are there."""
-        async with self.client() as sentinel:
-            await sentinel.execute_command("SENTINEL", "FAILOVER", NAME)
+        await until(self._is_told_to_switch, PATIENCE)
         await self.until_promoted()
+
+    async def _is_told_to_switch(self) -> bool:
+        async with self.client() as sentinel:
+            try:
+                await sentinel.execute_command("SENTINEL", "FAILOVER", NAME)
+            except ResponseError as refusal:  # it takes a second until it knows how the replica is
+                return "NOGOODSLAVE" not in str(refusal)
+        return True
 
     async def knows_the_replica(self) -> bool:
         try:
