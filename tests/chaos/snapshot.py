@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from config import Settings
 from tristore.stores.lineage import NAME
+from tristore.stores.redis import RETURNS
 
 CACHE_KEY = re.compile(
     r"cache:\d+:(?P<history>[0-9A-Fa-f.-]+):\{(?P<kind>user|session):(?P<id>[^}]+)\}(?P<lease>:lease)?"
@@ -114,7 +115,8 @@ async def redises(settings: Settings) -> AsyncIterator[Mapping[str, Redis]]:
     async with AsyncExitStack() as exits:
         first: Any = await exits.enter_async_context(Redis.from_url(dsn))
         if not (await first.info("cluster"))["cluster_enabled"]:
-            found[(await first.info("replication"))["master_replid"]] = first
+            more = [word.decode() for word in [await first.get(RETURNS)] if word]
+            found["-".join([(await first.info("replication"))["master_replid"], *more])] = first
         else:
             for port in {int(owner[1]) for _, _, owner, *_ in await first.execute_command("CLUSTER SLOTS")}:
                 redis: Any = await exits.enter_async_context(Redis.from_url(re.sub(r":\d+/", f":{port}/", dsn)))

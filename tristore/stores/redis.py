@@ -1,6 +1,7 @@
 """Redis: speed. Its clients, the identity of the server behind them, and its health probe."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,17 +26,20 @@ CLOCK = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
+RETURNS = "wake-ups:returns"
+"""A key with a word that is another one after each time that a server came back as it had been left."""
 # Whether the data is still of the history that the caller knows: a server that is demoted and promoted begins another
-# one, and may keep its connections. It may have come back with what it had when it was the primary before. In a cluster
-# the history ends with the epoch of the server's slots.
-SAME_HISTORY = """
+# one, and may keep its connections. It may have come back with what it had when it was the primary before. Behind the
+# history's first part stands the epoch of the server's slots, in a cluster, or else the word above.
+SAME_HISTORY = f"""
 local function is_same(history)
-  local replid, epoch = string.match(history, '^([^-]*)%-?(.*)$')
+  if history == '' then return true end
+  local replid, more = string.match(history, '^([^-]*)%-?(.*)$')
   local info = redis.pcall('INFO', 'replication')
   if type(info) == 'string' and not string.find(info, 'master_replid:' .. replid, 1, true) then return false end
-  if epoch == '' then return true end
+  if not string.find(more, '^%d+$') then return (redis.pcall('GET', '{RETURNS}') or '') == more end
   local told = redis.pcall('CLUSTER', 'INFO')
-  return type(told) == 'string' and string.find(told, 'cluster_my_epoch:' .. epoch .. '\\r', 1, true)
+  return type(told) == 'string' and string.find(told, 'cluster_my_epoch:' .. more .. '\\r', 1, true)
 end
 """
 HEARTBEAT = f"""{CLOCK}{SAME_HISTORY}
@@ -124,10 +128,11 @@ def _open_server(settings: TristoreSettings, pools: Pools, known: ServerIdentity
         told = await _ask(connection, "INFO", "replication")
         if told["role"] != "master":
             raise exceptions.ReadOnlyError(f"READONLY its role is {told['role']}")
-        history = told["master_replid"]
         if identity.node:
-            history += f"-{(await _ask(connection, 'CLUSTER', 'INFO'))['cluster_my_epoch']}"
-        identity.learn(connection, history)
+            more = (await _ask(connection, "CLUSTER", "INFO"))["cluster_my_epoch"]
+        else:
+            more = await _returns(connection, identity, told["master_replid"])
+        identity.learn(connection, _history(told["master_replid"], more))
 
     def client(role: str, max_connections: int) -> Redis:
         return _client(settings, pools, role, max_connections, redis_connect_func=on_connect, is_of_now=identity.is_of)
@@ -156,10 +161,29 @@ def _client(settings: TristoreSettings, pools: Pools, role: str, max_connections
     return kind.from_pool(pools(max_connections=max_connections, client_name=name, **options | more))
 
 
-async def _ask(connection: AbstractConnection, *command: str) -> dict[str, str]:
+def _history(replid: str, more: str) -> str:
+    return f"{replid}-{more}" if more else replid
+
+
+async def _returns(connection: AbstractConnection, identity: ServerIdentity, replid: str) -> str:
+    """The word of a server. Whoever had left it gives it another one: an old primary that takes its place again before
+    it was made a replica has its `master_replid` still, and what it held when it was left."""
+    word = await _say(connection, "GET", RETURNS)
+    if identity.has_left(_history(replid, word)):
+        word = f"f{secrets.token_hex(8)}"  # no number, as an epoch is
+        await _say(connection, "SET", RETURNS, word)
+    return word
+
+
+async def _say(connection: AbstractConnection, *command: str) -> str:
+    """Its answer. Empty when there is none."""
     await connection.send_command(*command)
-    info = await connection.read_response()
-    text = info.decode() if isinstance(info, bytes) else str(info)
+    answer = await connection.read_response()
+    return answer.decode() if isinstance(answer, bytes) else str(answer or "")
+
+
+async def _ask(connection: AbstractConnection, *command: str) -> dict[str, str]:
+    text = await _say(connection, *command)
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 

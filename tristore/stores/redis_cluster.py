@@ -8,7 +8,7 @@ has then heard it from a majority, and two majorities have a server in common.
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,6 +25,9 @@ CONFIRMED_SECONDS = 1.0
 """The map holds for so long after most of the primaries were asked. As long as a heartbeat holds."""
 ASK_SECONDS = 0.4
 """A server has so long to tell its map."""
+
+MOST_LEFT = 100
+"""Histories that are remembered. What the oldest held has ended by itself."""
 
 Address = tuple[str, int]
 
@@ -44,14 +47,20 @@ class ServerIdentity:
     """Its name in its cluster. Empty without one."""
     tag: str = ""
     """In a cluster, a hash tag of one of its slots."""
+    _left: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_LEFT))
     _changes: int = 0
     _opened_at: "WeakKeyDictionary[AbstractConnection, int]" = field(default_factory=WeakKeyDictionary)
 
     def learn(self, connection: AbstractConnection, history: str) -> None:
         """What a new connection leads to."""
         if history != self.history:
+            self._left.append(self.history)
             self.history, self._changes = history, self._changes + 1
         self._opened_at[connection] = self._changes
+
+    def has_left(self, history: str) -> bool:
+        """Whether there was another one after it."""
+        return history in self._left
 
     def is_of(self, connection: AbstractConnection) -> bool:
         """Whether no connection since has told another history."""

@@ -11,6 +11,7 @@ import pytest
 from tristore.errors import StoreUnavailable
 from tristore.settings import TristoreSettings
 from tristore.stores.redis import RedisStore, open_redis, ping
+from tristore.testing.cache import Rows, running
 from tristore.testing.lab import until
 from tristore.testing.sentinel import Sentinel, sentinel_in
 from tristore.testing.stores import Servers, settings_on
@@ -62,6 +63,30 @@ async def test_who_has_seen_the_new_primary_uses_no_connection_to_the_old_one(se
         await ping(redis)  # by another pool
         assert redis.identity.history not in before
         assert await histories(redis) == {redis.identity.history}
+
+
+async def test_an_old_primary_that_takes_its_place_again_brings_back_nothing(servers: Servers, pair: Sentinel) -> None:
+    """Nobody has made it a replica meanwhile, so its `master_replid` is what it was."""
+    rows, old = Rows(), pair.primary
+    settings = settings_on(servers, TristoreSettings, redis_dsn=pair.dsn, redis_timeout=0.5)
+    async with open_redis(settings) as redis, running(redis, rows) as process:
+
+        async def is_elsewhere() -> bool:
+            return process.feed.is_alive() and redis.identity.history != before
+
+        await process.warm("k")
+        before = first = redis.identity.history
+        await pair.switch_over()
+        await until(is_elsewhere, 10)
+        await process.write("k")
+        before = redis.identity.history
+        pair.primary.signal(signal.SIGKILL)
+        await pair.until_promoted()
+        await until(is_elsewhere, 10)
+        assert pair.primary is old
+        async with old.client() as client:
+            assert (await client.info("replication"))["master_replid"] == first
+        assert await process.read("k") == 2
 
 
 async def test_a_connection_that_is_cut_while_in_use_asks_the_sentinels_again(servers: Servers, pair: Sentinel) -> None:
