@@ -49,8 +49,8 @@ def misspelt(
 
 
 def _prefixed(name: str, known: Iterable[str], own: str) -> str | None:
-    """The setting that has something before it. One of a single word, such as PORT, is the end of much else."""
-    ends = (one for one in known if name == own + one or ("_" in one and name.endswith(f"_{one}")))
+    """The setting that has something before it. Others than DSNs are the end of much else, as in OTEL_LOG_LEVEL."""
+    ends = (one for one in known if name == own + one or (one.endswith("_DSN") and name.endswith(f"_{one}")))
     return max(ends, key=len, default=None)
 
 

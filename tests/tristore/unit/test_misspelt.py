@@ -36,7 +36,7 @@ def test_what_looks_like_a_setting_is_told(name: str, meant: str | None) -> None
     [
         *("POSTGRES_DSN", "postgres_dsn", "PATH", "HOSTNAME", "LOGNAME", "SESSION_MANAGER", "WEB_CONCURRENCY"),
         *("REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_HOST", "POSTGRES_PASSWORD", "DATABASE_URL", "LC_ALL", "_"),
-        *("TRISTORE_SERVICE_HOST", "TRISTORE_PORT_8000_TCP", "NODE_ENVIRONMENT", "MY_PORT"),
+        *("TRISTORE_SERVICE_HOST", "TRISTORE_PORT_8000_TCP", "NODE_ENVIRONMENT", "MY_PORT", "OTEL_LOG_LEVEL"),
     ],
 )
 def test_what_is_a_setting_or_is_somebody_elses_is_not(name: str) -> None:
