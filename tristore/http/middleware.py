@@ -214,6 +214,8 @@ class SizeBounds:
                 length = value
             elif name == b"host":
                 hosts.append(value)
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                return 400, "The one transfer coding that this server decodes is chunked."
         if header_bytes > MAX_HEADER_BYTES:
             return 431, HEADERS_TOO_LARGE
         if not length.isdigit() or int(length) > self._max_body_bytes:

@@ -58,6 +58,27 @@ async def test_of_forty_requests_with_bodies_one_goes_on_in_each_turn_of_the_loo
     ],
 )
 async def test_a_request_has_one_host(version: str, hosts: list[bytes], status: int) -> None:
+    assert await answered(version, *((b"host", host) for host in hosts)) == status
+
+
+@pytest.mark.parametrize(
+    ("coding", "status"),
+    [
+        (b"chunked", 204),
+        (b"Chunked", 204),
+        (b"gzip, chunked", 400),
+        (b"identity", 400),
+        (b"chunked, chunked", 400),
+        (b"", 400),
+    ],
+)
+async def test_a_coding_that_nobody_decodes_is_refused(coding: bytes, status: int) -> None:
+    assert await answered("1.1", (b"host", b"a"), (b"transfer-encoding", coding)) == status
+
+
+async def answered(version: str, *headers: tuple[bytes, bytes]) -> int:
+    """The status of the answer to a request with these headers. Where it is refused, the connection ends."""
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await Response(status_code=204)(scope, receive, send)
 
@@ -76,7 +97,7 @@ async def test_a_request_has_one_host(version: str, hosts: list[bytes], status: 
         "raw_path": b"/",
         "query_string": b"",
     }
-    scope["headers"] = [(b"host", host) for host in hosts]
-    await SizeBounds(app, max_body_bytes=0)(scope, nothing, note)
-    assert sent[0]["status"] == status
-    assert ((b"connection", b"close") in sent[0]["headers"]) == (status == 400)
+    await SizeBounds(app, max_body_bytes=0)(scope | {"headers": headers}, nothing, note)
+    status: int = sent[0]["status"]
+    assert ((b"connection", b"close") in sent[0]["headers"]) == (status >= 400)
+    return status
