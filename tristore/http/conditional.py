@@ -73,9 +73,12 @@ def tagged(response: Response, thing: T, prefix: str = "") -> T:
 
 def unless_known(request: Request, body: bytes, tag: str) -> Response:
     """The JSON with its tag; 304 without it when the client has it. Raises InvalidInput."""
-    response = Response(status_code=304) if _knows(request, tag) else Response(body, media_type="application/json")
     # A large one may be compressed: its tag then stands for what it says, and not for its bytes.
     weak = "W/" if len(body) >= SMALLEST_BYTES else ""
+    if _knows(request, tag):
+        response = Response(status_code=304, headers={"Vary": "Accept-Encoding"} if weak else None)
+    else:
+        response = Response(body, media_type="application/json")
     response.raw_headers.append((b"etag", f'{weak}"{tag}"'.encode()))  # `headers` would cost a microsecond
     return response
 
