@@ -4,9 +4,10 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from redis.commands.core import AsyncScript
 
 from tristore.cache.announcement import Announcement
 from tristore.cache.breaker import CircuitBreaker
@@ -154,7 +155,7 @@ async def test_a_redis_that_was_restarted_is_an_empty_cache(
 
 
 async def test_a_write_during_which_postgresql_failed_over_reaches_the_new_history(
-    redis_store: RedisStore, rows: Rows
+    redis_store: RedisStore, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = Lineage(), Lineage()
     old.name, new.name = "old", "new"
@@ -163,10 +164,15 @@ async def test_a_write_during_which_postgresql_failed_over_reaches_the_new_histo
     rows.versions["a"] = 1
     await reader.get_or_load("a", rows.loader("a"), 60)
     rows.versions["a"] = 2
-    write = asyncio.ensure_future(writer.invalidate("a", 2))
-    await asyncio.sleep(0)  # the command is on its way with the key of the old history
-    old.name = "new"
-    await write
+    run_script = AsyncScript.__call__
+
+    async def run_under_the_old_name(script: AsyncScript, **arguments: Any) -> Any:
+        answer = await run_script(script, **arguments)
+        old.name = "new"
+        return answer
+
+    monkeypatch.setattr(AsyncScript, "__call__", run_under_the_old_name)
+    await writer.invalidate("a", 2)
     assert await reader.get_or_load("a", rows.loader("a"), 60) == b"2"
 
 
