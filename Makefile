@@ -158,7 +158,7 @@ NODE := PATH="$$(echo $(NODEJS)/bin):$$PATH"
 NPM := $(NODE) node $(NODEJS)/lib/node_modules/npm/bin/npm-cli.js --no-audit --no-fund --loglevel=error
 
 $(VENV)/installed: requirements/installer.lock requirements/dev.lock
-	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) on the PATH. Install Python 3.11 to 3.13, or name yours: make PYTHON=python3.12" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) on the PATH. Install Python 3.11 to 3.14, or name yours: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python has no venv here. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/installer.lock
