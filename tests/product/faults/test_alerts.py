@@ -1,26 +1,30 @@
 """Which alerts fire on what a run with a fault really shows. A scrape of the app, held for half an hour, is given to
-promtool with the rules."""
+promtool with the rules; with a scrape before it, counters go on as they went between the two."""
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import isnan
 from pathlib import Path
 
 import pytest
 from anyio import to_thread
 
-from tests.product.metrics import Samples, scrape, value
+from tests.product.metrics import SCRAPER, TOKEN, Samples, scrape, value
 from tests.product.people import account, attempt, register
 from tests.under_test import Lab, stores_beside
 from tristore.stores.stores import Stores
-from tristore.testing.lab import PROJECT, App, until
+from tristore.testing.lab import FAULTS, PROJECT, App, Fault, until
 from tristore.testing.mail import letter_box
-from tristore.testing.outbox import park, query
+from tristore.testing.outbox import park, pass_leases, query
 
 RULES = PROJECT / "deploy" / "prometheus" / "alerts.yaml"
+BURNS = ("ErrorBudgetBurnsFast page", "ErrorBudgetBurnsSlowly ticket")
+COUNTERS = ("_count", "_total")
 
 pytestmark = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="NOT RUN for want of promtool, which Debian has in its package prometheus"
@@ -40,10 +44,11 @@ async def app(apart: Lab) -> AsyncIterator[App]:
         yield app
 
 
-async def firing(samples: Samples, folder: Path, *expected: str) -> None:
+async def firing(samples: Samples, folder: Path, *expected: str, since: Samples | None = None) -> None:
     """Fails unless exactly these alerts fire: each is its name and severity, and maybe a store."""
+    before = samples if since is None else since
     series = [
-        {"series": _series(name, dict(labels)), "values": f"{str(number).replace('nan', 'NaN')}+0x40"}
+        {"series": _series(name, dict(labels)), "values": _values(name, number, before.get((name, labels), 0))}
         for (name, labels), number in samples.items()
     ]
     alerts = [{"labels": f'ALERTS{{alertstate="firing",{", ".join(_labels(one))}}}', "value": 1} for one in expected]
@@ -60,13 +65,47 @@ def _series(name: str, labels: dict[str, str]) -> str:
     return f"{name}{{{', '.join(f'{label}={json.dumps(value)}' for label, value in labels.items())}}}"
 
 
+def _values(name: str, now: float, before: float) -> str:
+    rise = now - before if name.endswith(COUNTERS) else 0
+    return f"{str(now).replace('nan', 'NaN')}+{rise}x40"
+
+
 def _labels(alert: str) -> list[str]:
     return [f'{name}="{word}"' for name, word in zip(("alertname", "severity", "store"), alert.split(), strict=False)]
 
 
+def test_each_alert_has_its_fault_here() -> None:
+    mine = Path(__file__).read_text()
+    assert [name for name in re.findall(r"alert: (\w+)", RULES.read_text()) if f'"{name} ' not in mine] == []
+
+
 async def test_none_fires_in_a_quiet_run(app: App, tmp_path: Path) -> None:
     await register(app.client)
-    await firing(await scrape(app.client), tmp_path)
+    before = await scrape(app.client)
+    await register(app.client)
+    await firing(await scrape(app.client), tmp_path, since=before)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_postgresql_that_is_away_is_told_and_so_are_the_requests_that_fail(
+    fault: Fault, apart: Lab, tmp_path: Path
+) -> None:
+    async with apart.app(RATE_LIMIT_SIGN_IN_ADDRESS="10000/minute") as app:
+        await register(app.client)
+        before = await scrape(app.client)
+        async with apart.without("postgresql", fault):
+            samples = await when_away(app, "postgresql", breakers=0)
+    await firing(samples, tmp_path, "PostgreSQLDown page", *BURNS, since=before)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_mongodb_that_is_away_is_told(fault: Fault, app: App, apart: Lab, tmp_path: Path) -> None:
+    headers = await register(app.client)
+    async with apart.without("mongodb", fault):
+        before = await when_away(app, "mongodb", breakers=0)
+        assert (await app.client.get("/conversations", headers=headers)).status_code == 503
+        samples = await when_away(app, "mongodb", breakers=0)
+    await firing(samples, tmp_path, "StoreDown ticket mongodb", *BURNS, since=before)
 
 
 async def test_redis_that_is_away_is_told(app: App, apart: Lab, tmp_path: Path) -> None:
@@ -108,6 +147,39 @@ async def test_effects_and_sagas_that_stay_are_told(app: App, apart: Lab, stores
 
     expected = ("OutboxOld ticket", "EffectsParked ticket", "SagaOld ticket")
     await firing(await scrape_when(app, is_shown), tmp_path, *expected)
+
+
+async def test_effects_that_this_release_does_not_know_are_told(app: App, stores: Stores, tmp_path: Path) -> None:
+    """They wait for a newer release, and show as stuck."""
+    stream, effect = "'sample:1', 'mongodb', 1, clock_timestamp()", "'sample:1', 'mongodb', 'OfANewerRelease', '{}'"
+    owed = f"WITH s AS (INSERT INTO outbox_streams (aggregate, store, pending, due_at) VALUES ({stream}))"
+    await query(stores, f"{owed} INSERT INTO outbox (aggregate, store, name, payload) VALUES ({effect})")
+
+    def is_stuck(shown: Samples) -> bool:
+        return value(shown, "outbox_stuck") == 1
+
+    samples = await scrape_when(app, is_stuck, before=lambda: pass_leases(stores))
+    await firing(samples, tmp_path, "EffectsParked ticket")
+
+
+async def test_an_outbox_that_nobody_can_look_at_is_told(app: App, stores: Stores, tmp_path: Path) -> None:
+    async with stores.postgres.engine.begin() as holder:
+        await holder.exec_driver_sql("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
+
+        def is_unknown(shown: Samples) -> bool:
+            return isnan(value(shown, "outbox_oldest_seconds")) and value(shown, "store_up", store="postgresql") == 1
+
+        samples = await scrape_when(app, is_unknown)
+    await firing(samples, tmp_path, "StateUnknown ticket")
+
+
+async def test_a_service_that_shows_nothing_to_the_scraper_is_told(apart: Lab, tmp_path: Path) -> None:
+    """It has another token than the scraper sends."""
+    async with apart.app(METRICS_TOKEN=TOKEN) as app:
+        assert value(await scrape(app.client, SCRAPER), "store_up", store="postgresql") == 1
+        answer = await app.client.get("/metrics", headers={"Authorization": "Bearer another"})
+    assert answer.status_code == 401
+    await firing({}, tmp_path, "NotScraped page postgresql")
 
 
 async def test_a_pool_that_is_full_is_told(app: App, stores: Stores, tmp_path: Path) -> None:
