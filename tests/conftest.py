@@ -5,7 +5,6 @@ Each has its own Redis, because its channels are shared by all databases of a se
 """
 
 import gc
-import zlib
 from collections.abc import AsyncIterator, Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,12 +56,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["folder"] = str(node.config.stash[FOLDER])
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix the files, in the same way each time. Those that wait for servers are neighbours: the workers would come to
-    them together, at the end, and the processors would have nothing to do."""
-    items.sort(key=lambda item: zlib.crc32(item.nodeid.partition("::")[0].encode()))
 
 
 def pytest_collection_finish() -> None:
