@@ -14,7 +14,7 @@ from tristore.tags import Tags
 
 # A proxy that compresses an answer may put W/ before its tag. It stands for the same state.
 TAG = r'(?:W/)?"([!#-~]*)"'
-FIELD = r'^(\*|([ \t]*,)*[ \t]*(W/)?"[!#-~]*"([ \t]*,([ \t]*(W/)?"[!#-~]*")?)*)$'
+FIELD = r'^(\*|(,[ \t]*)*(W/)?"[!#-~]*"([ \t]*,([ \t]*(W/)?"[!#-~]*")?)*)$'
 """Elements of a list may be empty (RFC 9110, section 5.6.1.2)."""
 
 
