@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -79,6 +80,8 @@ OAUTH_ERRORS = {
 """`error` of RFC 6749 (sections 4.1.2.1 and 5.2) by status. For any other one it is invalid_request."""
 MOST_ERRORS, MOST_OF_A_NAME = 20, 100
 """So many errors of one body are told, and so many characters of a field's name: a client chooses both."""
+OF_A_PATH = "/%:@!$&'()*+,;=~"
+"""What may stand in a path, beside letters and digits (RFC 3986, section 3.3)."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 SCHEMAS = "#/components/schemas/{model}"
 
@@ -204,7 +207,7 @@ def problem(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": (request.scope.get("raw_path") or b"/").decode("latin-1"),  # decoded it would be no URI reference
+        "instance": quote(request.scope.get("raw_path") or b"/", OF_A_PATH),  # decoded it would be no URI reference
         "request_id": request.scope.get("request_id"),
         **fields,
     }
