@@ -48,7 +48,7 @@ def make_later(original: Path, folder: Path, tag: str) -> Path:
     (folder / "tests/tristore/unit/test_later.py").write_text(TEST)
     name = Name.of(folder)
     change(folder / "config.py", f'NAME = "{name.word}"\n', f'NAME = "{name.word}"\n# {name.title}, since later.\n')
-    for path in ("services/personal.py", "wiring.py"):  # an entity has lines in them
+    for path in ("services/personal.py", "tests/samples.py"):  # an entity has lines in them
         append(folder / path, COMMENT)
     append(folder / "README.md", f"{name.title} has this line since later.")
     for part in Parts.of(folder).by_name.values() if (folder / MANIFEST).exists() else ():

@@ -30,7 +30,7 @@ def test_what_else_has_changed_came_in_the_words_of_the_copy(upgraded: Path, ori
     assert name != old
     assert f"# {name.title}, since later.\n" in (upgraded / "config.py").read_text()
     assert (upgraded / "README.md").read_text().endswith(f"\n{name.title} has this line since later.\n")
-    for path in ("services/personal.py", "wiring.py"):
+    for path in ("services/personal.py", "tests/samples.py"):
         text = (upgraded / path).read_text()
         assert text.endswith(f"\n{COMMENT}\n")
         assert "notes" in text.lower()
