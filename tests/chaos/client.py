@@ -132,6 +132,7 @@ class Client(Talker):
         if len(learner.tokens) >= SESSIONS:
             return await self._read_profile(learner)
         form = {"username": learner.name, "password": PASSWORD}
+        learner.sign_ins_sent += 1
         answer = await self.ask(learner, "POST", "/auth/token", body=form, form=True)
         if not self.is_done(learner, answer, "its sign-in"):
             return False

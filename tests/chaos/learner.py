@@ -18,6 +18,7 @@ class Learner:
     bio: Value = field(default_factory=lambda: Value(""))
     changes_sent: int = 0
     changes_acknowledged: int = 0
+    sign_ins_sent: int = 0
     sessions: dict[str, State] = field(default_factory=dict)
     """By token."""
     talks: dict[str, Talk] = field(default_factory=dict)
